@@ -1,0 +1,70 @@
+//! The admin's commands, one file each.
+
+mod config;
+mod firewall;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// A global mail filter for the Courier MTA that ends and bans DNSBL-listed
+/// SMTP sessions.
+///
+/// Courier runs the filter itself: `filterctl start rblfilter` and `filterctl
+/// stop rblfilter`. These commands are for the admin.
+#[derive(Debug, Parser)]
+#[command(name = "rblfilter", version, max_term_width = 80)]
+struct Args {
+    /// The configuration file [default: filters/rblfilter.toml in Courier's
+    /// configuration folder]
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The configuration file
+    #[command(subcommand)]
+    Config(config::Command),
+    /// The kernel's sets of banned addresses and the rules that use them
+    #[command(subcommand)]
+    Firewall(firewall::Command),
+}
+
+/// sysexits(3).
+mod exit {
+    pub const USAGE: u8 = 64;
+    pub const SOFTWARE: u8 = 70;
+    pub const CONFIG: u8 = 78;
+}
+
+/// Runs the command that the arguments ask for.
+#[must_use]
+pub fn run() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // A closed standard output leaves nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() {
+                exit::USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let path = args
+        .config
+        .unwrap_or_else(|| crate::courier::paths::Paths::from_env().config());
+    match args.command {
+        Some(Command::Config(command)) => config::run(&command, &path),
+        Some(Command::Firewall(command)) => firewall::run(&command, &path),
+        None => {
+            eprintln!("{}", Args::command().render_help());
+            exit::USAGE.into()
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The filter's socket, where `submit` looks for it (courierfilter(8)).
+//!
+//! `submit` asks every socket in `allfilters`, and those in `filters` unless a
+//! recipient's whitelist says otherwise. A socket without a listener is a
+//! tempfail for every message, so it is renamed into place when it listens,
+//! and removed before it stops.
+
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::{error, fmt};
+
+use super::paths::Paths;
+
+/// Both folders that a socket can be in.
+const FOLDERS: [&str; 2] = ["allfilters", "filters"];
+
+/// A listening socket in its place.
+#[derive(Debug)]
+pub struct FilterSocket {
+    /// The socket itself.
+    pub listener: UnixListener,
+    path: PathBuf,
+}
+
+/// What could not be done to which socket.
+#[derive(Debug)]
+pub struct Error {
+    what: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "cannot {} {}: {}",
+            self.what,
+            self.path.display(),
+            self.source
+        )
+    }
+}
+
+// The operating system's word is part of the text, so there is no source.
+impl error::Error for Error {}
+
+/// The folder for filter `name`: `allfilters` where its mode file says `all`
+/// or is not there, else `filters`.
+fn folder(paths: &Paths, name: &str) -> Result<usize, Error> {
+    let path = paths.mode_file(name);
+    match fs::read_to_string(&path) {
+        Ok(mode) => Ok(usize::from(mode.trim() != "all")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(source) => Err(Error {
+            what: "read",
+            path,
+            source,
+        }),
+    }
+}
+
+impl FilterSocket {
+    /// Listens as filter `name`, in place of any socket of that name that an
+    /// earlier run left behind, in whichever folder.
+    ///
+    /// # Errors
+    /// What could not be done to which socket.
+    pub fn bind(paths: &Paths, name: &str) -> Result<Self, Error> {
+        let chosen = folder(paths, name)?;
+        let [path, other] =
+            [chosen, 1 - chosen].map(|at| paths.localstatedir.join(FOLDERS[at]).join(name));
+        let hidden = path.with_file_name(format!(".{name}"));
+        remove(&hidden)?;
+        let listener = UnixListener::bind(&hidden).map_err(|source| Error {
+            what: "listen on",
+            path: hidden.clone(),
+            source,
+        })?;
+        fs::set_permissions(&hidden, Permissions::from_mode(0o660)).map_err(|source| Error {
+            what: "set the mode of",
+            path: hidden.clone(),
+            source,
+        })?;
+        fs::rename(&hidden, &path).map_err(|source| Error {
+            what: "make",
+            path: path.clone(),
+            source,
+        })?;
+        remove(&other)?;
+        Ok(Self { listener, path })
+    }
+
+    /// Takes the socket out of `submit`'s sight; those who have it open are
+    /// still answered.
+    ///
+    /// # Errors
+    /// Where it could not be removed.
+    pub fn unlink(&self) -> Result<(), Error> {
+        remove(&self.path)
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error {
+            what: "remove",
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(test: &str) -> Paths {
+        let root = std::env::temp_dir().join(format!("rblfilter-{test}-{}", std::process::id()));
+        for folder in ["filters", "allfilters", "etc/filters"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        Paths {
+            sysconfdir: root.join("etc"),
+            localstatedir: root.clone(),
+            libexecdir: root.clone(),
+            sbindir: root,
+        }
+    }
+
+    fn sockets(paths: &Paths) -> Vec<String> {
+        let mut found = Vec::new();
+        for folder in FOLDERS {
+            for entry in fs::read_dir(paths.localstatedir.join(folder)).unwrap() {
+                let name = entry.unwrap().file_name();
+                if name != "etc" {
+                    found.push(format!("{folder}/{}", name.to_string_lossy()));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_mode_file_chooses_the_folder_and_the_other_socket_goes() {
+        let paths = paths("mode");
+        for (mode, expected) in [
+            (None, "allfilters/rblfilter"),
+            (Some("filters\n"), "filters/rblfilter"),
+            (Some("all\n"), "allfilters/rblfilter"),
+        ] {
+            if let Some(mode) = mode {
+                fs::write(paths.mode_file("rblfilter"), mode).unwrap();
+            }
+            let socket = FilterSocket::bind(&paths, "rblfilter").unwrap();
+            assert_eq!(
+                sockets(&paths),
+                [expected],
+                "and the stale one of the last round is gone"
+            );
+            let path = paths.localstatedir.join(expected);
+            assert_eq!(
+                fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o660
+            );
+            std::os::unix::net::UnixStream::connect(path).unwrap();
+            drop(socket);
+        }
+        fs::remove_dir_all(&paths.localstatedir).unwrap();
+    }
+
+    #[test]
+    fn an_unlinked_socket_still_serves_those_who_have_it() {
+        let paths = paths("unlink");
+        let socket = FilterSocket::bind(&paths, "rblfilter").unwrap();
+        let client = std::os::unix::net::UnixStream::connect(&socket.path).unwrap();
+        socket.unlink().unwrap();
+        assert!(sockets(&paths).is_empty());
+        socket.listener.accept().unwrap();
+        drop(client);
+        fs::remove_dir_all(&paths.localstatedir).unwrap();
+    }
+}

@@ -1,0 +1,10 @@
+//! All that is Courier's: where it is installed, how it starts a filter and
+//! speaks to it, what its control files and its sessions' processes tell.
+
+pub mod aliases;
+pub mod control_file;
+pub mod filter_socket;
+pub mod paths;
+pub mod process;
+pub mod request;
+pub mod session;

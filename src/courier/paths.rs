@@ -1,0 +1,70 @@
+//! Where Courier is installed.
+
+use std::env;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rblfilter_warden::{CONFIG_FILE, SYSCONFDIR};
+
+/// Courier's folders: what `courier-config` told at build time, `sysconfdir`
+/// from the environment where courierfilter sets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Configuration, `/etc/courier`.
+    pub sysconfdir: PathBuf,
+    /// State and sockets, `/var/lib/courier`.
+    pub localstatedir: PathBuf,
+    /// Programs, `/usr/lib/courier`.
+    pub libexecdir: PathBuf,
+    /// The admin's programs, `/usr/sbin`.
+    pub sbindir: PathBuf,
+}
+
+impl Paths {
+    /// The paths of this process.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self {
+            sysconfdir: env::var_os("sysconfdir").map_or_else(|| SYSCONFDIR.into(), PathBuf::from),
+            localstatedir: option_env!("COURIER_LOCALSTATEDIR")
+                .unwrap_or("/var/lib/courier")
+                .into(),
+            libexecdir: option_env!("COURIER_LIBEXECDIR")
+                .unwrap_or("/usr/lib/courier")
+                .into(),
+            sbindir: option_env!("COURIER_SBINDIR").unwrap_or("/usr/sbin").into(),
+        }
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.sysconfdir.join(CONFIG_FILE)
+    }
+
+    /// The file that says which folder the socket of filter `name` belongs in.
+    #[must_use]
+    pub fn mode_file(&self, name: &str) -> PathBuf {
+        self.sysconfdir.join("filters").join(format!("{name}-mode"))
+    }
+
+    /// The warden's executable.
+    #[must_use]
+    pub fn warden(&self) -> PathBuf {
+        self.libexecdir.join("rblfilter-warden")
+    }
+
+    /// The program that resolves Courier's aliases.
+    #[must_use]
+    pub fn aliaslookup(&self) -> PathBuf {
+        self.sbindir.join("aliaslookup")
+    }
+
+    /// A path that `submit` sent: it may be relative, and `submit` runs in
+    /// Courier's state folder.
+    #[must_use]
+    pub fn resolve(&self, sent: &[u8]) -> PathBuf {
+        self.localstatedir.join(Path::new(OsStr::from_bytes(sent)))
+    }
+}

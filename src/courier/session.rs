@@ -1,0 +1,267 @@
+//! An SMTP session, as the environment of its `courieresmtpd` tells it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::{error, fmt};
+
+use crate::dnsbl::{Listing, is_error, redacted};
+
+/// Who is connected, and what couriertcpd already knows of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The client's address; an IPv4 client's as IPv4.
+    pub client: IpAddr,
+    /// The client's port.
+    pub client_port: u16,
+    /// The port that the client connected to.
+    pub local_port: u16,
+    /// `RELAYCLIENT` is set, be it empty: a client the admin trusts.
+    pub relay_client: bool,
+    /// The address is what a proxy told; the packets come from the proxy.
+    pub proxied: bool,
+    /// How many sessions couriertcpd serves at once, `MAXDAEMONS`.
+    pub slots: Option<u32>,
+    /// couriertcpd's own verdict.
+    pub verdict: Verdict,
+}
+
+/// What couriertcpd's lists say (`-block` and `-allow`, couriertcpd(8)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was not asked, or found nothing.
+    None,
+    /// Allow-listed in this variable.
+    Allowed(String),
+    /// Listed.
+    Listed(Listing),
+}
+
+/// Why an environment is no session's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The variable is not there; just after exec, none is.
+    Missing(&'static str),
+    /// The variable's value is not what it should be.
+    Malformed(&'static str),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(variable) => write!(f, "{variable} is not set"),
+            Self::Malformed(variable) => write!(f, "{variable} has a value that cannot be"),
+        }
+    }
+}
+
+impl error::Error for Error {}
+
+/// Reads an address as Courier writes it: `::ffff:1.2.3.4` is IPv4.
+#[must_use]
+pub fn parse_address(text: &str) -> Option<IpAddr> {
+    let text = text.split_once('%').map_or(text, |(address, _)| address);
+    text.parse()
+        .ok()
+        .map(|address: IpAddr| address.to_canonical())
+}
+
+impl Session {
+    /// The session that `environment` tells of; `block_variables` are those
+    /// whose verdict counts.
+    ///
+    /// # Errors
+    /// Where it does not say who is connected to what.
+    pub fn from_environment(
+        environment: &HashMap<String, String>,
+        block_variables: &[String],
+    ) -> Result<Self, Error> {
+        let get = |name| environment.get(name).ok_or(Error::Missing(name));
+        let port = |name| get(name)?.parse().map_err(|_| Error::Malformed(name));
+        Ok(Self {
+            client: parse_address(get("TCPREMOTEIP")?).ok_or(Error::Malformed("TCPREMOTEIP"))?,
+            client_port: port("TCPREMOTEPORT")?,
+            local_port: port("TCPLOCALPORT")?,
+            relay_client: environment.contains_key("RELAYCLIENT"),
+            proxied: environment
+                .get("TCPREMOTEINFO")
+                .is_some_and(|info| info.starts_with("proxy via")),
+            slots: environment
+                .get("MAXDAEMONS")
+                .and_then(|slots| slots.parse().ok()),
+            verdict: Verdict::from_environment(environment, block_variables),
+        })
+    }
+}
+
+impl Verdict {
+    /// An allow list's word in any of the variables stands above the others'.
+    fn from_environment(environment: &HashMap<String, String>, variables: &[String]) -> Self {
+        let verdicts: Vec<Self> = variables
+            .iter()
+            .map(|variable| Self::of_variable(environment, variable))
+            .collect();
+        let is =
+            |wanted: fn(&Self) -> bool| verdicts.iter().find(|verdict| wanted(verdict)).cloned();
+        is(|verdict| matches!(verdict, Self::Allowed(_)))
+            .or_else(|| is(|verdict| matches!(verdict, Self::Listed(_))))
+            .unwrap_or(Self::None)
+    }
+
+    fn of_variable(environment: &HashMap<String, String>, variable: &str) -> Self {
+        let text = environment.get(variable);
+        let zone = environment.get(&format!("{variable}_ZONE"));
+        let code = environment.get(&format!("{variable}_IP"));
+        let listed = match (text, zone, code) {
+            (Some(text), _, _) if text.is_empty() => return Self::Allowed(variable.to_owned()),
+            (Some(_), _, _) => true,
+            // couriertcpd 1.0.16 sets these alone for a list without a message.
+            (None, Some(_), Some(_)) => true,
+            (None, _, _) => false,
+        };
+        let code: Option<Ipv4Addr> = code.and_then(|code| match parse_address(code) {
+            Some(IpAddr::V4(code)) => Some(code),
+            _ => None,
+        });
+        // couriertcpd takes any answer for a listing unless it is told which.
+        if !listed || code.is_some_and(is_error) {
+            return Self::None;
+        }
+        Self::Listed(Listing {
+            zone: zone.map_or_else(|| variable.to_owned(), |zone| redacted(zone)),
+            code,
+            lookup_url: String::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(extra: &[(&str, &str)]) -> HashMap<String, String> {
+        [
+            ("TCPREMOTEIP", "::ffff:10.66.1.5"),
+            ("TCPREMOTEPORT", "57519"),
+            ("TCPLOCALPORT", "25"),
+            ("MAXDAEMONS", "300"),
+        ]
+        .iter()
+        .chain(extra)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+    }
+
+    fn session(extra: &[(&str, &str)]) -> Session {
+        let variables = ["BLOCK".to_owned(), "BLOCK2".to_owned()];
+        Session::from_environment(&environment(extra), &variables).unwrap()
+    }
+
+    fn listed(zone: &str, code: Option<&str>) -> Verdict {
+        Verdict::Listed(Listing {
+            zone: zone.into(),
+            code: code.map(|code| code.parse().unwrap()),
+            lookup_url: String::new(),
+        })
+    }
+
+    #[test]
+    fn an_environment_is_a_session() {
+        assert_eq!(
+            session(&[]),
+            Session {
+                client: "10.66.1.5".parse().unwrap(),
+                client_port: 57519,
+                local_port: 25,
+                relay_client: false,
+                proxied: false,
+                slots: Some(300),
+                verdict: Verdict::None,
+            }
+        );
+        assert!(session(&[("RELAYCLIENT", "")]).relay_client);
+        assert!(session(&[("TCPREMOTEINFO", "proxy via 10.0.0.1")]).proxied);
+        assert_eq!(
+            session(&[("TCPREMOTEIP", "fd00:66::1")]).client,
+            "fd00:66::1".parse::<IpAddr>().unwrap()
+        );
+    }
+
+    /// Each row of COURIER's table: variable set and not empty, set and empty,
+    /// zone and address alone (1.0.16), none.
+    #[test]
+    fn couriertcpds_verdict_by_variable() {
+        let zone = ("BLOCK2_ZONE", "bl.test");
+        let code = ("BLOCK2_IP", "127.0.0.2");
+        for (extra, expected) in [
+            (vec![], Verdict::None),
+            (
+                vec![("BLOCK2", "Listed"), zone, code],
+                listed("bl.test", Some("127.0.0.2")),
+            ),
+            (vec![("BLOCK2", "Listed")], listed("BLOCK2", None)),
+            (
+                vec![("BLOCK2", ""), zone, code],
+                Verdict::Allowed("BLOCK2".into()),
+            ),
+            (vec![zone, code], listed("bl.test", Some("127.0.0.2"))),
+            (vec![zone], Verdict::None),
+            (vec![code], Verdict::None),
+            (vec![("BLOCK3", "Listed")], Verdict::None),
+            (vec![("BLOCK", "550 go away")], listed("BLOCK", None)),
+            (
+                vec![("BLOCK", ""), ("BLOCK2", "Listed"), zone, code],
+                Verdict::Allowed("BLOCK".into()),
+            ),
+        ] {
+            assert_eq!(session(&extra).verdict, expected, "{extra:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_code_is_no_verdict_of_couriertcpd_either() {
+        for code in ["127.255.255.254", "10.0.0.1"] {
+            let extra = [
+                ("BLOCK", "Blacklisted"),
+                ("BLOCK_ZONE", "bl.test"),
+                ("BLOCK_IP", code),
+            ];
+            assert_eq!(session(&extra).verdict, Verdict::None, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_couriertcpds_zone_is_not_shown() {
+        let zone = "abcdefghijklmnopqrstuvwxyz.zen.dq.spamhaus.net";
+        let extra = [
+            ("BLOCK", "x"),
+            ("BLOCK_ZONE", zone),
+            ("BLOCK_IP", "127.0.0.2"),
+        ];
+        assert_eq!(
+            session(&extra).verdict,
+            listed("*.zen.dq.spamhaus.net", Some("127.0.0.2"))
+        );
+    }
+
+    #[test]
+    fn an_environment_that_does_not_say_who_is_no_session() {
+        let variables = [];
+        let mut missing = environment(&[]);
+        missing.remove("TCPREMOTEIP");
+        assert_eq!(
+            Session::from_environment(&missing, &variables),
+            Err(Error::Missing("TCPREMOTEIP"))
+        );
+        for (name, value) in [
+            ("TCPREMOTEIP", "x"),
+            ("TCPLOCALPORT", "smtp"),
+            ("TCPREMOTEPORT", "70000"),
+        ] {
+            let wrong = environment(&[(name, value)]);
+            assert_eq!(
+                Session::from_environment(&wrong, &variables),
+                Err(Error::Malformed(name))
+            );
+        }
+    }
+}

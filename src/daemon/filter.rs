@@ -1,0 +1,352 @@
+//! One message: from the request on the filter socket to the sentence and its
+//! execution.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rblfilter_warden::protected::{Protected, Protection};
+use rblfilter_warden::request::{self as warden_request, Outcome};
+use tokio::sync::watch;
+
+use crate::config::{Config, KillPolicy, Mode};
+use crate::courier::aliases;
+use crate::courier::control_file::{self, Envelope};
+use crate::courier::paths::Paths;
+use crate::courier::process::{Identified, Peer};
+use crate::courier::request::Request;
+use crate::courier::session::Verdict;
+use crate::degraded::{Degraded, Part};
+use crate::dnsbl::{Listing, Lists};
+use crate::enforce::warden::Warden;
+use crate::enforce::{ban, kill};
+use crate::judge::{self, Conviction};
+use crate::log::Event;
+
+/// All that judging a message takes.
+#[derive(Debug)]
+pub struct Filter {
+    config: Config,
+    paths: Paths,
+    lists: Option<Lists>,
+    warden: Warden,
+    protected: Mutex<Protected>,
+    degraded: Degraded,
+}
+
+/// What is to be done about a message.
+#[derive(Debug)]
+pub enum Decision {
+    /// It is accepted.
+    Accept,
+    /// It is refused with this reply, and then the sentence is carried out.
+    Refuse(String, Box<Sentenced>),
+}
+
+/// A conviction and whom it befalls.
+#[derive(Debug)]
+pub struct Sentenced {
+    conviction: Conviction,
+    identified: Identified,
+    message_id: Option<String>,
+}
+
+impl Filter {
+    /// Makes ready to judge by `config`. Must be called within the runtime.
+    #[must_use]
+    pub fn new(config: Config, paths: Paths) -> Self {
+        let degraded = Degraded::default();
+        let lists = if config.zones.is_empty() {
+            None
+        } else {
+            match Lists::new(config.zones.clone(), &config.resolver) {
+                Ok(lists) => Some(lists),
+                Err(error) => {
+                    degraded.enter(Part::Resolver, error, Instant::now());
+                    None
+                }
+            }
+        };
+        Self {
+            protected: Mutex::new(Protected::new(config.allow.clone())),
+            warden: Warden::new(paths.warden()),
+            config,
+            paths,
+            lists,
+            degraded,
+        }
+    }
+
+    /// The line that tells what is in force.
+    #[must_use]
+    pub fn started(&self) -> Event {
+        let ports: Vec<String> = self.config.ports.iter().map(u16::to_string).collect();
+        let zones: Vec<&str> = self.config.zones.iter().map(|zone| zone.name()).collect();
+        Event::new("started")
+            .field("version", env!("CARGO_PKG_VERSION"))
+            .field(
+                "mode",
+                if self.config.mode == Mode::Enforce {
+                    "enforce"
+                } else {
+                    "observe"
+                },
+            )
+            .field("ports", ports.join("+"))
+            .field("zones", zones.join("+"))
+            .field("blockvars", self.config.block_variables.join("+"))
+    }
+
+    /// Says in the log whether bans will work, before the first is needed.
+    /// In `observe` mode there are none, and the warden is not started.
+    pub async fn check_warden(&self) {
+        if self.config.mode == Mode::Observe {
+            return;
+        }
+        match self.warden.ask(warden_request::Request::Check).await {
+            Ok(reply) => self.ban_state(reply.ipv6, reply.outcome),
+            Err(error) => self.degraded.enter(Part::Warden, error, Instant::now()),
+        }
+    }
+
+    /// Judges the message of `request`, which `submit`, at `peer`, sent.
+    pub async fn judge(self: Arc<Self>, request: Request, peer: Peer) -> Decision {
+        let (filter, control) = (Arc::clone(&self), request.control);
+        // Files on a slow disk must not hold up the other messages.
+        let read = tokio::task::spawn_blocking(move || filter.read(&control, peer)).await;
+        let Ok(Some((envelope, identified))) = read else {
+            return Decision::Accept;
+        };
+        let session = &identified.session;
+        let id = envelope.message_id.as_deref();
+        if let Some(exemption) = judge::exemption(
+            session,
+            &envelope,
+            self.protection(session.client),
+            &self.config,
+        ) {
+            let event = Event::new("exempt").of_message(id).ip(session.client);
+            log::debug!("{}", event.field("reason", exemption));
+            return Decision::Accept;
+        }
+        let listing = match &session.verdict {
+            Verdict::Listed(listing) => Some(listing.clone()),
+            _ => self.ask_lists(session.client).await,
+        };
+        let Some(listing) = listing else {
+            log::debug!("{}", Event::new("passed").of_message(id).ip(session.client));
+            return Decision::Accept;
+        };
+        if self.is_for_exempt_recipients(&envelope).await {
+            let event = Event::new("exempt").of_message(id).ip(session.client);
+            log::info!(
+                "{}",
+                event
+                    .field("zone", listing.zone)
+                    .field("reason", "recipients")
+            );
+            return Decision::Accept;
+        }
+        let conviction = judge::convict(session, listing);
+        if self.config.mode == Mode::Observe {
+            let would = if conviction.ban { "ban" } else { "kill" };
+            let event = listed(&identified, &conviction, id).field("action", "none");
+            log::info!("{}", event.field("would", would));
+            return Decision::Accept;
+        }
+        let reply = self.config.reply.render(
+            session.client,
+            &conviction.listing.zone,
+            &conviction.listing.lookup_url,
+        );
+        let message_id = envelope.message_id;
+        Decision::Refuse(
+            reply,
+            Box::new(Sentenced {
+                conviction,
+                identified,
+                message_id,
+            }),
+        )
+    }
+
+    /// Reads what the message's files and its session's processes tell. `None`,
+    /// with a line in the log, where they do not tell who sent it.
+    fn read(&self, control: &[Vec<u8>], peer: Peer) -> Option<(Envelope, Identified)> {
+        let paths: Vec<PathBuf> = control
+            .iter()
+            .map(|path| self.paths.resolve(path))
+            .collect();
+        let envelope = match control_file::read(&paths) {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                log::warn!("{}", Event::new("unreadable").text(error));
+                return None;
+            }
+        };
+        let id = envelope.message_id.as_deref();
+        if !envelope.is_smtp() {
+            log::debug!(
+                "{}",
+                Event::new("exempt")
+                    .of_message(id)
+                    .field("reason", "not-smtp")
+            );
+            return None;
+        }
+        let identified = match Identified::of_submit(peer, &self.config.block_variables) {
+            Ok(identified) => identified,
+            Err(error) => {
+                log::warn!("{}", Event::new("unidentified").of_message(id).text(error));
+                return None;
+            }
+        };
+        let client = identified.session.client;
+        if !envelope.agrees_with(client) {
+            let event = Event::new("unidentified").of_message(id).ip(client);
+            log::warn!("{}", event.text("the control file names another client"));
+            return None;
+        }
+        Some((envelope, identified))
+    }
+
+    /// Whether every recipient is one that is never refused. Where that hangs
+    /// on an alias that cannot be looked up, it is.
+    async fn is_for_exempt_recipients(&self, envelope: &Envelope) -> bool {
+        let Some(pairs) = envelope.only_for(&self.config.exempt_recipients) else {
+            return false;
+        };
+        for (alias, address) in pairs {
+            let now = Instant::now();
+            match aliases::stands_for(&self.paths.aliaslookup(), &alias, &address).await {
+                Ok(true) => self.degraded.leave(&Part::Aliases, now),
+                Ok(false) => return false,
+                Err(error) => self.degraded.enter(Part::Aliases, error, now),
+            }
+        }
+        true
+    }
+
+    fn protection(&self, client: IpAddr) -> Option<Protection> {
+        let mut protected = self
+            .protected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match protected.refresh(now) {
+            Ok(()) => self.degraded.leave(&Part::OwnAddresses, now),
+            Err(error) => self.degraded.enter(Part::OwnAddresses, error, now),
+        }
+        protected.protects(client)
+    }
+
+    async fn ask_lists(&self, client: IpAddr) -> Option<Listing> {
+        let findings = self.lists.as_ref()?.ask(client).await;
+        let now = Instant::now();
+        for zone in findings.answered {
+            self.degraded.leave(&Part::List(zone), now);
+        }
+        for (zone, why) in findings.unknown {
+            self.degraded.enter(Part::List(zone), why, now);
+        }
+        findings.listing
+    }
+
+    /// Bans the client and ends its session. The client has its reply.
+    pub async fn carry_out(&self, sentenced: Sentenced, stop: watch::Receiver<bool>) {
+        let Sentenced {
+            conviction,
+            identified,
+            message_id,
+        } = sentenced;
+        let id = message_id.as_deref();
+        let banned = conviction.ban && self.ban(identified.session.client).await;
+        let mut event = listed(&identified, &conviction, id)
+            .field("action", if banned { "ban" } else { "kill" });
+        if banned {
+            event = event.field("bantime", format!("{}s", self.config.ban.seconds));
+        }
+        match self.config.kill {
+            KillPolicy::Always => {
+                let killed = kill::end(&identified);
+                log::info!("{}", event.field("killed", killed));
+            }
+            KillPolicy::Pressure { grace } => {
+                let limit = format!("{}s", grace.as_secs());
+                log::info!("{}", event.field("grace", limit));
+                kill::grace(&identified, grace, stop).await;
+                let event = Event::new("ended").of_message(id);
+                let event = event
+                    .ip(identified.session.client)
+                    .port(identified.session.client_port);
+                log::info!("{}", event.field("killed", kill::end(&identified)));
+            }
+        }
+    }
+
+    /// Whether `client` is banned now.
+    async fn ban(&self, client: IpAddr) -> bool {
+        let network = {
+            let protected = self
+                .protected
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            ban::network_of(client, self.config.ban.prefix6, &protected)
+        };
+        let request = warden_request::Request::Ban {
+            network,
+            seconds: self.config.ban.seconds,
+        };
+        match self.warden.ask(request).await {
+            Ok(reply) => {
+                self.ban_state(reply.ipv6, reply.outcome);
+                reply.outcome.is_banned()
+            }
+            Err(error) => {
+                self.degraded.enter(Part::Warden, error, Instant::now());
+                false
+            }
+        }
+    }
+
+    /// Notes what the warden's answer tells of it and of the set.
+    fn ban_state(&self, ipv6: bool, outcome: Outcome) {
+        let now = Instant::now();
+        let name = if ipv6 {
+            &self.config.ban.set6
+        } else {
+            &self.config.ban.set4
+        };
+        let set = Part::Set(name.clone());
+        match outcome {
+            Outcome::NotPermitted | Outcome::Malformed => {
+                self.degraded.enter(Part::Warden, outcome, now);
+                return;
+            }
+            Outcome::NoSet | Outcome::WrongSet | Outcome::Full | Outcome::Failed => {
+                self.degraded.enter(set, outcome, now);
+            }
+            // The filter does not ask for such bans, unless an address came up
+            // between its look and the warden's.
+            Outcome::RefusedProtected | Outcome::RefusedRange => {
+                log::warn!("{}", Event::new("spared").text(outcome));
+            }
+            Outcome::Done | Outcome::Extended | Outcome::Kept => self.degraded.leave(&set, now),
+        }
+        self.degraded.leave(&Part::Warden, now);
+    }
+}
+
+fn listed(identified: &Identified, conviction: &Conviction, id: Option<&str>) -> Event {
+    let session = &identified.session;
+    let event = Event::new("listed")
+        .of_message(id)
+        .ip(session.client)
+        .port(session.client_port)
+        .field("zone", &conviction.listing.zone);
+    match conviction.listing.code {
+        Some(code) => event.field("code", code),
+        None => event,
+    }
+}

@@ -1,0 +1,91 @@
+//! What does not work at the moment. Each state is logged once when it is
+//! entered and once when it is left, however often it is met in between.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::log::Event;
+
+/// A part that can fail while mail flows on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// A DNS list, by its shown name.
+    List(String),
+    /// The resolver as a whole.
+    Resolver,
+    /// The warden, or its capability.
+    Warden,
+    /// The kernel's set of this name.
+    Set(String),
+    /// The list of the host's own addresses.
+    OwnAddresses,
+    /// Courier's aliases.
+    Aliases,
+}
+
+impl Part {
+    fn event(&self, name: &str) -> Event {
+        let event = Event::new(name);
+        match self {
+            Self::List(zone) => event.field("what", "dnsbl").field("zone", zone),
+            Self::Resolver => event.field("what", "resolver"),
+            Self::Warden => event.field("what", "warden"),
+            Self::Set(set) => event.field("what", "set").field("name", set),
+            Self::OwnAddresses => event.field("what", "own-addresses"),
+            Self::Aliases => event.field("what", "aliases"),
+        }
+    }
+}
+
+/// The parts that do not work, and since when.
+#[derive(Debug, Default)]
+pub struct Degraded {
+    since: Mutex<HashMap<Part, Instant>>,
+}
+
+impl Degraded {
+    fn since(&self) -> MutexGuard<'_, HashMap<Part, Instant>> {
+        // The map is whole at every moment, so a panic elsewhere leaves it usable.
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `part` does not work, for this reason. Logged only where it worked before.
+    pub fn enter(&self, part: Part, reason: impl Display, now: Instant) {
+        let event = part.event("degraded").text(reason);
+        if self.since().insert(part, now).is_none() {
+            log::warn!("{event}");
+        }
+    }
+
+    /// `part` works. Logged only where it did not before.
+    pub fn leave(&self, part: &Part, now: Instant) {
+        if let Some(since) = self.since().remove(part) {
+            let seconds = now.saturating_duration_since(since).as_secs();
+            log::warn!(
+                "{}",
+                part.event("recovered")
+                    .field("after", format!("{seconds}s"))
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_entered_once_and_left_once() {
+        let degraded = Degraded::default();
+        let now = Instant::now();
+        degraded.enter(Part::Warden, "gone", now);
+        degraded.enter(Part::Warden, "still gone", now);
+        degraded.enter(Part::Set("a".into()), "missing", now);
+        assert_eq!(degraded.since().len(), 2);
+        degraded.leave(&Part::Warden, now);
+        degraded.leave(&Part::Warden, now);
+        assert_eq!(degraded.since().len(), 1);
+    }
+}

@@ -1,0 +1,6 @@
+//! Carrying a sentence out: the ban, through the warden, and the end of the
+//! session.
+
+pub mod ban;
+pub mod kill;
+pub mod warden;

@@ -1,0 +1,34 @@
+//! rblfilter: a global mail filter for the Courier MTA.
+//!
+//! It ends the SMTP sessions of clients that DNS lists name, and shuts their
+//! addresses out in the kernel, so that they do not use up the server's
+//! connection slots. Whatever of ours fails, mail flows.
+//!
+//! Data goes one way, left to right:
+//!
+//! ```text
+//! courier (who is connected) → dnsbl (what is known) → judge (sentence) → enforce, reply, log
+//! ```
+//!
+//! - [`config`]: file → raw model → checked model.
+//! - [`courier`]: all that is Courier's: sockets, control files, processes.
+//! - [`dnsbl`]: the DNS lists.
+//! - [`judge`]: evidence in, sentence out.
+//! - [`enforce`]: the ban and the kill; [`reply`]: the 554.
+//! - [`daemon`]: start, service and stop of the filter.
+//! - [`degraded`], [`log`]: what does not work, and what is told of it.
+//! - [`cli`]: the admin's commands; [`firewall`]: the rules they set up.
+//! - [`sys`]: the only unsafe code.
+
+pub mod cli;
+pub mod config;
+pub mod courier;
+pub mod daemon;
+pub mod degraded;
+pub mod dnsbl;
+pub mod enforce;
+pub mod firewall;
+pub mod judge;
+pub mod log;
+pub mod reply;
+pub mod sys;

@@ -1,0 +1,8 @@
+//! What we tell the admin: events in the grammar of Courier's own log lines
+//! (docs/logging.md), through a queue to syslog's mail facility.
+
+mod event;
+mod sink;
+
+pub use event::Event;
+pub use sink::{Guard, start};

@@ -1,0 +1,278 @@
+//! The way to syslog: a bounded queue and a thread of its own, so that a full
+//! or restarted syslogd never holds up mail.
+//!
+//! The syslog crate formats the lines. The socket is ours: non-blocking, and
+//! opened anew after an error, which the crate's own is not. Lines that find
+//! the queue full, or syslogd away for longer than it can hold, are counted,
+//! and the count is logged when lines go through again.
+
+use std::io::{self, ErrorKind};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use syslog::{Facility, Formatter3164, LogFormat, Severity};
+
+/// Lines that may wait for syslogd.
+const QUEUE: usize = 4096;
+/// How long one line is tried before it is given up, and how often.
+const PATIENCE: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(20);
+/// How long the end of the program waits for the lines that are queued.
+const FLUSH: Duration = Duration::from_secs(2);
+
+type Line = (Level, String);
+
+/// Writes out what is queued when it is dropped.
+#[derive(Debug)]
+pub struct Guard {
+    sender: Option<SyncSender<Option<Line>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            // A full queue means that syslogd is away: then there is nothing to wait for.
+            let _ = sender.try_send(None);
+        }
+        if let Some(thread) = self.thread.take() {
+            let end = Instant::now() + FLUSH;
+            while !thread.is_finished() && Instant::now() < end {
+                thread::sleep(RETRY);
+            }
+        }
+    }
+}
+
+/// Sends the log facade's lines to syslog at `socket` (`/dev/log`), facility
+/// mail, ident `ident`. Call it once, before any other thread starts.
+///
+/// # Errors
+/// Where the thread cannot be started, or a logger is set already.
+pub fn start(socket: &Path, ident: &str) -> io::Result<Guard> {
+    let (sender, receiver) = sync_channel(QUEUE);
+    let lost = Arc::new(AtomicU64::new(0));
+    let sink = Sink {
+        socket: socket.to_owned(),
+        connection: None,
+        formatter: Formatter3164 {
+            facility: Facility::LOG_MAIL,
+            hostname: None,
+            process: ident.to_owned(),
+            pid: std::process::id(),
+        },
+        lost: Arc::clone(&lost),
+        away: false,
+    };
+    let thread = thread::Builder::new()
+        .name("syslog".into())
+        .spawn(move || sink.run(&receiver))?;
+    log::set_boxed_logger(Box::new(Front {
+        sender: sender.clone(),
+        lost,
+    }))
+    .map_err(io::Error::other)?;
+    log::set_max_level(LevelFilter::Info);
+    Ok(Guard {
+        sender: Some(sender),
+        thread: Some(thread),
+    })
+}
+
+/// The end of the queue that the rest of the program sees.
+struct Front {
+    sender: SyncSender<Option<Line>>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Log for Front {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // Libraries speak at their own levels; the admin hears ours.
+        metadata.target().starts_with("rblfilter")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let line = (record.level(), record.args().to_string());
+            if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+                self.sender.try_send(Some(line))
+            {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The end of the queue that knows syslogd.
+struct Sink {
+    socket: std::path::PathBuf,
+    connection: Option<UnixDatagram>,
+    formatter: Formatter3164,
+    lost: Arc<AtomicU64>,
+    /// The last line did not go through: try once a line, do not wait.
+    away: bool,
+}
+
+impl Sink {
+    fn run(mut self, receiver: &Receiver<Option<Line>>) {
+        while let Ok(Some((level, text))) = receiver.recv() {
+            let sent = self.send(level, &text);
+            if !sent {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            } else if self.lost.load(Ordering::Relaxed) > 0 {
+                let lost = self.lost.swap(0, Ordering::Relaxed);
+                if !self.send(Level::Warn, &format!("recovered,what=syslog,lost={lost}")) {
+                    self.lost.fetch_add(lost, Ordering::Relaxed);
+                }
+            }
+            self.away = !sent;
+        }
+    }
+
+    /// Whether the line went to syslogd.
+    fn send(&mut self, level: Level, text: &str) -> bool {
+        let mut line = Vec::with_capacity(text.len() + 64);
+        if self
+            .formatter
+            .format(&mut line, severity(level), text)
+            .is_err()
+        {
+            return false;
+        }
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.try_send(&line) {
+                Ok(()) => return true,
+                Err(_) if self.away || Instant::now() >= end => return false,
+                Err(_) => thread::sleep(RETRY),
+            }
+        }
+    }
+
+    fn try_send(&mut self, line: &[u8]) -> io::Result<()> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let connection = UnixDatagram::unbound()?;
+                connection.set_nonblocking(true)?;
+                connection.connect(&self.socket)?;
+                connection
+            }
+        };
+        match connection.send(line) {
+            Ok(_) => {
+                self.connection = Some(connection);
+                Ok(())
+            }
+            Err(error) => {
+                // A full queue keeps its connection; after anything else it is opened anew.
+                if error.kind() == ErrorKind::WouldBlock {
+                    self.connection = Some(connection);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn severity(level: Level) -> Severity {
+    match level {
+        Level::Error => Severity::LOG_ERR,
+        Level::Warn => Severity::LOG_WARNING,
+        Level::Info => Severity::LOG_INFO,
+        Level::Debug | Level::Trace => Severity::LOG_DEBUG,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sink(socket: &Path) -> Sink {
+        Sink {
+            socket: socket.to_owned(),
+            connection: None,
+            formatter: Formatter3164 {
+                facility: Facility::LOG_MAIL,
+                hostname: None,
+                process: "rblfilter".into(),
+                pid: 7,
+            },
+            lost: Arc::default(),
+            away: false,
+        }
+    }
+
+    fn socket_path(name: &str) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("rblfilter-{name}-{}", std::process::id()))
+    }
+
+    fn received(server: &UnixDatagram) -> String {
+        let mut bytes = [0; 2048];
+        let len = server.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    }
+
+    #[test]
+    fn lines_go_to_the_mail_facility_with_ident_and_pid() {
+        let path = socket_path("facility");
+        let server = UnixDatagram::bind(&path).unwrap();
+        assert!(sink(&path).send(Level::Info, "started"));
+        let line = received(&server);
+        // Facility mail (2) and severity info (6): 2 * 8 + 6.
+        assert!(
+            line.starts_with("<22>") && line.ends_with(" rblfilter[7]: started"),
+            "{line}"
+        );
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_restarted_syslogd_is_found_again() {
+        let path = socket_path("restart");
+        let server = UnixDatagram::bind(&path).unwrap();
+        let mut sink = sink(&path);
+        assert!(sink.send(Level::Info, "one"));
+        received(&server);
+        drop(server);
+        std::fs::remove_file(&path).unwrap();
+        assert!(!sink.send(Level::Info, "two"));
+        let server = UnixDatagram::bind(&path).unwrap();
+        assert!(sink.send(Level::Info, "three"));
+        assert!(received(&server).ends_with("three"));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_full_syslogd_costs_a_bounded_time_and_is_counted() {
+        let path = socket_path("full");
+        let _server = UnixDatagram::bind(&path).unwrap();
+        let sink = sink(&path);
+        let lost = Arc::clone(&sink.lost);
+        let (sender, receiver) = sync_channel(QUEUE);
+        for _ in 0..2000 {
+            sender.send(Some((Level::Info, "x".repeat(100)))).unwrap();
+        }
+        sender.send(None).unwrap();
+        let begun = Instant::now();
+        sink.run(&receiver);
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert!(
+            lost.load(Ordering::Relaxed) > 0,
+            "nobody reads, so not all can have gone through"
+        );
+        std::fs::remove_file(path).unwrap();
+    }
+}

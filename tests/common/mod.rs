@@ -1,0 +1,114 @@
+//! What the end-to-end tests share: a lab with rblfilter installed in it by
+//! install.sh, as an admin would.
+#![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test program uses its own part
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rblfilter_lab::smtp::{Message, Outcome};
+use rblfilter_lab::{Config, Lab, Product, wait_for};
+
+/// One zone of our own, the lab's rbldnsd.
+pub const OWN_ZONE: &str = "[[dnsbl]]\nzone = \"bl.test\"\n";
+
+/// An address that bl.test lists, and one that it does not.
+pub const LISTED: &str = "127.66.1.2";
+pub const CLEAN: &str = "127.1.2.3";
+pub const LISTED6: &str = "fd00:66:1:2::5";
+
+/// Longer than anything takes that is not broken.
+pub const LIMIT: Duration = Duration::from_secs(15);
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// install.sh of this checkout, and the programs that were built with the tests.
+pub fn product() -> Product {
+    let programs = Path::new(env!("CARGO_BIN_EXE_rblfilter")).parent().unwrap();
+    Product {
+        installer: Path::new(env!("CARGO_MANIFEST_DIR")).join("install.sh"),
+        programs: programs.to_owned(),
+    }
+}
+
+/// A lab in which rblfilter runs with this configuration.
+pub fn lab(config: Config, toml: &str) -> Lab {
+    let lab = Lab::start(config).unwrap();
+    product().start(&lab, toml).unwrap();
+    lab
+}
+
+pub fn filter_socket() -> PathBuf {
+    "/var/lib/courier/allfilters/rblfilter".into()
+}
+
+pub fn message() -> Message {
+    Message::default()
+}
+
+/// A message to somebody who never answers, with a short patience.
+pub fn impatient() -> Message {
+    Message {
+        patience: Duration::from_millis(1500),
+        ..Message::default()
+    }
+}
+
+/// What is true of a client that was refused at the end of data and banned as
+/// `net`, whose session came from `source`.
+pub fn assert_banned(lab: &Lab, outcome: &Outcome, source: &str, net: &str) {
+    assert!(!outcome.accepted(), "refused: {outcome:?}");
+    assert!(
+        outcome.cut_off() || outcome.refused_code() == Some(554),
+        "cut off or refused: {outcome:?}"
+    );
+    assert_ended(lab, source);
+    let set = if ip(source).is_ipv4() {
+        "rblfilter4"
+    } else {
+        "rblfilter6"
+    };
+    let members = lab.set_members(set).unwrap();
+    let member = members.iter().find(|member| member.net == net);
+    let seconds = member
+        .unwrap_or_else(|| panic!("{net} in {members:?}"))
+        .timeout
+        .unwrap();
+    assert!((3500..=3600).contains(&seconds), "an hour: {seconds}");
+    let next = lab.send(&impatient(), ip(source));
+    assert!(
+        next.not_answered(),
+        "its next connection is not answered: {next:?}"
+    );
+}
+
+/// No session of `source` is left, nor a file of its message.
+pub fn assert_ended(lab: &Lab, source: &str) {
+    let gone = || {
+        let sessions = lab.sessions().unwrap();
+        let alive = sessions
+            .iter()
+            .any(|session| session.remote.is_some_and(|(peer, _)| peer == ip(source)));
+        (!alive).then_some(())
+    };
+    wait_for(LIMIT, gone).unwrap_or_else(|| panic!("a session of {source} lives on"));
+    let clean = || lab.courier_tmp_files().is_empty().then_some(());
+    wait_for(LIMIT, clean).unwrap_or_else(|| panic!("left in tmp: {:?}", lab.courier_tmp_files()));
+}
+
+/// A message of `source` arrives in the mailbox as the `count`th.
+pub fn assert_delivered(lab: &Lab, message: &Message, source: &str, count: usize) {
+    let outcome = lab.send(message, ip(source));
+    assert!(outcome.accepted(), "{source}: {outcome:?}");
+    lab.wait_for_mail(count, LIMIT).unwrap();
+}
+
+/// Nobody is banned.
+pub fn assert_no_bans(lab: &Lab) {
+    for set in ["rblfilter4", "rblfilter6"] {
+        let members = lab.set_members(set).unwrap();
+        assert!(members.is_empty(), "{set}: {members:?}");
+    }
+}

@@ -1,0 +1,176 @@
+//! The DNS server of the lab on 127.0.0.1:53: a real rbldnsd, a socket that never answers, or none.
+//!
+//! The zone `bl.test` has IPv4 and IPv6 entries, `bl6.test` only the IPv6 ones, and both the test entries of RFC 5782
+//! (§5): 127.0.0.2 and ::FFFF:7F00:2 are listed, 127.0.0.1 and ::FFFF:7F00:1 are not.
+
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::namespaces::{Command, Namespaces, Process};
+use crate::{Error, wait_for};
+
+const FOLDER: &str = "/run/lab/dns";
+const QUERIES: &str = "/run/lab/dns/queries";
+const LIMIT: Duration = Duration::from_secs(10);
+/// `2.0.0.127.bl.test`, A, IN, id 1, recursion not desired.
+const QUESTION: &[u8] =
+    b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x012\x010\x010\x03127\x02bl\x04test\0\0\x01\0\x01";
+
+/// What answers on port 53.
+///
+/// Without an answer couriertcpd waits some 300 s in its lookup of the client's name, with both `None` and `Silent`,
+/// and so does the client for its greeting, unless `tcpd_options` has `-nodnslookup`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dns {
+    /// A real rbldnsd.
+    #[default]
+    Rbldnsd,
+    /// Nothing: a query is refused at once (ICMP port unreachable).
+    None,
+    /// A socket that takes queries and never answers.
+    Silent,
+}
+
+/// An address or network, and the code it is listed with.
+pub type Listing = (String, Ipv4Addr);
+
+enum Server {
+    Rbldnsd(Process),
+    Silent(#[expect(dead_code, reason = "held open")] UdpSocket),
+}
+
+/// The server; it ends with the lab.
+pub(crate) struct Dnsbl {
+    spaces: Rc<Namespaces>,
+    server: Option<Server>,
+}
+
+impl Dnsbl {
+    pub(crate) fn new(spaces: &Rc<Namespaces>, listed: &[Listing]) -> Result<Self, Error> {
+        fs::create_dir(FOLDER).map_err(|e| Error::io("make", FOLDER, e))?;
+        write(QUERIES, String::new())?;
+        // rbldnsd opens its log after it has become nobody.
+        fs::set_permissions(QUERIES, Permissions::from_mode(0o666))
+            .map_err(|e| Error::io("chmod", QUERIES, e))?;
+        let dnsbl = Self {
+            spaces: Rc::clone(spaces),
+            server: None,
+        };
+        dnsbl.list(listed)?;
+        Ok(dnsbl)
+    }
+
+    /// Writes the zones.
+    pub(crate) fn list(&self, listed: &[Listing]) -> Result<(), Error> {
+        let template = ":127.0.0.2:Listed by bl.test\n";
+        let (mut four, mut six) = (
+            format!("{template}127.0.0.2\n"),
+            format!("{template}::ffff:7f00:2\n"),
+        );
+        for (network, code) in listed {
+            let zone = if network.contains(':') {
+                &mut six
+            } else {
+                &mut four
+            };
+            let _ = writeln!(zone, "{network} :{code}:Listed by bl.test");
+        }
+        write(&format!("{FOLDER}/four"), four)?;
+        write(&format!("{FOLDER}/six"), six)
+    }
+
+    /// Starts what answers on port 53, in the place of what did until now.
+    pub(crate) fn start(&mut self, dns: Dns) -> Result<(), Error> {
+        self.stop()?;
+        match dns {
+            Dns::None => {}
+            Dns::Silent => {
+                let socket = UdpSocket::bind("127.0.0.1:53")
+                    .map_err(|e| Error::io("bind", "127.0.0.1:53", e))?;
+                self.server = Some(Server::Silent(socket));
+            }
+            Dns::Rbldnsd => {
+                let log = format!("+{QUERIES}");
+                let words = [
+                    "-n",
+                    "-b",
+                    "127.0.0.1/53",
+                    "-u",
+                    "nobody",
+                    "-w",
+                    FOLDER,
+                    "-c",
+                    "0",
+                    "-l",
+                    &log,
+                ];
+                let zones = [
+                    "bl.test:ip4set:four",
+                    "bl.test:ip6trie:six",
+                    "bl6.test:ip6trie:six",
+                ];
+                let mut command = Command::new(&self.spaces, "rbldnsd");
+                command.args(words).args(zones).current_dir("/");
+                command
+                    .stdout(std::process::Stdio::null())
+                    .stderr(std::process::Stdio::null());
+                let process = command
+                    .spawn()
+                    .map_err(|e| Error::io("start", "rbldnsd", e))?;
+                self.server = Some(Server::Rbldnsd(process));
+                let timeout = || Error::Timeout {
+                    what: "an answer of rbldnsd".into(),
+                    limit: LIMIT,
+                };
+                wait_for(LIMIT, || answers().then_some(())).ok_or_else(timeout)?;
+                // The log of queries is for the mail server's.
+                fs::write(QUERIES, "").map_err(|e| Error::io("write", QUERIES, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stop(&mut self) -> Result<(), Error> {
+        if let Some(Server::Rbldnsd(process)) = self.server.take() {
+            process
+                .kill()
+                .map_err(|e| Error::io("kill", "rbldnsd", e))?;
+        }
+        Ok(())
+    }
+
+    /// The names that rbldnsd was asked for, in order, repeated as asked.
+    pub(crate) fn queries(&self) -> Vec<String> {
+        // `TIME CLIENT NAME TYPE CLASS: RCODE/N/LENGTH`
+        let text = fs::read_to_string(QUERIES).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| {
+                Some(
+                    line.trim_matches('\0')
+                        .split_whitespace()
+                        .nth(2)?
+                        .to_owned(),
+                )
+            })
+            .collect()
+    }
+}
+
+fn write(path: &str, text: String) -> Result<(), Error> {
+    fs::write(path, text).map_err(|e| Error::io("write", path, e))
+}
+
+fn answers() -> bool {
+    let ask = || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        socket.connect("127.0.0.1:53")?;
+        socket.send(QUESTION)?;
+        socket.recv(&mut [0; 512])
+    };
+    ask().is_ok()
+}

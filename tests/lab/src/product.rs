@@ -1,0 +1,99 @@
+//! rblfilter in the lab: installed by its own install.sh, started and stopped as an admin does it.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::Group;
+
+use crate::{Error, Lab, wait_for};
+
+const CONFIG: &str = "/etc/courier/filters/rblfilter.toml";
+const SOCKETS: [&str; 2] = [
+    "/var/lib/courier/allfilters/rblfilter",
+    "/var/lib/courier/filters/rblfilter",
+];
+/// The filter itself takes up to 11 s to stop: it answers what is open.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What is to be installed.
+#[derive(Debug, Clone)]
+pub struct Product {
+    /// install.sh of the checkout.
+    pub installer: PathBuf,
+    /// The folder with the built programs.
+    pub programs: PathBuf,
+}
+
+impl Product {
+    /// Installs rblfilter with the configuration `toml` and starts it.
+    ///
+    /// # Errors
+    /// If install.sh fails, with what it wrote.
+    pub fn start(&self, lab: &Lab, toml: &str) -> Result<(), Error> {
+        self.install(lab, toml, &[]).map(drop)
+    }
+
+    /// Runs install.sh with `options`, after it wrote the configuration `toml`; returns what install.sh said.
+    ///
+    /// # Errors
+    /// If install.sh fails, with what it wrote.
+    pub fn install(&self, lab: &Lab, toml: &str, options: &[&str]) -> Result<String, Error> {
+        write_config(toml)?;
+        let installer = self.installer.to_string_lossy();
+        let programs = self.programs.to_string_lossy();
+        let mut words = vec![installer.as_ref(), "--prebuilt", programs.as_ref()];
+        words.extend(options);
+        lab.run_ok(&words)
+    }
+
+    /// `filterctl start rblfilter`, and waits for the socket.
+    ///
+    /// # Errors
+    /// If there is none in time.
+    pub fn filterctl_start(&self, lab: &Lab) -> Result<(), Error> {
+        lab.run_ok(&["filterctl", "start", "rblfilter"])?;
+        wait_for(LIMIT, || {
+            SOCKETS
+                .iter()
+                .any(|socket| Path::new(socket).exists())
+                .then_some(())
+        })
+        .ok_or_else(|| Error::Timeout {
+            what: "the filter's socket".into(),
+            limit: LIMIT,
+        })
+    }
+
+    /// `filterctl stop rblfilter`, and waits for the filter's end.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub fn filterctl_stop(&self, lab: &Lab) -> Result<(), Error> {
+        lab.run_ok(&["filterctl", "stop", "rblfilter"])?;
+        let ended = || {
+            (!lab
+                .processes()
+                .iter()
+                .any(|process| process.comm == "rblfilter"))
+            .then_some(())
+        };
+        wait_for(LIMIT, ended).ok_or_else(|| Error::Timeout {
+            what: "the filter's end".into(),
+            limit: LIMIT,
+        })
+    }
+}
+
+/// As install.sh leaves it: root's, readable by Courier's group.
+fn write_config(toml: &str) -> Result<(), Error> {
+    let failed = |error| Error::io("write", CONFIG, error);
+    let group = Group::from_name("courier")
+        .ok()
+        .flatten()
+        .map(|group| group.gid.as_raw());
+    fs::write(CONFIG, toml).map_err(failed)?;
+    chown(CONFIG, Some(0), group).map_err(failed)?;
+    fs::set_permissions(CONFIG, Permissions::from_mode(0o640)).map_err(failed)
+}

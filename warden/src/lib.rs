@@ -1,0 +1,20 @@
+//! What rblfilter and its warden share: the requests between them, the
+//! networks that must never be banned, and the part of the configuration that
+//! the warden reads for itself.
+//!
+//! This library is free of libipset, which is GPL-2.0-only: only the
+//! `rblfilter-warden` executable links it (`ldd` shows it, a test checks it).
+
+pub mod policy;
+pub mod protected;
+pub mod request;
+
+/// Courier's configuration folder, as `courier-config` told it at build time
+/// (`COURIER_SYSCONFDIR`), else Debian's.
+pub const SYSCONFDIR: &str = match option_env!("COURIER_SYSCONFDIR") {
+    Some(dir) => dir,
+    None => "/etc/courier",
+};
+
+/// The configuration file's place below [`SYSCONFDIR`].
+pub const CONFIG_FILE: &str = "filters/rblfilter.toml";

@@ -1,0 +1,168 @@
+//! The addresses that nobody bans: the admin's allowlist and the host's own.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
+
+/// How old the list of own addresses may be when something is checked against it.
+const OWN_ADDRESSES_AGE: Duration = Duration::from_secs(2);
+
+/// Why an address is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// It is in the configuration's `allow.networks`.
+    Allowlisted,
+    /// It is an address of one of the host's interfaces.
+    Own,
+}
+
+/// The allowlist and the host's own addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Protected {
+    networks: Vec<IpNetwork>,
+    own: HashSet<IpAddr>,
+    own_read: Option<Instant>,
+}
+
+impl Protected {
+    /// Protects `networks`, and after the first [`Protected::refresh`] the
+    /// host's own addresses.
+    #[must_use]
+    pub fn new(networks: Vec<IpNetwork>) -> Self {
+        Self {
+            networks,
+            ..Self::default()
+        }
+    }
+
+    /// Reads the host's addresses again where the last look is more than two
+    /// seconds old.
+    ///
+    /// # Errors
+    /// What `getifaddrs(3)` says; the addresses of the last look stay in force.
+    pub fn refresh(&mut self, now: Instant) -> io::Result<()> {
+        if self
+            .own_read
+            .is_none_or(|at| now.duration_since(at) > OWN_ADDRESSES_AGE)
+        {
+            self.own = own_addresses()?;
+            self.own_read = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Whether `address` is protected, and by what.
+    #[must_use]
+    pub fn protects(&self, address: IpAddr) -> Option<Protection> {
+        if self.own.contains(&address) {
+            Some(Protection::Own)
+        } else if self
+            .networks
+            .iter()
+            .any(|network| network.contains(address))
+        {
+            Some(Protection::Allowlisted)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a ban of `network` would reach a protected address.
+    #[must_use]
+    pub fn overlaps(&self, network: IpNetwork) -> bool {
+        self.own.iter().any(|own| network.contains(*own))
+            || self.networks.iter().any(|protected| {
+                // Two networks overlap only if one holds the other's first address.
+                protected.contains(network.network()) || network.contains(protected.network())
+            })
+    }
+}
+
+/// The exact addresses of all the host's interfaces, not their networks (lo is
+/// 127.0.0.0/8, yet 127.0.0.1 alone is ours).
+fn own_addresses() -> io::Result<HashSet<IpAddr>> {
+    Ok(getifaddrs()?
+        .filter_map(|interface| interface.address)
+        .filter_map(|address| ip_of(&address))
+        .collect())
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    address
+        .as_sockaddr_in()
+        .map(|v4| IpAddr::V4(v4.ip()))
+        .or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn protected() -> Protected {
+        Protected {
+            own: HashSet::from([
+                "127.0.0.1".parse().unwrap(),
+                "fd00:1:2:3::25".parse().unwrap(),
+            ]),
+            ..Protected::new(vec![
+                "10.1.0.0/16".parse().unwrap(),
+                "2001:db8:5::/48".parse().unwrap(),
+            ])
+        }
+    }
+
+    #[test]
+    fn own_addresses_are_exact_and_networks_whole() {
+        let protected = protected();
+        for (address, expected) in [
+            ("127.0.0.1", Some(Protection::Own)),
+            ("127.0.0.2", None),
+            ("10.1.255.255", Some(Protection::Allowlisted)),
+            ("10.2.0.0", None),
+            ("2001:db8:5:ffff::1", Some(Protection::Allowlisted)),
+            ("fd00:1:2:3::26", None),
+        ] {
+            assert_eq!(
+                protected.protects(address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_ban_that_reaches_a_protected_address_overlaps() {
+        let protected = protected();
+        for (network, expected) in [
+            ("10.1.2.3/32", true),
+            ("10.0.0.0/8", true),
+            ("10.2.0.0/16", false),
+            ("fd00:1:2:3::/64", true),
+            ("fd00:1:2:3::26/128", false),
+            ("2001:db8::/32", true),
+            ("2001:db8:6::/48", false),
+            ("127.0.0.1/32", true),
+        ] {
+            assert_eq!(
+                protected.overlaps(network.parse().unwrap()),
+                expected,
+                "{network}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_loopback_address_is_our_own() {
+        let mut protected = Protected::default();
+        protected.refresh(Instant::now()).unwrap();
+        assert_eq!(
+            protected.protects("127.0.0.1".parse().unwrap()),
+            Some(Protection::Own)
+        );
+    }
+}

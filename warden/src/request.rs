@@ -1,0 +1,254 @@
+//! The fixed-size messages between the filter and the warden.
+//!
+//! They travel over a `SOCK_SEQPACKET` socket pair, one message a datagram, so
+//! the warden never parses anything of variable length. Integers are little
+//! endian. Whatever is not exactly of this form is no request.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+
+/// Bytes in a request.
+pub const REQUEST_LEN: usize = 32;
+/// Bytes in a reply.
+pub const REPLY_LEN: usize = 16;
+
+const VERSION: u8 = 1;
+
+/// What the filter asks of the warden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Are the sets there, of the right type and family?
+    Check,
+    /// Put `network` into the set of its family for `seconds`; a ban that
+    /// runs longer already is left as it is.
+    Ban {
+        /// An IPv4 address (`/32`) or an IPv6 network.
+        network: IpNetwork,
+        /// How long, in seconds, at least 1.
+        seconds: u32,
+    },
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Done: for a ban, the entry is new.
+    Done = 0,
+    /// The entry was there and now runs longer.
+    Extended = 1,
+    /// The entry was there and already runs at least as long.
+    Kept = 2,
+    /// Refused: the network holds an allowlisted or own address.
+    RefusedProtected = 3,
+    /// Refused: a prefix or time that is never asked for.
+    RefusedRange = 4,
+    /// The kernel has no set of that name.
+    NoSet = 5,
+    /// The set is of another type or family, or has no timeouts.
+    WrongSet = 6,
+    /// The kernel says that we may not.
+    NotPermitted = 7,
+    /// The set is full.
+    Full = 8,
+    /// Anything else; the warden has said what on its standard error.
+    Failed = 9,
+    /// This was no request.
+    Malformed = 10,
+}
+
+impl Outcome {
+    const ALL: [Self; 11] = [
+        Self::Done,
+        Self::Extended,
+        Self::Kept,
+        Self::RefusedProtected,
+        Self::RefusedRange,
+        Self::NoSet,
+        Self::WrongSet,
+        Self::NotPermitted,
+        Self::Full,
+        Self::Failed,
+        Self::Malformed,
+    ];
+
+    /// Whether the address is banned now.
+    #[must_use]
+    pub fn is_banned(self) -> bool {
+        matches!(self, Self::Done | Self::Extended | Self::Kept)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Extended => "extended",
+            Self::Kept => "already banned for longer",
+            Self::RefusedProtected => "refused: an allowlisted or own address",
+            Self::RefusedRange => "refused: prefix or time out of range",
+            Self::NoSet => "the set does not exist (create it with: rblfilter firewall apply)",
+            Self::WrongSet => "the set is not of type hash:net with a timeout and this family",
+            Self::NotPermitted => {
+                "operation not permitted (the warden's cap_net_admin file capability is missing)"
+            }
+            Self::Full => "the set is full",
+            Self::Failed => "the kernel refused",
+            Self::Malformed => "malformed request",
+        })
+    }
+}
+
+/// The warden's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The serial number of the request that this answers.
+    pub serial: u32,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// For [`Outcome::NoSet`] and [`Outcome::WrongSet`] to a check: whether it
+    /// is the IPv6 set.
+    pub ipv6: bool,
+}
+
+impl Request {
+    /// The request as bytes; `serial` comes back in the reply.
+    #[must_use]
+    pub fn encode(&self, serial: u32) -> [u8; REQUEST_LEN] {
+        let mut bytes = [0; REQUEST_LEN];
+        bytes[0] = VERSION;
+        bytes[4..8].copy_from_slice(&serial.to_le_bytes());
+        match self {
+            Self::Check => bytes[1] = 1,
+            Self::Ban { network, seconds } => {
+                bytes[1] = 2;
+                bytes[3] = network.prefix();
+                bytes[8..12].copy_from_slice(&seconds.to_le_bytes());
+                match network.ip() {
+                    IpAddr::V4(ip) => {
+                        bytes[2] = 4;
+                        bytes[16..20].copy_from_slice(&ip.octets());
+                    }
+                    IpAddr::V6(ip) => {
+                        bytes[2] = 6;
+                        bytes[16..32].copy_from_slice(&ip.octets());
+                    }
+                }
+            }
+        }
+        bytes
+    }
+
+    /// The serial number and the request in `bytes`; `None` for anything that
+    /// [`Request::encode`] does not make.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<(u32, Self)> {
+        let bytes: &[u8; REQUEST_LEN] = bytes.try_into().ok()?;
+        let word = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let serial = word(4);
+        let request = match bytes[1] {
+            1 => Self::Check,
+            2 => {
+                let address: IpAddr = match bytes[2] {
+                    4 => Ipv4Addr::new(bytes[16], bytes[17], bytes[18], bytes[19]).into(),
+                    6 => {
+                        let mut octets = [0; 16];
+                        octets.copy_from_slice(&bytes[16..32]);
+                        Ipv6Addr::from(octets).into()
+                    }
+                    _ => return None,
+                };
+                Self::Ban {
+                    network: IpNetwork::new(address, bytes[3]).ok()?,
+                    seconds: word(8),
+                }
+            }
+            _ => return None,
+        };
+        // One form only: a message with stray bytes is not ours.
+        (request.encode(serial) == *bytes).then_some((serial, request))
+    }
+}
+
+impl Reply {
+    /// The reply as bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; REPLY_LEN] {
+        let mut bytes = [0; REPLY_LEN];
+        bytes[0] = VERSION;
+        bytes[1] = self.outcome as u8;
+        bytes[2] = u8::from(self.ipv6);
+        bytes[4..8].copy_from_slice(&self.serial.to_le_bytes());
+        bytes
+    }
+
+    /// The reply in `bytes`; `None` for anything that [`Reply::encode`] does
+    /// not make.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; REPLY_LEN] = bytes.try_into().ok()?;
+        let reply = Self {
+            serial: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+            outcome: *Outcome::ALL.get(usize::from(bytes[1]))?,
+            ipv6: bytes[2] == 1,
+        };
+        (reply.encode() == *bytes).then_some(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ban(network: &str, seconds: u32) -> Request {
+        Request::Ban {
+            network: network.parse().unwrap(),
+            seconds,
+        }
+    }
+
+    #[test]
+    fn requests_and_replies_round_trip() {
+        for request in [
+            Request::Check,
+            ban("127.66.1.2/32", 3600),
+            ban("2001:db8:1:2::/64", u32::MAX),
+        ] {
+            assert_eq!(Request::decode(&request.encode(77)), Some((77, request)));
+        }
+        for outcome in Outcome::ALL {
+            for ipv6 in [false, true] {
+                let reply = Reply {
+                    serial: u32::MAX,
+                    outcome,
+                    ipv6,
+                };
+                assert_eq!(Reply::decode(&reply.encode()), Some(reply));
+            }
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_request() {
+        let good = ban("127.66.1.2/32", 3600).encode(1);
+        assert_eq!(Request::decode(&good[..31]), None);
+        assert_eq!(Request::decode(&[]), None);
+        for (at, value) in [(0, 2), (1, 9), (2, 5), (3, 33), (12, 1), (20, 1), (31, 1)] {
+            let mut bad = good;
+            bad[at] = value;
+            assert_eq!(Request::decode(&bad), None, "byte {at} = {value}");
+        }
+        let mut bad = Reply {
+            serial: 0,
+            outcome: Outcome::Done,
+            ipv6: false,
+        }
+        .encode();
+        bad[1] = 11;
+        assert_eq!(Reply::decode(&bad), None);
+    }
+}
