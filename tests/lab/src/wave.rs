@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
 
 use crate::smtp::{Client, Message};
 
@@ -90,10 +90,13 @@ fn address(net: u8, number: u16) -> IpAddr {
 
 /// A whole message, then silence: until the server ends the session, or for `hold`.
 async fn spammer(source: IpAddr, hold: Duration, tally: Arc<Tally>) {
+    /// For each reply, and for the connection itself.
     const PATIENCE: Duration = Duration::from_secs(20);
+    const CONNECT: Duration = Duration::from_secs(2);
     count(&tally.spam_sent);
     let server = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 25);
-    let Ok(mut client) = Client::connect_within(source, server, PATIENCE).await else {
+    let connect = Client::connect_within(source, server, PATIENCE);
+    let Ok(Ok(mut client)) = timeout(CONNECT, connect).await else {
         count(&tally.spam_unanswered);
         return;
     };
