@@ -2,7 +2,7 @@
 //!
 //! [`read`] either gives a [`Config`] in which everything has been checked, or
 //! an [`Error`] that names file, line, key and what was expected; an
-//! unreadable file never means defaults. Defaults stand in [`file`] alone.
+//! unreadable file never means defaults. Defaults stand in `file.rs` alone.
 
 mod error;
 mod file;
