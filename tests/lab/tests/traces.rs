@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Barrier;
+use std::sync::{Barrier, mpsc};
 use std::time::Duration;
 
 use rblfilter_lab::smtp::Message;
@@ -202,20 +202,24 @@ fn two_labs_in_two_threads_do_not_see_each_other() {
 #[test]
 fn other_threads_stay_on_the_machine() {
     let net = || fs::read_link("/proc/thread-self/ns/net").unwrap();
-    let (outside, started, done) = (net(), Barrier::new(2), Barrier::new(2));
+    let outside = net();
+    // Channels, not a barrier: a lab that does not start must fail the test, not hang it.
+    let (started, has_started) = mpsc::channel();
+    let (done, is_done) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        scope.spawn(move || {
             let lab = Lab::start(Config::default()).unwrap();
             fs::write("/run/lab/witness", "").unwrap();
-            started.wait();
-            done.wait();
+            started.send(()).unwrap();
+            // Ends when the other side has looked, or has failed.
+            let _ = is_done.recv();
             drop(lab);
         });
-        started.wait();
+        has_started.recv().expect("a lab in the other thread");
         assert_eq!(net(), outside);
         assert!(!Path::new("/run/lab/witness").exists());
         assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, 587)).is_err());
-        done.wait();
+        drop(done);
     });
 }
 
