@@ -51,18 +51,23 @@ read_courier_paths() {
     config=$sysconfdir/filters/rblfilter.toml
     active=$sysconfdir/filters/active/rblfilter
     command=$sbindir/rblfilter
-    unit=/etc/systemd/system/rblfilter-firewall.service
+    units=/etc/systemd/system
     man=$prefix/share/man
+    doc=$prefix/share/doc/rblfilter
 }
 
 build() {
     need_build_tools
-    echo "building (cargo build --release --locked) …"
+    echo "building (cargo build --release --locked); the first time, this takes some minutes …"
     (
         cd "$top"
         # Courier's own paths, where they are not Debian's.
-        export COURIER_SYSCONFDIR=$sysconfdir COURIER_LOCALSTATEDIR=$localstatedir COURIER_LIBEXECDIR=$libexecdir COURIER_SBINDIR=$sbindir
-        cargo build --quiet --release --locked "$@"
+        differs() { [ "$2" = "$3" ] || export "$1=$2"; }
+        differs COURIER_SYSCONFDIR "$sysconfdir" /etc/courier
+        differs COURIER_LOCALSTATEDIR "$localstatedir" /var/lib/courier
+        differs COURIER_LIBEXECDIR "$libexecdir" /usr/lib/courier
+        differs COURIER_SBINDIR "$sbindir" /usr/sbin
+        cargo build --release --locked --workspace
     )
     prebuilt=${CARGO_TARGET_DIR:-$top/target}/release
 }
@@ -103,23 +108,37 @@ wait_until() {
     done
 }
 
-filter_pids() {
-    local exe
+# pids PROGRAM…: the processes that run one of these, be it replaced since.
+pids() {
+    local exe program
     for exe in /proc/[0-9]*/exe; do
-        case $(readlink "$exe" 2>/dev/null) in
-        "$filter" | "$filter (deleted)") basename "$(dirname "$exe")" ;;
-        esac
+        for program in "$@"; do
+            case $(readlink "$exe" 2>/dev/null) in
+            "$program" | "$program (deleted)") basename "$(dirname "$exe")" ;;
+            esac
+        done
     done
 }
 
-no_filter_runs() { [ -z "$(filter_pids)" ]; }
+filter_runs() { [ -n "$(pids "$filter")" ]; }
+no_filter_runs() { ! filter_runs; }
+
+# Whether a process still runs a program that was replaced.
+old_program_runs() {
+    local pid
+    for pid in $(pids "$filter" "$warden"); do
+        case $(readlink "/proc/$pid/exe" 2>/dev/null) in *" (deleted)") return 0 ;; esac
+    done
+    return 1
+}
 
 filterctl() { "$libexecdir/filterctl" "$@"; }
 
 # firewall apply|remove: says each thing that the command did.
 firewall() {
     local line output code=0
-    output=$("$command" firewall "$1") || code=$?
+    # "nothing to change" goes to standard error; errors are kept.
+    output=$("$command" firewall "$1" 2> >(grep -vx 'nothing to change' >&2)) || code=$?
     while IFS= read -r line; do
         [ -z "$line" ] || say "$line"
     done <<<"$output"
@@ -129,29 +148,86 @@ firewall() {
 stop_filter() {
     [ -L "$active" ] || return 0
     filterctl stop rblfilter
-    wait_until 15 no_filter_runs || fail "rblfilter does not stop; see the mail log"
+    wait_until 15 no_filter_runs || fail "the filter does not stop; see the mail log"
     say "stopped the filter (filterctl stop rblfilter)"
+}
+
+install_units() {
+    local unit text
+    text=$(mktemp)
+    for unit in rblfilter-sets rblfilter-firewall; do
+        sed "s|@SBINDIR@|$sbindir|" "$top/courierfilter/$unit.service" >"$text"
+        if put "$text" "$units/$unit.service" 0644 root:root && [ -d /run/systemd/system ]; then
+            systemctl daemon-reload
+        fi
+        if ! command -v systemctl >/dev/null; then
+            echo "warning: no systemd here: run '$command firewall apply' at boot by other means" >&2
+        elif ! systemctl --quiet is-enabled $unit.service 2>/dev/null; then
+            systemctl --quiet enable $unit.service && say "enabled $unit.service, for the next boot"
+        fi
+    done
+    rm -f "$text"
+}
+
+install_config() {
+    if [ -e "$config" ]; then
+        if [ "$(stat -c '%a %U:%G' "$config")" != "640 root:$mailgroup" ]; then
+            chown "root:$mailgroup" "$config"
+            chmod 0640 "$config"
+            say "gave $config its owner root:$mailgroup and mode 0640"
+        fi
+        echo "  kept $config, $(grep -m 1 '^mode' "$config" || echo 'mode = "enforce"')"
+        [ $observe = no ] || echo "  note: --observe changes no configuration that is there"
+        return
+    fi
+    local text
+    text=$(mktemp)
+    sed "s/^mode = .*/mode = \"$([ $observe = yes ] && echo observe || echo enforce)\"/" \
+        "$top/courierfilter/rblfilter.toml" >"$text"
+    put "$text" "$config" 0640 "root:$mailgroup"
+    rm -f "$text"
+}
+
+start_filter() {
+    ! old_program_runs || stop_filter
+    if [ -L "$active" ] && courierfilter_runs && ! filter_runs; then
+        echo "  the filter was started, but does not run"
+        stop_filter
+    fi
+    if [ ! -L "$active" ]; then
+        filterctl start rblfilter
+        say "started the filter (filterctl start rblfilter)"
+    fi
+    if ! courierfilter_runs; then
+        echo "  courierfilter is not running: the filter starts with it (service courierfilter start)"
+    elif wait_until 10 socket_exists && filter_runs; then
+        echo "  the filter runs; its log: journalctl -t rblfilter, or grep rblfilter /var/log/mail.log"
+    else
+        fail "the filter does not run; see the mail log, then: filterctl stop rblfilter; $0"
+    fi
 }
 
 do_install() {
     need_courier
     need_firewall_tools
     read_courier_paths
-    [ -n "$prebuilt" ] || build -p rblfilter -p rblfilter-warden
+    [ -n "$prebuilt" ] || build
+    local program page
     for program in rblfilter rblfilter-warden; do
         [ -x "$prebuilt/$program" ] || fail "$prebuilt/$program is missing"
     done
+    install_config
+    "$prebuilt/rblfilter" --config "$config" config check >/dev/null ||
+        fail "the configuration is wrong; mend $config first (no program was changed)"
 
-    local restart=no sample
-    put "$prebuilt/rblfilter" "$filter" 0755 root:root && restart=yes
-    put "$prebuilt/rblfilter-warden" "$warden" 0750 "root:$mailgroup" && restart=yes
+    put "$prebuilt/rblfilter" "$filter" 0755 root:root || true
+    put "$prebuilt/rblfilter-warden" "$warden" 0750 "root:$mailgroup" || true
     if ! setcap -q -v cap_net_admin=p "$warden" >/dev/null 2>&1; then
         if setcap cap_net_admin=p "$warden"; then
             say "gave $warden the file capability cap_net_admin=p"
         else
             echo "warning: cannot give $warden its file capability: nobody will be banned" >&2
         fi
-        restart=yes
     fi
     if [ "$(readlink "$command" 2>/dev/null)" != "$filter" ]; then
         ln -sfn "$filter" "$command"
@@ -159,46 +235,15 @@ do_install() {
     fi
     put "$top/courierfilter/rblfilter.8" "$man/man8/rblfilter.8" 0644 root:root || true
     put "$top/courierfilter/rblfilter.toml.5" "$man/man5/rblfilter.toml.5" 0644 root:root || true
-
-    sample=$(mktemp)
-    # shellcheck disable=SC2064
-    trap "rm -f '$sample'" EXIT
-    if [ -e "$config" ]; then
-        echo "  kept $config"
-        [ $observe = no ] || echo "  note: --observe changes no configuration that is there; its mode stays as it is"
-    else
-        sed "s/^mode = .*/mode = \"$([ $observe = yes ] && echo observe || echo enforce)\"/" \
-            "$top/courierfilter/rblfilter.toml" >"$sample"
-        put "$sample" "$config" 0640 "root:$mailgroup"
-    fi
-    "$command" config check >/dev/null || fail "the configuration is wrong; nothing was started"
-
-    sed "s|@SBINDIR@|$sbindir|" "$top/courierfilter/rblfilter-firewall.service" >"$sample"
-    if put "$sample" "$unit" 0644 root:root; then
-        if command -v systemctl >/dev/null; then
-            [ ! -d /run/systemd/system ] || systemctl daemon-reload
-            systemctl --quiet enable rblfilter-firewall.service
-            say "enabled rblfilter-firewall.service, which sets the firewall up at boot"
-        else
-            echo "warning: no systemd here: run '$command firewall apply' at boot by other means" >&2
-        fi
-    fi
-    firewall apply || echo "warning: rblfilter firewall apply failed: sessions end, but nobody is banned" >&2
+    for page in "$top"/README.md "$top"/CHANGELOG.md "$top"/docs/*.md; do
+        put "$page" "$doc/$(basename "$page")" 0644 root:root || true
+    done
+    install_units
+    firewall apply || echo "warning: the firewall is not as it should be; whom it lacks rules for, comes again" >&2
 
     grep -qw esmtp "$sysconfdir/enablefiltering" 2>/dev/null ||
         echo "warning: $sysconfdir/enablefiltering does not name esmtp: Courier asks no filter" >&2
-    [ $start = yes ] || { finish; return; }
-    [ $restart = no ] || stop_filter
-    if [ ! -L "$active" ]; then
-        filterctl start rblfilter
-        say "started the filter (filterctl start rblfilter)"
-    fi
-    if courierfilter_runs; then
-        wait_until 10 socket_exists || fail "the filter has no socket after 10 s; see the mail log"
-        echo "  the filter is running; its log: journalctl -t rblfilter, or grep rblfilter /var/log/mail.log"
-    else
-        echo "  courierfilter is not running: the filter starts with it (service courierfilter start)"
-    fi
+    [ $start = no ] || start_filter
     finish
 }
 
@@ -210,19 +255,25 @@ do_uninstall() {
     need_courier
     read_courier_paths
     stop_filter
-    if [ -x "$command" ] && [ -e "$config" ]; then
-        firewall remove || echo "warning: rblfilter firewall remove failed" >&2
+    if [ -x "$command" ]; then
+        firewall remove || fail "rules or sets are left; remove them, then run this again (nothing else was removed)"
     fi
-    if [ -e $unit ]; then
-        ! command -v systemctl >/dev/null || systemctl --quiet disable rblfilter-firewall.service || true
-    fi
-    local path
-    for path in "$unit" "$command" "$warden" "$filter" "$man/man8/rblfilter.8" "$man/man5/rblfilter.toml.5"; do
+    local path unit
+    for unit in rblfilter-sets rblfilter-firewall; do
+        [ ! -e "$units/$unit.service" ] || ! command -v systemctl >/dev/null ||
+            systemctl --quiet disable $unit.service || true
+    done
+    for path in "$units/rblfilter-sets.service" "$units/rblfilter-firewall.service" "$command" "$warden" "$filter" \
+        "$man/man8/rblfilter.8" "$man/man5/rblfilter.toml.5"; do
         if [ -e "$path" ] || [ -L "$path" ]; then
             rm -f "$path"
             say "removed $path"
         fi
     done
+    if [ -d "$doc" ]; then
+        rm -rf "$doc"
+        say "removed $doc"
+    fi
     [ ! -d /run/systemd/system ] || systemctl daemon-reload
     [ ! -e "$config" ] || echo "  kept $config"
     finish
@@ -231,7 +282,7 @@ do_uninstall() {
 do_demo() {
     need_lab
     read_courier_paths
-    [ -n "$prebuilt" ] || build --workspace
+    [ -n "$prebuilt" ] || build
     exec "$prebuilt/lab" demo --install "$top/install.sh" --programs "$prebuilt"
 }
 

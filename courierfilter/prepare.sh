@@ -20,18 +20,26 @@ apt_install() {
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || fail "there is no apt-get here to install Debian's packages: ${missing[*]}"
-    local policy=/usr/sbin/policy-rc.d held=no
-    if [ ! -e $policy ]; then
-        printf '#!/bin/sh\nexit 101\n' >$policy && chmod 0755 $policy && held=yes
-    fi
     echo "installing packages: ${missing[*]}"
-    local code=0
-    {
-        apt-get update -qq &&
-            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove "${missing[@]}"
-    } >/tmp/rblfilter-apt.log 2>&1 || code=$?
-    [ $held = no ] || rm -f $policy
-    [ $code = 0 ] || { tail -n 20 /tmp/rblfilter-apt.log >&2; fail "apt-get install ${missing[*]} failed (all of it: /tmp/rblfilter-apt.log)"; }
+    # In a subshell, whose end, be it by Ctrl-C, takes the policy away again.
+    (
+        policy=/usr/sbin/policy-rc.d
+        log=$(mktemp)
+        trap 'rm -f "$log"' EXIT
+        if [ ! -e $policy ]; then
+            trap 'rm -f "$log" $policy' EXIT
+            printf '#!/bin/sh\nexit 101\n' >$policy
+            chmod 0755 $policy
+        fi
+        trap 'exit 130' INT TERM
+        if ! {
+            apt-get update -qq &&
+                DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove "${missing[@]}"
+        } >"$log" 2>&1; then
+            tail -n 20 "$log" >&2
+            fail "apt-get install ${missing[*]} failed"
+        fi
+    )
 }
 
 # need COMMAND PACKAGE…: has apt-get install the packages where the command is missing.

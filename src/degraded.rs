@@ -2,6 +2,7 @@
 //! entered and once when it is left, however often it is met in between.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -23,6 +24,8 @@ pub enum Part {
     OwnAddresses,
     /// Courier's aliases.
     Aliases,
+    /// The filter socket: no connection could be accepted.
+    Accept,
 }
 
 impl Part {
@@ -35,6 +38,7 @@ impl Part {
             Self::Set(set) => event.field("what", "set").field("name", set),
             Self::OwnAddresses => event.field("what", "own-addresses"),
             Self::Aliases => event.field("what", "aliases"),
+            Self::Accept => event.field("what", "accept"),
         }
     }
 }
@@ -54,7 +58,8 @@ impl Degraded {
     /// `part` does not work, for this reason. Logged only where it worked before.
     pub fn enter(&self, part: Part, reason: impl Display, now: Instant) {
         let event = part.event("degraded").text(reason);
-        if self.since().insert(part, now).is_none() {
+        if let Entry::Vacant(entry) = self.since().entry(part) {
+            entry.insert(now);
             log::warn!("{event}");
         }
     }
@@ -75,13 +80,15 @@ impl Degraded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_state_is_entered_once_and_left_once() {
         let degraded = Degraded::default();
         let now = Instant::now();
         degraded.enter(Part::Warden, "gone", now);
-        degraded.enter(Part::Warden, "still gone", now);
+        degraded.enter(Part::Warden, "still gone", now + Duration::from_secs(9));
+        assert_eq!(degraded.since()[&Part::Warden], now, "since it was entered");
         degraded.enter(Part::Set("a".into()), "missing", now);
         assert_eq!(degraded.since().len(), 2);
         degraded.leave(&Part::Warden, now);

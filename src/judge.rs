@@ -48,6 +48,16 @@ pub struct Conviction {
     pub ban: bool,
 }
 
+/// Whether Courier itself says in the control file that it trusts the client.
+#[must_use]
+pub fn trusted(envelope: &Envelope) -> Option<Exemption> {
+    if envelope.authenticated.is_some() {
+        Some(Exemption::Authenticated)
+    } else {
+        envelope.relay_client.then_some(Exemption::RelayClient)
+    }
+}
+
 /// Whether the message passes without a look at the lists. (A listed client's
 /// message for exempt recipients alone passes too; whether it is one is asked
 /// last, as that may take a look at Courier's aliases.)
@@ -58,10 +68,10 @@ pub fn exemption(
     protection: Option<Protection>,
     config: &Config,
 ) -> Option<Exemption> {
-    if envelope.authenticated.is_some() {
-        return Some(Exemption::Authenticated);
+    if let Some(exemption) = trusted(envelope) {
+        return Some(exemption);
     }
-    if session.relay_client || envelope.relay_client {
+    if session.relay_client {
         return Some(Exemption::RelayClient);
     }
     if !config.ports.contains(&session.local_port) {

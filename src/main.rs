@@ -1,16 +1,21 @@
-//! Which role this process has: the filter, where courierfilter started it (no
-//! arguments, descriptors 0 and 3 are pipes); else one of the admin's commands.
+//! Which role this process has: the supervisor, where courierfilter started it
+//! (no arguments, descriptors 0 and 3 are pipes); the worker, where the
+//! supervisor did; else one of the admin's commands.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use rblfilter::sys::descriptors;
 use rblfilter::{cli, daemon};
 
 fn main() -> ExitCode {
-    if std::env::args_os().len() <= 1
-        && let Some(inherited) = descriptors::inherited()
-    {
-        return daemon::run(inherited);
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match arguments.split_first() {
+        None => match descriptors::inherited() {
+            Some(inherited) => daemon::supervise(inherited),
+            None => cli::run(),
+        },
+        Some((role, rest)) if role == daemon::WORKER_ROLE => daemon::work(rest),
+        Some(_) => cli::run(),
     }
-    cli::run()
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -124,16 +124,115 @@ fn courierfilter_starts_with_the_filter_active() {
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
 }
 
+/// The pids of the filter's processes: the supervisor, which started first,
+/// and the worker.
+fn filter_pids(lab: &Lab) -> Vec<i32> {
+    let own = |p: &rblfilter_lab::ProcessInfo| p.comm == "rblfilter" && p.state != 'Z';
+    lab.processes()
+        .iter()
+        .filter(|p| own(p))
+        .map(|p| p.pid)
+        .collect()
+}
+
+#[test]
+fn it_restarts_as_the_documents_say() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    for _ in 0..3 {
+        lab.run_ok(&[
+            "sh",
+            "-c",
+            "filterctl stop rblfilter; sleep 1; filterctl start rblfilter",
+        ])
+        .unwrap();
+        let runs = || (filter_socket().exists() && filter_pids(&lab).len() == 2).then_some(());
+        wait_for(LIMIT, runs).expect("it runs again");
+    }
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+}
+
+#[test]
+fn a_worker_that_dies_is_replaced_and_mail_flows_meanwhile() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    // The third death in a minute makes the supervisor wait, and accept unread.
+    for death in 1..=4 {
+        let pids = filter_pids(&lab);
+        assert_eq!(pids.len(), 2, "{pids:?}");
+        lab.kill(pids[1], nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
+        assert_delivered(&lab, &message(), CLEAN, death);
+        let again = || (filter_pids(&lab).len() == 2).then_some(());
+        wait_for(LIMIT, again).expect("another worker");
+    }
+    assert_eq!(
+        lab.log_matching("rblfilter[")
+            .iter()
+            .filter(|l| l.contains(": worker,pause="))
+            .count(),
+        4
+    );
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    product().filterctl_stop(&lab).unwrap();
+    assert!(!filter_socket().exists());
+}
+
+#[test]
+fn a_worker_that_cannot_run_stops_no_mail() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    fs::remove_file("/usr/lib/courier/filters/rblfilter").unwrap();
+    lab.kill(filter_pids(&lab)[1], nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    lab.wait_for_log("worker,pause=1s: cannot start", LIMIT)
+        .unwrap();
+    for count in 1..=3 {
+        assert_delivered(&lab, &message(), LISTED, count);
+    }
+}
+
+#[test]
+fn a_worker_serves_on_without_its_supervisor_and_ends_with_courierfilter() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let supervisor = filter_pids(&lab)[0];
+    lab.kill(supervisor, nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    wait_for(LIMIT, || {
+        (!filter_pids(&lab).contains(&supervisor)).then_some(())
+    })
+    .unwrap();
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    assert_delivered(&lab, &message(), CLEAN, 1);
+    product().filterctl_stop(&lab).unwrap();
+    assert!(!filter_socket().exists(), "the worker took it away");
+    assert_delivered(&lab, &message(), CLEAN, 2);
+    product().filterctl_start(&lab).unwrap();
+    assert_banned(
+        &lab,
+        &lab.send(&message(), ip("127.66.1.3")),
+        "127.66.1.3",
+        "127.66.1.3",
+    );
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_socket_that_stops_mail() {
+    let lab = Lab::start(Config::default()).unwrap();
+    product().install(&lab, OWN_ZONE, &["--no-start"]).unwrap();
+    // As a crash leaves it, and in its way what cannot be removed.
+    drop(std::os::unix::net::UnixListener::bind(filter_socket()).unwrap());
+    fs::create_dir("/var/lib/courier/filters/rblfilter").unwrap();
+    fs::create_dir("/etc/courier/filters/rblfilter-mode").unwrap();
+    product().filterctl_start(&lab).unwrap();
+    lab.wait_for_log("socket: cannot read", LIMIT).unwrap();
+    assert_delivered(&lab, &message(), CLEAN, 1);
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+}
+
 #[test]
 fn a_hangup_does_not_end_it() {
     let lab = lab(Config::default(), OWN_ZONE);
-    let filter = lab
-        .processes()
-        .into_iter()
-        .find(|p| p.comm == "rblfilter")
-        .unwrap()
-        .pid;
-    lab.kill(filter, nix::sys::signal::Signal::SIGHUP).unwrap();
+    for pid in filter_pids(&lab) {
+        lab.kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    }
     lab.wait_for_log("ignored,signal=SIGHUP", LIMIT).unwrap();
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
 }
@@ -163,6 +262,7 @@ fn install_sh_installs_once_keeps_the_configuration_and_goes_without_a_trace() {
         "created the set rblfilter6 (inet6)\n",
         "added a rule for new connections from rblfilter4",
         "added a rule for new connections from rblfilter6",
+        "enabled rblfilter-sets.service",
         "enabled rblfilter-firewall.service",
         "started the filter",
         "done\n",
@@ -175,7 +275,7 @@ fn install_sh_installs_once_keeps_the_configuration_and_goes_without_a_trace() {
     assert_eq!((warden.mode() & 0o7777, warden.uid()), (0o750, 0));
     assert_eq!(
         lab.run_ok(&["rblfilter", "config", "check"]).unwrap(),
-        "/etc/courier/filters/rblfilter.toml: ok\n"
+        "/etc/courier/filters/rblfilter.toml: ok\n  mode             enforce\n  ports            25\n  lists            bl.test\n  block-variables  BLOCK, BLOCK2\n  allow.networks   0\n"
     );
 
     let pid = lab
@@ -184,7 +284,7 @@ fn install_sh_installs_once_keeps_the_configuration_and_goes_without_a_trace() {
         .find(|p| p.comm == "rblfilter")
         .unwrap()
         .pid;
-    let again = product().install(&lab, OWN_ZONE, &[]).unwrap();
+    let again = product().install_again(&lab, &[]).unwrap();
     assert!(again.ends_with("nothing to change\n"), "{again}");
     assert!(
         lab.processes().iter().any(|p| p.pid == pid),
@@ -214,7 +314,7 @@ fn install_sh_installs_once_keeps_the_configuration_and_goes_without_a_trace() {
 
 /// The names of all files where an installer could leave some.
 fn tree(lab: &Lab) -> Vec<String> {
-    let find = "find /etc /usr/lib/courier /usr/sbin /usr/share/man /var/lib/courier/allfilters /var/lib/courier/filters ! -type d ! -name '.cache*' | sort";
+    let find = "find /etc /usr/lib/courier /usr/sbin /usr/share/man /usr/share/doc/rblfilter* /var/lib/courier/allfilters /var/lib/courier/filters ! -type d ! -name '.cache*' | sort";
     lab.run_ok(&["sh", "-c", find])
         .unwrap()
         .lines()
@@ -258,5 +358,85 @@ fn the_rule_drops_new_connections_alone() {
         lab.block_on(open.command("EHLO x.test")).unwrap().code,
         250,
         "an open session goes on"
+    );
+}
+
+#[test]
+fn install_sh_heals_what_it_finds_broken() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    // Both killed: a socket without a listener, and 432 for all mail.
+    for pid in filter_pids(&lab) {
+        lab.kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    fs::set_permissions(
+        "/etc/courier/filters/rblfilter.toml",
+        fs::Permissions::from_mode(0o666),
+    )
+    .unwrap();
+    lab.run_ok(&["iptables", "-F"]).unwrap();
+    let said = product().install_again(&lab, &[]).unwrap();
+    for part in [
+        "does not run",
+        "its owner root:courier and mode 0640",
+        "added a rule",
+        "the filter runs",
+    ] {
+        assert!(said.contains(part), "{part:?} in:\n{said}");
+    }
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    // A replaced program is put into service by whichever run comes next.
+    lab.run_ok(&["sh", "-c", "cp /usr/lib/courier/filters/rblfilter /run/x && mv /run/x /usr/lib/courier/filters/rblfilter"]).unwrap();
+    let pids = filter_pids(&lab);
+    product().install_again(&lab, &[]).unwrap();
+    let now = filter_pids(&lab);
+    assert!(
+        now.len() == 2 && now.iter().all(|pid| !pids.contains(pid)),
+        "{pids:?} {now:?}"
+    );
+}
+
+#[test]
+fn the_firewall_is_put_right_whatever_an_earlier_configuration_left() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let rules = || lab.run_ok(&["iptables", "-S", "INPUT"]).unwrap();
+    lab.run_ok(&[
+        "iptables", "-A", "INPUT", "-p", "udp", "--dport", "9", "-j", "DROP",
+    ])
+    .unwrap();
+    let file = "/etc/courier/filters/rblfilter.toml";
+    fs::write(file, "ports = [25, 2525]\n[ban]\nset4 = \"mine4\"\n").unwrap();
+    lab.run_ok(&["rblfilter", "firewall", "apply"]).unwrap();
+    let ours: Vec<String> = rules()
+        .lines()
+        .filter(|l| l.contains("--comment rblfilter"))
+        .map(String::from)
+        .collect();
+    assert!(
+        ours.len() == 1 && ours[0].contains("25,2525") && ours[0].contains("mine4"),
+        "{ours:?}"
+    );
+    assert_eq!(
+        lab.run_ok(&["rblfilter", "firewall", "apply"]).unwrap(),
+        "",
+        "twice is the same as once"
+    );
+    // Removed also without a configuration that could be read.
+    fs::write(file, "x = 1\n").unwrap();
+    lab.run_ok(&["rblfilter", "firewall", "remove"]).unwrap();
+    assert!(
+        !rules().contains("rblfilter") && rules().contains("--dport 9"),
+        "{}",
+        rules()
+    );
+    assert!(!lab.has_set("mine4").unwrap() && !lab.has_set("rblfilter6").unwrap());
+    // A set of that name that is none of ours.
+    fs::write(file, "").unwrap();
+    lab.run_ok(&["ipset", "create", "rblfilter4", "hash:ip"])
+        .unwrap();
+    let output = lab.run(&["rblfilter", "firewall", "apply"]).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(70) && said.contains("ipset destroy rblfilter4"),
+        "{said}"
     );
 }

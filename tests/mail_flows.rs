@@ -279,3 +279,55 @@ fn a_message_from_an_unknown_process_passes_with_a_warning() {
     assert!(line.contains(": "), "{line}");
     assert_no_bans(&lab);
 }
+
+#[test]
+fn a_resolver_that_comes_later_is_found() {
+    let lab = Lab::start(Config {
+        tcpd_options: "-nodnslookup".into(),
+        ..Config::default()
+    })
+    .unwrap();
+    fs::write("/etc/resolv.conf", "").unwrap();
+    product().start(&lab, OWN_ZONE).unwrap();
+    said_once(&lab, "degraded,what=resolver");
+    assert_delivered(&lab, &message(), LISTED, 1);
+    fs::write("/etc/resolv.conf", "nameserver 127.0.0.1\n").unwrap();
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    said_once(&lab, "recovered,what=resolver");
+}
+
+/// A list's key is in no line of the log, whatever is wrong with the file.
+#[test]
+fn a_key_is_never_told() {
+    let key = "abcdefghijklmnopqrstuvwxyz";
+    for toml in [
+        format!("[[dnsbl]]\nzone = \"{key}.bl.test\"\n"),
+        format!("dnsbl = [\"{key}.bl.test\"]\n"),
+        format!("[[dnsbl]]\nzone = \"{key}.bl.test\"\n{key} = 1\n"),
+        format!("[[dnsbl]]\nzone = \"{key}..test\"\n"),
+        format!("[[dnsbl]]\nzone = \"{key}.bl.test\"\nzone = \"{key}.bl.test\"\n"),
+        format!("allow = \"{key}\"\n"),
+    ] {
+        let lab = Lab::start(Config {
+            dns: Dns::None,
+            tcpd_options: "-nodnslookup".into(),
+            ..Config::default()
+        })
+        .unwrap();
+        product().install(&lab, "", &["--no-start"]).unwrap();
+        fs::write("/etc/courier/filters/rblfilter.toml", &toml).unwrap();
+        product().filterctl_start(&lab).unwrap();
+        assert_delivered(&lab, &message(), LISTED, 1);
+        lab.wait_for_log("rblfilter[", LIMIT).unwrap();
+        let check = lab.run(&["rblfilter", "config", "check"]).unwrap();
+        let told = [
+            lab.log_matching(""),
+            vec![String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned()],
+        ]
+        .concat();
+        assert!(
+            !told.iter().any(|line| line.contains(key)),
+            "{toml}: {told:?}"
+        );
+    }
+}

@@ -159,7 +159,9 @@ fn whoever_is_trusted_is_delivered_and_left_alone() {
             msa: true,
             ..Config::default()
         },
-        &format!("[allow]\nnetworks = [\"127.66.8.0/24\", \"fd00:66:8::/48\"]\n{OWN_ZONE}"),
+        &format!(
+            "[allow]\nnetworks = [\"127.66.8.0/24\", \"fd00:66:8::/48\", \"::ffff:127.66.12.1\"]\n{OWN_ZONE}"
+        ),
     );
     let user = Message {
         auth: Some((USER.into(), PASSWORD.into())),
@@ -180,6 +182,7 @@ fn whoever_is_trusted_is_delivered_and_left_alone() {
         ("a RELAYCLIENT", &message(), "127.66.7.1"),
         ("an allowlisted network", &message(), "127.66.8.1"),
         ("an allowlisted IPv6 network", &message(), "fd00:66:8::1"),
+        ("an address as the log writes it", &message(), "127.66.12.1"),
         ("another port", &submission, "127.66.9.1"),
         ("postmaster's correspondent", &postmaster, "127.66.10.1"),
         ("our own address", &message(), "127.0.0.1"),
@@ -249,9 +252,23 @@ fn observe_decides_and_touches_nothing() {
             .any(|p| p.comm.starts_with("rblfilter-ward"))
     };
     assert!(!warden(), "nothing with a capability runs");
-    // The session lives: a client can go on in it.
-    let mut client = lab.connect(ip(LISTED)).unwrap();
-    assert_eq!(lab.block_on(client.read_reply()).unwrap().code, 220);
+    // A session lives on after its message.
+    let mut client = lab.connect(ip("127.66.1.9")).unwrap();
+    let replies = lab.block_on(async {
+        client.read_reply().await?;
+        for line in [
+            "EHLO x.test",
+            "MAIL FROM:<bob@x.test>",
+            "RCPT TO:<alice@lab.test>",
+            "DATA",
+        ] {
+            client.command(line).await?;
+        }
+        let accepted = client.data("Subject: test\n\nHello.\n").await?;
+        lab.wait_for_mail(2, LIMIT).unwrap();
+        Ok::<_, std::io::Error>((accepted.code, client.command("NOOP").await?.code))
+    });
+    assert_eq!(replies.unwrap(), (250, 250));
 }
 
 #[test]
@@ -334,4 +351,49 @@ fn a_client_behind_a_proxy_is_cut_off_but_nobody_is_banned() {
     assert!(line.contains(",action=kill,killed="), "{line}");
     assert_ended(&lab, "127.66.7.1");
     assert_no_bans(&lab);
+}
+
+/// Courier holds a 554 back for eight seconds; a user whose first message was
+/// refused may log in within the grace.
+#[test]
+fn a_client_that_logs_in_within_its_grace_is_spared() {
+    let lab = lab(
+        Config {
+            esmtp_auth: "PLAIN LOGIN".into(),
+            ..Config::default()
+        },
+        &format!("kill = \"pressure\"\ngrace = \"11s\"\n{OWN_ZONE}"),
+    );
+    let mut client = lab.connect(ip(LISTED)).unwrap();
+    let refused = lab.block_on(async {
+        client.read_reply().await?;
+        for line in [
+            "EHLO x.test",
+            "MAIL FROM:<bob@x.test>",
+            "RCPT TO:<alice@lab.test>",
+            "DATA",
+        ] {
+            client.command(line).await?;
+        }
+        client.data("Subject: test\n\nHello.\n").await
+    });
+    assert_eq!(refused.unwrap().code, 554);
+    // base64 of "\0alice@lab.test\0secret"
+    let login = lab
+        .block_on(client.command("AUTH PLAIN AGFsaWNlQGxhYi50ZXN0AHNlY3JldA=="))
+        .unwrap();
+    assert_eq!(login.code, 235, "{login}");
+    lab.block_on(client.command("MAIL FROM:<alice@lab.test>"))
+        .unwrap();
+    let line = lab
+        .wait_for_log(",spared,", Duration::from_secs(20))
+        .unwrap();
+    assert!(line.contains(&format!("ip=[::ffff:{LISTED}]")), "{line}");
+    let accepted = lab.block_on(async {
+        client.command("RCPT TO:<alice@lab.test>").await?;
+        client.command("DATA").await?;
+        client.data("Subject: test\n\nHello.\n").await
+    });
+    assert_eq!(accepted.unwrap().code, 250);
+    lab.wait_for_mail(1, LIMIT).unwrap();
 }

@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::*;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -144,6 +145,43 @@ fn an_entry_keeps_the_larger_of_its_old_and_new_time() {
         let now = timeout(&lab, net).unwrap();
         assert!(left.contains(&now), "{net}: {now}");
     }
+}
+
+/// The largest set that `firewall apply` makes room for. The filter gives its
+/// warden up after ten seconds.
+#[test]
+fn a_set_of_a_million_is_read_once_and_answered_for() {
+    let lab = installed("");
+    let mut restore = String::new();
+    for number in 0..1_000_000_u32 {
+        let [a, b, c, d] = (0x0b00_0000 + number).to_be_bytes();
+        restore.push_str(&format!("add rblfilter4 {a}.{b}.{c}.{d} timeout 9000\n"));
+    }
+    fs::write("/run/restore", restore).unwrap();
+    lab.run_ok(&["ipset", "restore", "-file", "/run/restore"])
+        .unwrap();
+    let warden = Warden::start(&lab);
+    let begun = Instant::now();
+    assert_eq!(warden.ask(Request::Check), Outcome::Done);
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    let begun = Instant::now();
+    for host in 0..20 {
+        // Whether a million and one is too many, the kernel counts by the region.
+        let outcome = warden.ban(&format!("127.66.1.{host}/32"), 60);
+        assert!(
+            matches!(outcome, Outcome::Done | Outcome::Full),
+            "{outcome:?}"
+        );
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "not read again: {:?}",
+        begun.elapsed()
+    );
 }
 
 #[test]

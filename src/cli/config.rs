@@ -1,24 +1,28 @@
-//! `rblfilter config`: is the configuration file right?
+//! `rblfilter config`: is the configuration file right, and what is in force?
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use rblfilter_warden::policy::Policy;
 
 use super::exit;
-use crate::config;
+use crate::config::{self, Config, Mode};
+use crate::courier::paths::Paths;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Check the file; say what is wrong, with its line
+    /// Check the file; say what is wrong, with its line, or what it does
     Check,
 }
 
 pub fn run(command: &Command, path: &Path) -> ExitCode {
     match command {
-        Command::Check => match config::read(path) {
-            Ok(_) => {
-                println!("{}: ok", path.display());
+        Command::Check => match check(path) {
+            Ok(config) => {
+                print!("{}", summary(path, &config));
                 ExitCode::SUCCESS
             }
             Err(error) => {
@@ -27,4 +31,70 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
             }
         },
     }
+}
+
+/// Everything that the filter and its warden will want of the file.
+fn check(path: &Path) -> Result<Config, String> {
+    let config = config::read(path).map_err(|error| {
+        let denied = matches!(&error, config::Error::Read(_, io) if io.kind() == std::io::ErrorKind::PermissionDenied);
+        format!("{error}{}", if denied { " (try with sudo)" } else { "" })
+    })?;
+    // Elsewhere it is a draft, whoever's it is.
+    if path == Paths::from_env().config() {
+        Policy::read(path).map_err(|error| error.to_string())?;
+        readable_by_courier(path)?;
+    }
+    Ok(config)
+}
+
+/// The filter runs as Courier's user; the folder that the file is in belongs
+/// to Courier's group.
+fn readable_by_courier(path: &Path) -> Result<(), String> {
+    let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
+    let file =
+        fs::metadata(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let by_group =
+        folder.is_some_and(|folder| folder.gid() == file.gid()) && file.mode() & 0o040 != 0;
+    if by_group || file.mode() & 0o004 != 0 {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: the filter, which runs as Courier's user, cannot read it (chgrp courier, chmod 0640)",
+        path.display()
+    ))
+}
+
+fn summary(path: &Path, config: &Config) -> String {
+    let list = |words: Vec<&str>| {
+        if words.is_empty() {
+            "none".to_owned()
+        } else {
+            words.join(", ")
+        }
+    };
+    let ports: Vec<String> = config.ports.iter().map(u16::to_string).collect();
+    let mut text = format!(
+        "{}: ok\n  mode             {}\n  ports            {}\n  lists            {}\n  block-variables  {}\n  allow.networks   {}\n",
+        path.display(),
+        match config.mode {
+            Mode::Enforce => "enforce",
+            Mode::Observe => "observe (nothing is done)",
+        },
+        ports.join(", "),
+        list(config.zones.iter().map(|zone| zone.name()).collect()),
+        list(config.block_variables.iter().map(String::as_str).collect()),
+        config.allow.len(),
+    );
+    if config.zones.is_empty() && config.block_variables.is_empty() {
+        text.push_str("note: with neither lists nor block-variables, every message is accepted\n");
+    }
+    if config.allow.iter().any(|network| network.prefix() == 0) {
+        text.push_str("note: allow.networks holds a whole family: none of its clients is judged\n");
+    }
+    if config.ports.iter().any(|port| [465, 587].contains(port)) {
+        text.push_str(
+            "note: your own users log in on ports 465 and 587, from addresses that lists name\n",
+        );
+    }
+    text
 }

@@ -4,52 +4,74 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use nix::unistd::geteuid;
 
 use super::exit;
 use crate::config;
-use crate::firewall::{self, Step};
+use crate::firewall::{self, Error};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print the commands that `apply` would run, and run none
+    /// Print the commands that set up the sets and rules, and run none
     Show,
     /// Create the sets and the rules where they are missing
-    Apply,
+    Apply {
+        /// The sets alone, as a firewall that is restored at boot needs them
+        #[arg(long)]
+        sets: bool,
+    },
     /// Remove the rules and the sets; their bans are forgotten
     Remove,
 }
 
 pub fn run(command: &Command, path: &Path) -> ExitCode {
+    if !matches!(command, Command::Show) && !geteuid().is_root() {
+        eprintln!("rblfilter: only root can change the firewall (sudo rblfilter firewall ...)");
+        return exit::PERMISSION.into();
+    }
     let config = match config::read(path) {
-        Ok(config) => config,
+        Ok(config) => Some(config),
+        // Its rules can be found without it.
+        Err(error) if matches!(command, Command::Remove) => {
+            eprintln!("rblfilter: {error}; looking for the rules without it");
+            None
+        }
         Err(error) => {
             eprintln!("rblfilter: {error}");
             return exit::CONFIG.into();
         }
     };
-    let steps = match command {
-        Command::Show => {
-            for step in firewall::apply(&config) {
-                println!("{}", step.shell());
+    let mut changes = 0;
+    let mut done = |what: String| {
+        println!("{what}");
+        changes += 1;
+    };
+    let result = match (command, &config) {
+        (Command::Show, Some(config)) => {
+            for command in firewall::commands(config) {
+                println!("{command}");
             }
             return ExitCode::SUCCESS;
         }
-        Command::Apply => firewall::apply(&config),
-        Command::Remove => firewall::remove(&config),
+        (Command::Apply { sets: true }, Some(config)) => firewall::apply_sets(config, &mut done),
+        (Command::Apply { .. }, Some(config)) => firewall::apply_sets(config, &mut done)
+            .and_then(|()| firewall::apply_rules(config, &mut done)),
+        _ => firewall::remove(config.as_ref(), &mut done),
     };
-    let mut code = ExitCode::SUCCESS;
-    for step in &steps {
-        if let Err(error) = report(step) {
-            eprintln!("rblfilter: {error}");
-            code = exit::SOFTWARE.into();
-        }
-    }
-    code
+    report(result, changes)
 }
 
-fn report(step: &Step) -> Result<(), firewall::Error> {
-    if step.run()? {
-        println!("{}", step.done());
+fn report(result: Result<(), Error>, changes: usize) -> ExitCode {
+    match result {
+        Ok(()) => {
+            if changes == 0 {
+                eprintln!("nothing to change");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("rblfilter: {error}");
+            exit::SOFTWARE.into()
+        }
     }
-    Ok(())
 }

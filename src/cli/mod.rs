@@ -38,6 +38,7 @@ enum Command {
 mod exit {
     pub const USAGE: u8 = 64;
     pub const SOFTWARE: u8 = 70;
+    pub const PERMISSION: u8 = 77;
     pub const CONFIG: u8 = 78;
 }
 

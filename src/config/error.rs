@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::{error, fmt, io};
 
+use rblfilter_warden::policy::without_keys;
+
 /// Why there is no configuration.
 #[derive(Debug)]
 pub enum Error {
@@ -64,23 +66,57 @@ impl Problem {
     /// The problem behind a TOML error; its message alone, as its `Display`
     /// quotes the line, which may hold a key.
     pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> Self {
-        let message = reworded(error.message());
-        match error.span() {
-            Some(span) => Self::at(text, span, message),
-            None => Self {
+        let message = without_keys(&reworded(error.message()));
+        let Some(span) = error.span() else {
+            return Self {
                 line: None,
                 message,
-            },
-        }
+            };
+        };
+        // A value of the wrong type is told of without its key.
+        let line = text
+            .get(..span.end)
+            .unwrap_or(text)
+            .lines()
+            .last()
+            .unwrap_or_default();
+        let message = match line.split_once('=') {
+            Some((key, _)) if message.starts_with("expected ") => {
+                format!("{}: {message}", key.trim())
+            }
+            _ => message,
+        };
+        Self::at(text, span, message)
     }
 }
 
-/// serde's "unknown field `a`, expected one of `b`, `c`" in our words, with
-/// the nearest key there is.
+/// serde's messages in our words: "unknown field `a`, expected one of `b`, `c`"
+/// with the nearest key there is, and what was expected in the words of TOML.
 fn reworded(message: &str) -> String {
-    let Some(rest) = message.strip_prefix("unknown field `") else {
-        return message.lines().next().unwrap_or(message).to_owned();
-    };
+    let message = message.lines().next().unwrap_or(message);
+    if let Some(rest) = message.strip_prefix("unknown field `") {
+        return unknown_key(rest);
+    }
+    let expected = ["invalid type: ", "invalid value: "]
+        .iter()
+        .find_map(|start| message.strip_prefix(start)?.rsplit_once(", expected "));
+    match expected {
+        Some((_, "a sequence")) => "expected a list in [ ]".to_owned(),
+        Some((_, "a string")) => "expected a text in \" \"".to_owned(),
+        Some((_, "a boolean")) => "expected true or false".to_owned(),
+        Some((_, "u8")) => "expected a number, 0 to 255".to_owned(),
+        Some((_, "u16")) => "expected a number, 0 to 65535".to_owned(),
+        Some((_, "struct Dnsbl")) => "expected a table, [[dnsbl]]".to_owned(),
+        Some((_, other)) => match other.strip_prefix("struct ") {
+            Some(table) => format!("expected a table, [{}]", table.to_lowercase()),
+            None => format!("expected {other}"),
+        },
+        None => message.to_owned(),
+    }
+}
+
+/// `rest` is "`unknown`, expected one of `known`, …" without its first quote.
+fn unknown_key(rest: &str) -> String {
     let mut names = rest.split('`').step_by(2);
     let unknown = names.next().unwrap_or_default();
     let nearest = names

@@ -111,7 +111,7 @@ mod tests {
             (
                 "ports = [\"25\"]",
                 1,
-                "invalid type: string \"25\", expected u16",
+                "ports: expected a number, 0 to 65535",
             ),
             (
                 "\n[ban]\ntime = \"soon\"",
@@ -197,7 +197,7 @@ mod tests {
             (
                 "[log]\nlevel = \"all\"",
                 2,
-                "level: unknown value \"all\", expected \"error\", \"warn\", \"info\" or \"debug\"",
+                "log.level: unknown value \"all\", expected \"error\", \"warn\", \"info\" or \"debug\"",
             ),
         ] {
             let problem = parse(text).unwrap_err();

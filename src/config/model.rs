@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use log::LevelFilter;
-use rblfilter_warden::policy::{MAX_BAN_SECONDS, MAX_SET_NAME};
+use rblfilter_warden::policy::{MAX_BAN_SECONDS, MAX_SET_NAME, without_keys};
 use toml::Spanned;
 
 use super::error::Problem;
@@ -104,11 +104,7 @@ pub fn check(text: &str, file: File) -> Result<Config, Problem> {
         )?,
         ports: check.ports(&file.ports)?,
         block_variables: check.variables(&file.block_variables)?,
-        exempt_recipients: file
-            .exempt_recipients
-            .iter()
-            .map(|r| r.get_ref().to_lowercase())
-            .collect(),
+        exempt_recipients: check.recipients(&file.exempt_recipients)?,
         kill: check.one_of(
             "kill",
             &file.kill,
@@ -139,7 +135,7 @@ pub fn check(text: &str, file: File) -> Result<Config, Problem> {
                 .collect::<Result<_, _>>()?,
         },
         log_level: check.one_of(
-            "level",
+            "log.level",
             &file.log.level,
             &[
                 ("error", LevelFilter::Error),
@@ -224,6 +220,10 @@ impl Check<'_> {
         if ports.get_ref().contains(&0) {
             return self.wrong(ports.span(), "ports: 0 is no TCP port, expected 1 to 65535");
         }
+        // The firewall's rule names them (iptables-extensions(8), multiport).
+        if ports.get_ref().len() > 15 {
+            return self.wrong(ports.span(), "ports: expected at most 15 TCP ports");
+        }
         Ok(ports.get_ref().clone())
     }
 
@@ -241,6 +241,28 @@ impl Check<'_> {
         Ok(variables
             .iter()
             .map(|variable| variable.get_ref().clone())
+            .collect())
+    }
+
+    fn recipients(&self, recipients: &[Spanned<String>]) -> Result<Vec<String>, Problem> {
+        for recipient in recipients {
+            let name = recipient.get_ref();
+            let domain = name.split_once('@').map(|(_, domain)| domain);
+            let fits = |c: char| c.is_ascii_graphic() || !c.is_ascii();
+            if name.is_empty()
+                || name.starts_with('@')
+                || domain.is_some_and(|domain| domain.is_empty() || domain.contains('@'))
+                || !name.chars().all(fits)
+            {
+                return self.wrong(
+                    recipient.span(),
+                    format!("exempt-recipients: {name:?} is no recipient, expected for example \"postmaster\" or \"abuse@example.org\""),
+                );
+            }
+        }
+        Ok(recipients
+            .iter()
+            .map(|recipient| recipient.get_ref().to_lowercase())
             .collect())
     }
 
@@ -339,14 +361,14 @@ impl Check<'_> {
         for list in lists {
             let written = list.zone.get_ref();
             let Some(mut zone) = Zone::new(written) else {
-                let shown = crate::dnsbl::redacted(written);
+                let shown = without_keys(written);
                 return self.wrong(
                     list.zone.span(),
                     format!("dnsbl.zone: {shown:?} is no domain name"),
                 );
             };
             if zones.iter().any(|other| other.origin() == zone.origin()) {
-                let shown = crate::dnsbl::redacted(written);
+                let shown = without_keys(written);
                 return self.wrong(
                     list.zone.span(),
                     format!("dnsbl.zone: {shown:?} stands here twice"),
@@ -363,10 +385,17 @@ impl Check<'_> {
                 zone = zone.named(name.get_ref());
             }
             if let Some(url) = &list.lookup_url {
-                if !url.get_ref().chars().all(printable) || url.get_ref().len() > 200 {
+                let text = url.get_ref();
+                if !text.chars().all(printable) || text.len() > 200 {
                     return self.wrong(
                         url.span(),
                         "dnsbl.lookup-url: expected at most 200 printable ASCII characters",
+                    );
+                }
+                if text.replace("{ip}", "").contains(['{', '}']) {
+                    return self.wrong(
+                        url.span(),
+                        "dnsbl.lookup-url: unknown placeholder, expected {ip} alone",
                     );
                 }
                 zone = zone.with_lookup_url(url.get_ref());

@@ -1,5 +1,6 @@
 //! Courier's aliases, as `aliaslookup` tells them.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
@@ -8,25 +9,46 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// How long `aliaslookup` may take; it reads one record of a database.
-const PATIENCE: Duration = Duration::from_secs(2);
+use super::control_file::Alias;
 
-/// Whether `alias` stands for `address`, among others. Neither is trusted: both
-/// may be the client's words.
+/// How long all look-ups of a message together may take; one reads a record of
+/// a database.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The most aliases that are looked up for one message: it takes a process each.
+const MOST: usize = 8;
+
+/// Whether each alias stands for its address, among others. Neither is
+/// trusted: both may be the client's words. More than eight are not looked up,
+/// and do not.
 ///
 /// # Errors
 /// Where `program` (`aliaslookup`) cannot be run, fails, or takes too long.
-pub async fn stands_for(program: &Path, alias: &str, address: &str) -> io::Result<bool> {
+pub async fn all_stand(program: &Path, aliases: Vec<Alias>) -> io::Result<bool> {
+    let distinct: HashSet<Alias> = aliases.into_iter().collect();
+    if distinct.len() > MOST {
+        return Ok(false);
+    }
+    let all = async {
+        for (alias, address) in &distinct {
+            if !stands_for(program, alias, address).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    timeout(PATIENCE, all)
+        .await
+        .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn stands_for(program: &Path, alias: &str, address: &str) -> io::Result<bool> {
     let mut command = Command::new(program);
     command
         .arg(alias)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
-    let output = match timeout(PATIENCE, command.output()).await {
-        Ok(output) => output?,
-        Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-    };
+    let output = command.output().await?;
     if !output.status.success() {
         return Err(io::Error::other(format!(
             "{}: {}",
@@ -44,22 +66,25 @@ pub async fn stands_for(program: &Path, alias: &str, address: &str) -> io::Resul
 mod tests {
     use super::*;
 
-    fn ask(program: &str) -> io::Result<bool> {
+    fn ask(program: &str, count: usize) -> io::Result<bool> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(stands_for(
+        // echo prints its argument.
+        let pair = |number| (format!("{number}@a.test"), format!("{number}@A.test"));
+        runtime.block_on(all_stand(
             Path::new(program),
-            "alice@a.test",
-            "Alice@a.test",
+            (0..count).map(pair).collect(),
         ))
     }
 
     #[test]
     fn an_alias_stands_for_what_the_program_prints() {
-        assert!(ask("/bin/echo").unwrap());
-        assert!(!ask("/bin/true").unwrap());
-        assert!(ask("/bin/false").is_err());
-        assert!(ask("/nowhere").is_err());
+        assert!(ask("/bin/echo", 1).unwrap());
+        assert!(ask("/bin/echo", MOST).unwrap());
+        assert!(!ask("/bin/echo", MOST + 1).unwrap());
+        assert!(!ask("/bin/true", 1).unwrap());
+        assert!(ask("/bin/false", 1).is_err());
+        assert!(ask("/nowhere", 1).is_err());
     }
 }

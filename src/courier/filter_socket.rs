@@ -48,31 +48,38 @@ impl fmt::Display for Error {
 // The operating system's word is part of the text, so there is no source.
 impl error::Error for Error {}
 
-/// The folder for filter `name`: `allfilters` where its mode file says `all`
-/// or is not there, else `filters`.
-fn folder(paths: &Paths, name: &str) -> Result<usize, Error> {
+/// The folder for filter `name`: `allfilters` where its mode file says `all`,
+/// is not there, or cannot be read; else `filters`.
+fn folder(paths: &Paths, name: &str) -> (usize, Option<Error>) {
     let path = paths.mode_file(name);
     match fs::read_to_string(&path) {
-        Ok(mode) => Ok(usize::from(mode.trim() != "all")),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
-        Err(source) => Err(Error {
-            what: "read",
-            path,
-            source,
-        }),
+        Ok(mode) => (usize::from(mode.trim() != "all"), None),
+        Err(error) if error.kind() == ErrorKind::NotFound => (0, None),
+        Err(source) => (
+            0,
+            Some(Error {
+                what: "read",
+                path,
+                source,
+            }),
+        ),
     }
 }
 
 impl FilterSocket {
     /// Listens as filter `name`, in place of any socket of that name that an
-    /// earlier run left behind, in whichever folder.
+    /// earlier run left behind, in whichever folder. What could not be done,
+    /// but does not keep it from listening, is returned beside it.
     ///
     /// # Errors
-    /// What could not be done to which socket.
-    pub fn bind(paths: &Paths, name: &str) -> Result<Self, Error> {
-        let chosen = folder(paths, name)?;
-        let [path, other] =
-            [chosen, 1 - chosen].map(|at| paths.localstatedir.join(FOLDERS[at]).join(name));
+    /// What could not be done to which socket; none is left then, as one
+    /// without a listener stops all mail.
+    pub fn bind(paths: &Paths, name: &str) -> Result<(Self, Vec<Error>), Error> {
+        let (chosen, unread) = folder(paths, name);
+        let places = FOLDERS.map(|folder| paths.localstatedir.join(folder).join(name));
+        let mut problems: Vec<Error> = unread.into_iter().collect();
+        problems.extend(places.iter().filter_map(|place| remove(place).err()));
+        let path = places[chosen].clone();
         let hidden = path.with_file_name(format!(".{name}"));
         remove(&hidden)?;
         let listener = UnixListener::bind(&hidden).map_err(|source| Error {
@@ -80,6 +87,11 @@ impl FilterSocket {
             path: hidden.clone(),
             source,
         })?;
+        // From here on it is removed where a step fails.
+        let mut socket = Self {
+            listener,
+            path: hidden.clone(),
+        };
         fs::set_permissions(&hidden, Permissions::from_mode(0o660)).map_err(|source| Error {
             what: "set the mode of",
             path: hidden.clone(),
@@ -90,8 +102,14 @@ impl FilterSocket {
             path: path.clone(),
             source,
         })?;
-        remove(&other)?;
-        Ok(Self { listener, path })
+        socket.path = path;
+        Ok((socket, problems))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Takes the socket out of `submit`'s sight; those who have it open are
@@ -104,7 +122,19 @@ impl FilterSocket {
     }
 }
 
-fn remove(path: &Path) -> Result<(), Error> {
+impl Drop for FilterSocket {
+    /// A socket without a listener stops all mail.
+    fn drop(&mut self) {
+        // Whoever wants to know why it cannot be removed has called unlink.
+        let _ = self.unlink();
+    }
+}
+
+/// Removes the socket at `path`, if there is one.
+///
+/// # Errors
+/// Where it could not be removed.
+pub fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -157,7 +187,8 @@ mod tests {
             if let Some(mode) = mode {
                 fs::write(paths.mode_file("rblfilter"), mode).unwrap();
             }
-            let socket = FilterSocket::bind(&paths, "rblfilter").unwrap();
+            let (socket, problems) = FilterSocket::bind(&paths, "rblfilter").unwrap();
+            assert!(problems.is_empty());
             assert_eq!(
                 sockets(&paths),
                 [expected],
@@ -169,7 +200,8 @@ mod tests {
                 0o660
             );
             std::os::unix::net::UnixStream::connect(path).unwrap();
-            drop(socket);
+            // As if it had been killed.
+            std::mem::forget(socket);
         }
         fs::remove_dir_all(&paths.localstatedir).unwrap();
     }
@@ -177,12 +209,40 @@ mod tests {
     #[test]
     fn an_unlinked_socket_still_serves_those_who_have_it() {
         let paths = paths("unlink");
-        let socket = FilterSocket::bind(&paths, "rblfilter").unwrap();
+        let (socket, _) = FilterSocket::bind(&paths, "rblfilter").unwrap();
         let client = std::os::unix::net::UnixStream::connect(&socket.path).unwrap();
         socket.unlink().unwrap();
         assert!(sockets(&paths).is_empty());
         socket.listener.accept().unwrap();
         drop(client);
+        fs::remove_dir_all(&paths.localstatedir).unwrap();
+    }
+
+    #[test]
+    fn no_failure_leaves_a_socket_without_a_listener() {
+        let paths = paths("failure");
+        // A stale socket, whose place cannot be told for certain.
+        let (stale, _) = FilterSocket::bind(&paths, "rblfilter").unwrap();
+        std::mem::forget(stale);
+        fs::create_dir(paths.mode_file("rblfilter")).unwrap();
+        let (socket, problems) = FilterSocket::bind(&paths, "rblfilter").unwrap();
+        assert_eq!(problems.len(), 1, "the mode file is a folder: {problems:?}");
+        drop(socket);
+        assert!(sockets(&paths).is_empty());
+        // The other place is taken by a folder: said, and no obstacle.
+        fs::create_dir(paths.localstatedir.join("filters/rblfilter")).unwrap();
+        let (_socket, problems) = FilterSocket::bind(&paths, "rblfilter").unwrap();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        // Its own place is: then there is none.
+        fs::write(
+            paths.mode_file("other-mode").with_file_name("other-mode"),
+            "",
+        )
+        .unwrap();
+        fs::create_dir(paths.localstatedir.join("allfilters/other")).unwrap();
+        fs::create_dir(paths.localstatedir.join("filters/other")).unwrap();
+        assert!(FilterSocket::bind(&paths, "other").is_err());
+        assert!(!paths.localstatedir.join("filters/.other").exists());
         fs::remove_dir_all(&paths.localstatedir).unwrap();
     }
 }

@@ -21,6 +21,7 @@ const SESSION: &str = "courieresmtpd";
 const LISTENER: &str = "couriertcpd";
 const SUBMIT: &str = "submit";
 const LOGGER: &str = "courierlogger";
+const TLS: &str = "couriertls";
 
 /// A process, held by its pidfd and its `/proc` folder.
 #[derive(Debug)]
@@ -245,23 +246,46 @@ impl Identified {
             })
     }
 
-    /// How many of couriertcpd's slots are in use: each of its children holds
-    /// one, but for the `courierlogger` that it started beside them.
-    ///
-    /// # Errors
-    /// Where it has ended.
-    pub fn slots_used(&self) -> Result<usize, Error> {
-        let children = Handle::open(self.listener, LISTENER)?.children(LISTENER)?;
-        let is_session = |pid: &i32| {
-            let stat = Process::new(*pid).and_then(|process| process.stat());
-            stat.is_ok_and(|stat| stat.comm != LOGGER)
+    /// Whether the client has logged in since the session was identified, as
+    /// the arguments of the `submit` that serves it now tell (it is started
+    /// anew after AUTH).
+    #[must_use]
+    pub fn has_logged_in(&self) -> bool {
+        let arguments = self.submit().and_then(|submit| submit.proc.cmdline().ok());
+        arguments.is_some_and(|arguments| {
+            let tells = |word: &String| word == "-src=authsmtp" || word.starts_with("-auth=");
+            arguments.iter().any(tells)
+        })
+    }
+
+    /// Whether at least one in `share` of the slots is in use: each of
+    /// couriertcpd's children holds one, but for the `courierlogger` that it
+    /// started beside them. True, too, where that cannot be told.
+    #[must_use]
+    pub fn slots_are_scarce(&self, share: usize) -> bool {
+        let slots = self
+            .session
+            .slots
+            .and_then(|slots| usize::try_from(slots).ok());
+        let children = Handle::open(self.listener, LISTENER).and_then(|it| it.children(LISTENER));
+        let (Some(slots), Ok(children)) = (slots, children) else {
+            return true;
         };
-        Ok(children.iter().filter(|pid| is_session(pid)).count())
+        let scarce = |used: usize| used * share >= slots;
+        // Which child is the logger matters only where one more or less does.
+        if scarce(children.len()) != scarce(children.len().saturating_sub(1)) {
+            let is_logger = |pid: &i32| {
+                let stat = Process::new(*pid).and_then(|process| process.stat());
+                stat.is_ok_and(|stat| stat.comm == LOGGER)
+            };
+            return scarce(children.iter().filter(|pid| !is_logger(pid)).count());
+        }
+        scarce(children.len())
     }
 }
 
 /// Checks that `esmtpd` is a `courieresmtpd`, child of a `couriertcpd`;
-/// returns the parent's number.
+/// returns that one's number.
 fn check_lineage(esmtpd: &Handle) -> Result<i32, Error> {
     let (name, parent) = esmtpd.name_and_parent(SESSION)?;
     if name != SESSION {
@@ -284,14 +308,22 @@ fn check_lineage(esmtpd: &Handle) -> Result<i32, Error> {
             exe.display()
         )));
     }
-    let (name, _) = Handle::open(parent, LISTENER)?.name_and_parent(LISTENER)?;
+    let (mut name, grandparent) = Handle::open(parent, LISTENER)?.name_and_parent(LISTENER)?;
+    let mut listener = parent;
+    // On port 465 TLS comes first: couriertls is what couriertcpd started.
+    if name == TLS {
+        listener = grandparent;
+        name = Handle::open(listener, LISTENER)?
+            .name_and_parent(LISTENER)?
+            .0;
+    }
     if name != LISTENER {
         return Err(Error::NotASession(format!(
             "{SESSION}'s parent is {name:?}, not {LISTENER}"
         )));
     }
     if esmtpd.is_alive() {
-        Ok(parent)
+        Ok(listener)
     } else {
         Err(Error::Gone(SESSION))
     }

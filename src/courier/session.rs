@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::{error, fmt};
 
-use crate::dnsbl::{Listing, is_error, redacted};
+use rblfilter_warden::policy::without_keys;
+
+use crate::dnsbl::{Listing, is_error};
 
 /// Who is connected, and what couriertcpd already knows of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +129,7 @@ impl Verdict {
             return Self::None;
         }
         Self::Listed(Listing {
-            zone: zone.map_or_else(|| variable.to_owned(), |zone| redacted(zone)),
+            zone: zone.map_or_else(|| variable.to_owned(), |zone| without_keys(zone)),
             code,
             lookup_url: String::new(),
         })

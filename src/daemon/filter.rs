@@ -1,10 +1,12 @@
 //! One message: from the request on the filter socket to the sentence and its
 //! execution.
 
+use std::collections::HashSet;
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
@@ -18,21 +20,28 @@ use crate::courier::process::{Identified, Peer};
 use crate::courier::request::Request;
 use crate::courier::session::Verdict;
 use crate::degraded::{Degraded, Part};
-use crate::dnsbl::{Listing, Lists};
+use crate::dnsbl::{CurrentLists, Listing};
 use crate::enforce::warden::Warden;
 use crate::enforce::{ban, kill};
 use crate::judge::{self, Conviction};
 use crate::log::Event;
+
+/// What reading a message's files, its session's processes and Courier's
+/// aliases may take, beside the lists' limit.
+const READ_TIME: Duration = Duration::from_secs(2);
 
 /// All that judging a message takes.
 #[derive(Debug)]
 pub struct Filter {
     config: Config,
     paths: Paths,
-    lists: Option<Lists>,
+    lists: CurrentLists,
     warden: Warden,
     protected: Mutex<Protected>,
     degraded: Degraded,
+    /// The sessions that are left a grace, by their `courieresmtpd`. One that
+    /// sends another message is judged anew, and taken out.
+    graced: Mutex<HashSet<i32>>,
 }
 
 /// What is to be done about a message.
@@ -53,28 +62,31 @@ pub struct Sentenced {
 }
 
 impl Filter {
-    /// Makes ready to judge by `config`. Must be called within the runtime.
+    /// Makes ready to judge by `config`.
     #[must_use]
     pub fn new(config: Config, paths: Paths) -> Self {
-        let degraded = Degraded::default();
-        let lists = if config.zones.is_empty() {
-            None
-        } else {
-            match Lists::new(config.zones.clone(), &config.resolver) {
-                Ok(lists) => Some(lists),
-                Err(error) => {
-                    degraded.enter(Part::Resolver, error, Instant::now());
-                    None
-                }
-            }
-        };
         Self {
             protected: Mutex::new(Protected::new(config.allow.clone())),
             warden: Warden::new(paths.warden()),
+            lists: CurrentLists::new(config.zones.clone(), config.resolver.clone()),
             config,
             paths,
-            lists,
-            degraded,
+            degraded: Degraded::default(),
+            graced: Mutex::default(),
+        }
+    }
+
+    /// The longest that a message may take, whatever hangs.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.config.resolver.limit + READ_TIME
+    }
+
+    /// The part that could not accept a connection, and that it can again.
+    pub fn accepts(&self, result: Result<(), &io::Error>) {
+        match result {
+            Ok(()) => self.degraded.leave(&Part::Accept, Instant::now()),
+            Err(error) => self.degraded.enter(Part::Accept, error, Instant::now()),
         }
     }
 
@@ -98,9 +110,12 @@ impl Filter {
             .field("blockvars", self.config.block_variables.join("+"))
     }
 
-    /// Says in the log whether bans will work, before the first is needed.
-    /// In `observe` mode there are none, and the warden is not started.
-    pub async fn check_warden(&self) {
+    /// Says in the log whether look-ups and bans will work, before the first is
+    /// needed. In `observe` mode there are no bans, and the warden is not started.
+    pub async fn check(&self) {
+        if let Err(error) = self.lists.get(Instant::now()) {
+            self.degraded.enter(Part::Resolver, error, Instant::now());
+        }
         if self.config.mode == Mode::Observe {
             return;
         }
@@ -118,6 +133,7 @@ impl Filter {
         let Ok(Some((envelope, identified))) = read else {
             return Decision::Accept;
         };
+        self.graced().remove(&identified.esmtpd().pid());
         let session = &identified.session;
         let id = envelope.message_id.as_deref();
         if let Some(exemption) = judge::exemption(
@@ -186,13 +202,15 @@ impl Filter {
             }
         };
         let id = envelope.message_id.as_deref();
-        if !envelope.is_smtp() {
-            log::debug!(
-                "{}",
-                Event::new("exempt")
-                    .of_message(id)
-                    .field("reason", "not-smtp")
-            );
+        // Who is trusted by the control file alone need not be identified.
+        let reason = if !envelope.is_smtp() {
+            Some("not-smtp".to_owned())
+        } else {
+            judge::trusted(&envelope).map(|exemption| exemption.to_string())
+        };
+        if let Some(reason) = reason {
+            let event = Event::new("exempt").of_message(id);
+            log::debug!("{}", event.field("reason", reason));
             return None;
         }
         let identified = match Identified::of_submit(peer, &self.config.block_variables) {
@@ -217,15 +235,17 @@ impl Filter {
         let Some(pairs) = envelope.only_for(&self.config.exempt_recipients) else {
             return false;
         };
-        for (alias, address) in pairs {
-            let now = Instant::now();
-            match aliases::stands_for(&self.paths.aliaslookup(), &alias, &address).await {
-                Ok(true) => self.degraded.leave(&Part::Aliases, now),
-                Ok(false) => return false,
-                Err(error) => self.degraded.enter(Part::Aliases, error, now),
+        let now = Instant::now();
+        match aliases::all_stand(&self.paths.aliaslookup(), pairs).await {
+            Ok(stand) => {
+                self.degraded.leave(&Part::Aliases, now);
+                stand
+            }
+            Err(error) => {
+                self.degraded.enter(Part::Aliases, error, now);
+                true
             }
         }
-        true
     }
 
     fn protection(&self, client: IpAddr) -> Option<Protection> {
@@ -238,11 +258,27 @@ impl Filter {
             Ok(()) => self.degraded.leave(&Part::OwnAddresses, now),
             Err(error) => self.degraded.enter(Part::OwnAddresses, error, now),
         }
+        // Where our own addresses are not known, this may be one.
+        if !protected.knows_own() {
+            return Some(Protection::Own);
+        }
         protected.protects(client)
     }
 
+    fn graced(&self) -> MutexGuard<'_, HashSet<i32>> {
+        self.graced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn ask_lists(&self, client: IpAddr) -> Option<Listing> {
-        let findings = self.lists.as_ref()?.ask(client).await;
+        let lists = match self.lists.get(Instant::now()) {
+            Ok(lists) => lists?,
+            Err(error) => {
+                self.degraded.enter(Part::Resolver, error, Instant::now());
+                return None;
+            }
+        };
+        self.degraded.leave(&Part::Resolver, Instant::now());
+        let findings = lists.ask(client).await;
         let now = Instant::now();
         for zone in findings.answered {
             self.degraded.leave(&Part::List(zone), now);
@@ -275,12 +311,23 @@ impl Filter {
             KillPolicy::Pressure { grace } => {
                 let limit = format!("{}s", grace.as_secs());
                 log::info!("{}", event.field("grace", limit));
+                let pid = identified.esmtpd().pid();
+                self.graced().insert(pid);
                 kill::grace(&identified, grace, stop).await;
-                let event = Event::new("ended").of_message(id);
-                let event = event
-                    .ip(identified.session.client)
-                    .port(identified.session.client_port);
-                log::info!("{}", event.field("killed", kill::end(&identified)));
+                let session = &identified.session;
+                let event = |name| {
+                    let event = Event::new(name).of_message(id);
+                    event.ip(session.client).port(session.client_port)
+                };
+                // One that sent another message meanwhile was judged for that.
+                if self.graced().remove(&pid) && !identified.has_logged_in() {
+                    log::info!("{}", event("ended").field("killed", kill::end(&identified)));
+                } else if identified.esmtpd().is_alive() {
+                    log::info!(
+                        "{}",
+                        event("spared").text("it logged in, or sent another message")
+                    );
+                }
             }
         }
     }

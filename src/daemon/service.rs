@@ -2,34 +2,34 @@
 //! courierfilter says so.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::ACCEPTED;
 use super::filter::{Decision, Filter};
-use crate::courier::filter_socket::FilterSocket;
+use crate::courier::filter_socket;
 use crate::courier::process::Peer;
 use crate::courier::request;
 use crate::log::Event;
-use crate::sys::descriptors::Inherited;
 use crate::sys::watched;
 
 /// Requests that are served at the same time; further ones wait in the
 /// socket's backlog.
 const MAX_REQUESTS: usize = 1024;
-/// After its socket is unlinked, a filter still accepts from those who had
-/// found it before.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long the supervisor may take to say that it has unlinked the socket.
+const UNLINK_TIME: Duration = Duration::from_secs(1);
 /// How long the stop waits for open requests.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long `submit` may take to take its reply.
@@ -37,21 +37,32 @@ const REPLY_TIME: Duration = Duration::from_secs(5);
 /// The pause after the system had no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-const ACCEPTED: &str = "250 Ok";
+/// What the supervisor hands to its worker.
+#[derive(Debug)]
+pub struct Handed {
+    /// courierfilter's descriptor 0: end of file is the stop.
+    pub stop: OwnedFd,
+    /// The filter socket.
+    pub listener: std::os::unix::net::UnixListener,
+    /// A byte in it says that the supervisor has unlinked the socket.
+    pub control: std::os::unix::net::UnixStream,
+    /// courierfilter's descriptor 3, where nobody was ready yet.
+    pub ready: Option<OwnedFd>,
+    /// Where the socket is.
+    pub path: PathBuf,
+}
 
 /// Serves until courierfilter closes descriptor 0, or the process gets
 /// SIGTERM or SIGINT. Without a `filter`, every message is accepted.
 ///
 /// # Errors
 /// Where the service cannot start.
-pub async fn run(
-    socket: FilterSocket,
-    filter: Option<Arc<Filter>>,
-    inherited: Inherited,
-) -> io::Result<()> {
-    socket.listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
-    let stop_pipe = watched(inherited.stop, Interest::READABLE)?;
+pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> {
+    handed.listener.set_nonblocking(true)?;
+    handed.control.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(handed.listener)?;
+    let mut control = UnixStream::from_std(handed.control)?;
+    let stop_pipe = watched(handed.stop, Interest::READABLE)?;
     let (stopping, stop) = watch::channel(false);
     let mut service = Service {
         filter,
@@ -59,16 +70,20 @@ pub async fn run(
         tasks: JoinSet::new(),
         free: Arc::new(Semaphore::new(MAX_REQUESTS)),
     };
-    // SIGHUP would end us, and with us all mail.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    drop(inherited.ready);
+    drop(handed.ready);
 
     loop {
         tokio::select! {
             () = service.accept(&listener) => {}
-            () = end_of_file(&stop_pipe) => break,
+            () = end_of_file(&stop_pipe) => {
+                unlink(&mut control, &handed.path).await;
+                break;
+            }
+            // Not courierfilter's stop: the supervisor starts another worker on
+            // the same socket.
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
@@ -77,27 +92,30 @@ pub async fn run(
         }
     }
 
-    if let Err(error) = socket.unlink() {
-        log::error!("{}", Event::new("failed").text(error));
-    }
     let drained = Instant::now() + DRAIN;
     // Nobody is left a grace any longer.
     let _ = stopping.send(true);
-    let _ = timeout(LINGER, async {
-        loop {
-            service.accept(&listener).await;
-        }
-    })
-    .await;
-    // What is left in the backlog came in before the socket was closed.
+    // What is in the backlog came in before the socket was unlinked.
     while let Ok(()) = timeout(Duration::ZERO, service.accept(&listener)).await {}
     drop(listener);
     while let Ok(Some(_)) = timeout_at(drained, service.tasks.join_next()).await {}
     Ok(())
 }
 
+/// Takes the socket out of `submit`'s sight, unless the supervisor did.
+async fn unlink(control: &mut UnixStream, path: &Path) {
+    let mut word = [0];
+    // Its end without a word: the supervisor was killed.
+    if let Ok(Ok(1)) = timeout(UNLINK_TIME, control.read(&mut word)).await {
+        return;
+    }
+    if let Err(error) = filter_socket::remove(path) {
+        log::error!("{}", Event::new("failed").text(error));
+    }
+}
+
 /// Returns when the pipe's other end is closed.
-async fn end_of_file(pipe: &AsyncFd<std::os::fd::OwnedFd>) {
+async fn end_of_file(pipe: &AsyncFd<OwnedFd>) {
     loop {
         let Ok(mut ready) = pipe.readable().await else {
             return;
@@ -129,6 +147,9 @@ impl Service {
         };
         match listener.accept().await {
             Ok((stream, _)) => {
+                if let Some(filter) = &self.filter {
+                    filter.accepts(Ok(()));
+                }
                 let (filter, stop) = (self.filter.clone(), self.stop.clone());
                 self.tasks.spawn(async move {
                     let sentence = serve(stream, filter.as_ref()).await;
@@ -140,7 +161,9 @@ impl Service {
                 });
             }
             Err(error) => {
-                log::error!("{}", Event::new("accept").text(error));
+                if let Some(filter) = &self.filter {
+                    filter.accepts(Err(&error));
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -187,9 +210,14 @@ async fn decide(stream: &mut UnixStream, filter: Option<&Arc<Filter>>) -> Decisi
     };
     // A task of its own: a bug costs the verdict, not the message. The panic is
     // logged where it happens.
-    tokio::spawn(Arc::clone(filter).judge(request, peer))
-        .await
-        .unwrap_or(Decision::Accept)
+    let judgement = tokio::spawn(Arc::clone(filter).judge(request, peer));
+    if let Ok(decision) = timeout(filter.patience(), judgement).await {
+        decision.unwrap_or(Decision::Accept)
+    } else {
+        let text = "it took too long to judge, and is accepted unjudged";
+        log::warn!("{}", Event::new("late").text(text));
+        Decision::Accept
+    }
 }
 
 /// The process at the other end, which must be of our own user or root.

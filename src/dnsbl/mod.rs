@@ -6,14 +6,16 @@
 
 mod answer;
 mod codes;
+mod current;
 mod lookup;
 mod query;
 mod zone;
 
 pub use answer::{Answer, Unknown};
 pub use codes::{Codes, CodesError, is_error};
+pub use current::CurrentLists;
 pub use lookup::{Lists, StartError};
-pub use zone::{Zone, redacted};
+pub use zone::Zone;
 
 /// A list that names a client.
 #[derive(Clone, Debug, PartialEq, Eq)]

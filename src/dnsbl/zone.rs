@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use hickory_resolver::proto::rr::Name;
 
+use rblfilter_warden::policy::without_keys;
+
 use super::{Codes, query};
 
 /// A list to ask. Its domain may hold a secret key, so it is never shown; its
@@ -54,7 +56,7 @@ impl Zone {
         query::name(std::net::Ipv6Addr::UNSPECIFIED.into(), &origin)?;
         Some(Self {
             origin,
-            name: redacted(&domain),
+            name: without_keys(&domain),
             codes: Codes::default(),
             ipv4: true,
             ipv6: true,
@@ -123,16 +125,6 @@ impl Zone {
         } else {
             self.ipv6
         }
-    }
-}
-
-/// A list's domain as it may be shown: where its first label looks like a key
-/// (20 letters and digits or more, as Spamhaus DQS has 26), that is `*`.
-#[must_use]
-pub fn redacted(domain: &str) -> String {
-    match domain.split_once('.') {
-        Some((key, rest)) if key.len() >= 20 => format!("*.{rest}"),
-        _ => domain.to_owned(),
     }
 }
 

@@ -97,23 +97,14 @@ async fn ends_within(process: &Handle, limit: Duration) -> bool {
 /// Returns when the session should be ended, or has ended.
 pub async fn grace(identified: &Identified, grace: Duration, mut stop: watch::Receiver<bool>) {
     let deadline = Instant::now() + grace;
-    while Instant::now() < deadline && !*stop.borrow() && !pressed(identified) {
+    while Instant::now() < deadline
+        && !*stop.borrow()
+        && !identified.slots_are_scarce(PRESSURE_SHARE)
+    {
         let pause = PRESSURE_EVERY.min(deadline - Instant::now());
         tokio::select! {
             ended = ends_within(identified.esmtpd(), pause) => if ended { return },
             _ = stop.changed() => return,
         }
-    }
-}
-
-/// Whether a fifth of the slots is in use, or that cannot be told.
-fn pressed(identified: &Identified) -> bool {
-    let slots = identified
-        .session
-        .slots
-        .and_then(|slots| usize::try_from(slots).ok());
-    match (identified.slots_used(), slots) {
-        (Ok(used), Some(slots)) => used * PRESSURE_SHARE >= slots,
-        _ => true,
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{error, fmt};
@@ -23,8 +23,13 @@ use crate::sys::watched;
 
 /// How long a request may take, its wait for those before it included.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The least time between two starts.
+/// How long the warden may be silent before it is given up: a large set takes
+/// it a second or two to read.
+const GIVE_UP: Duration = Duration::from_secs(10);
+/// The least time between two starts, doubled each time that a warden ended
+/// without an answer.
 const RESTART_AFTER: Duration = Duration::from_secs(5);
+const LONGEST_RESTART: Duration = Duration::from_secs(300);
 
 /// The warden, running or not.
 #[derive(Debug)]
@@ -36,8 +41,13 @@ pub struct Warden {
 #[derive(Debug, Default)]
 struct State {
     running: Option<Running>,
-    started: Option<Instant>,
+    /// When it may be started (again).
+    start_from: Option<Instant>,
+    /// The pause before the start after that.
+    pause: Option<Duration>,
     serial: u32,
+    /// Since when a running warden has not answered.
+    silent_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -88,53 +98,66 @@ impl Warden {
     /// # Errors
     /// Where there is no answer within a second.
     pub async fn ask(&self, request: Request) -> Result<Reply, Error> {
-        match timeout(PATIENCE, self.state.lock()).await {
-            Ok(mut state) => state.ask(request, &self.program).await,
-            Err(_) => Err(Error::Silent),
-        }
+        let asked = async { self.state.lock().await.ask(request, &self.program).await };
+        timeout(PATIENCE, asked).await.unwrap_or(Err(Error::Silent))
     }
 }
 
 impl State {
-    async fn ask(&mut self, request: Request, program: &PathBuf) -> Result<Reply, Error> {
+    async fn ask(&mut self, request: Request, program: &Path) -> Result<Reply, Error> {
         self.serial = self.serial.wrapping_add(1);
-        let serial = self.serial;
-        let running = match self.running.take() {
-            Some(running) => running,
-            None => self.start(program)?,
+        let now = Instant::now();
+        if self
+            .silent_since
+            .is_some_and(|since| now.duration_since(since) > GIVE_UP)
+        {
+            self.end();
+        }
+        if self.running.is_none() {
+            self.start(program, now)?;
+        }
+        // Where the caller's time runs out in here, the answer comes too late,
+        // under a serial number that nobody waits for.
+        self.silent_since.get_or_insert(now);
+        let Some(running) = &self.running else {
+            return Err(Error::Resting);
         };
-        let answer = timeout(PATIENCE, running.exchange(request, serial)).await;
-        match answer {
-            Ok(Ok(reply)) => {
-                self.running = Some(running);
+        match running.exchange(request, self.serial).await {
+            Ok(reply) => {
+                self.silent_since = None;
+                self.pause = None;
                 Ok(reply)
             }
-            Ok(Err(error)) => {
-                running.end();
+            Err(error) => {
+                self.end();
                 Err(Error::Gone(error))
-            }
-            Err(_) => {
-                running.end();
-                Err(Error::Silent)
             }
         }
     }
 
-    fn start(&mut self, program: &PathBuf) -> Result<Running, Error> {
-        let now = Instant::now();
-        if self
-            .started
-            .is_some_and(|at| now.duration_since(at) < RESTART_AFTER)
-        {
+    fn start(&mut self, program: &Path, now: Instant) -> Result<(), Error> {
+        if self.start_from.is_some_and(|from| now < from) {
             return Err(Error::Resting);
         }
-        self.started = Some(now);
-        Running::start(program).map_err(|error| Error::Start(program.clone(), error))
+        let pause = self.pause.unwrap_or(RESTART_AFTER);
+        self.start_from = Some(now + pause);
+        self.pause = Some((pause * 2).min(LONGEST_RESTART));
+        let running =
+            Running::start(program).map_err(|error| Error::Start(program.into(), error))?;
+        self.running = Some(running);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        self.silent_since = None;
+        if let Some(running) = self.running.take() {
+            running.end();
+        }
     }
 }
 
 impl Running {
-    fn start(program: &PathBuf) -> io::Result<Self> {
+    fn start(program: &Path) -> io::Result<Self> {
         let (ours, theirs) = socket::socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -192,8 +215,12 @@ impl Running {
 
     /// Ends a warden that is of no use any more; it is our own child.
     fn end(mut self) {
-        // It may have ended already; then there is only its status to collect.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It may be in the middle of a system call, which its end waits for; the
+        // event loop does not.
+        tokio::task::spawn_blocking(move || {
+            // It may have ended already; then there is only its status to collect.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        });
     }
 }

@@ -5,4 +5,4 @@ mod event;
 mod sink;
 
 pub use event::Event;
-pub use sink::{Guard, start};
+pub use sink::{Direct, Guard, start};

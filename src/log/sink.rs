@@ -8,7 +8,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164, LogFormat, Severity};
 
+use super::Event;
+
 /// Lines that may wait for syslogd.
 const QUEUE: usize = 4096;
 /// How long one line is tried before it is given up, and how often.
@@ -26,7 +28,28 @@ const RETRY: Duration = Duration::from_millis(20);
 /// How long the end of the program waits for the lines that are queued.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// Where syslogd listens.
+const SYSLOG: &str = "/dev/log";
+
 type Line = (Level, String);
+
+/// The way to syslog of a process that says little and has no thread for it:
+/// a line may cost half a second where syslogd does not take it.
+#[derive(Debug)]
+pub struct Direct(Sink);
+
+impl Direct {
+    /// For lines under the ident `ident`.
+    #[must_use]
+    pub fn new(ident: &str) -> Self {
+        Self(Sink::new(Path::new(SYSLOG), ident, Arc::default()))
+    }
+
+    /// Writes a line; one that syslogd does not take is lost.
+    pub fn write(&mut self, level: Level, event: &Event) {
+        self.0.away = !self.0.send(level, &event.to_string());
+    }
+}
 
 /// Writes out what is queued when it is dropped.
 #[derive(Debug)]
@@ -50,26 +73,15 @@ impl Drop for Guard {
     }
 }
 
-/// Sends the log facade's lines to syslog at `socket` (`/dev/log`), facility
-/// mail, ident `ident`. Call it once, before any other thread starts.
+/// Sends the log facade's lines to syslog, facility mail, ident `ident`. Call
+/// it once, before any other thread starts.
 ///
 /// # Errors
 /// Where the thread cannot be started, or a logger is set already.
-pub fn start(socket: &Path, ident: &str) -> io::Result<Guard> {
+pub fn start(ident: &str) -> io::Result<Guard> {
     let (sender, receiver) = sync_channel(QUEUE);
     let lost = Arc::new(AtomicU64::new(0));
-    let sink = Sink {
-        socket: socket.to_owned(),
-        connection: None,
-        formatter: Formatter3164 {
-            facility: Facility::LOG_MAIL,
-            hostname: None,
-            process: ident.to_owned(),
-            pid: std::process::id(),
-        },
-        lost: Arc::clone(&lost),
-        away: false,
-    };
+    let sink = Sink::new(Path::new(SYSLOG), ident, Arc::clone(&lost));
     let thread = thread::Builder::new()
         .name("syslog".into())
         .spawn(move || sink.run(&receiver))?;
@@ -112,8 +124,9 @@ impl Log for Front {
 }
 
 /// The end of the queue that knows syslogd.
+#[derive(Debug)]
 struct Sink {
-    socket: std::path::PathBuf,
+    socket: PathBuf,
     connection: Option<UnixDatagram>,
     formatter: Formatter3164,
     lost: Arc<AtomicU64>,
@@ -122,6 +135,21 @@ struct Sink {
 }
 
 impl Sink {
+    fn new(socket: &Path, ident: &str, lost: Arc<AtomicU64>) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            connection: None,
+            formatter: Formatter3164 {
+                facility: Facility::LOG_MAIL,
+                hostname: None,
+                process: ident.to_owned(),
+                pid: std::process::id(),
+            },
+            lost,
+            away: false,
+        }
+    }
+
     fn run(mut self, receiver: &Receiver<Option<Line>>) {
         while let Ok(Some((level, text))) = receiver.recv() {
             let sent = self.send(level, &text);
@@ -197,21 +225,10 @@ mod tests {
     use super::*;
 
     fn sink(socket: &Path) -> Sink {
-        Sink {
-            socket: socket.to_owned(),
-            connection: None,
-            formatter: Formatter3164 {
-                facility: Facility::LOG_MAIL,
-                hostname: None,
-                process: "rblfilter".into(),
-                pid: 7,
-            },
-            lost: Arc::default(),
-            away: false,
-        }
+        Sink::new(socket, "rblfilter", Arc::default())
     }
 
-    fn socket_path(name: &str) -> std::path::PathBuf {
+    fn socket_path(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("rblfilter-{name}-{}", std::process::id()))
     }
 
@@ -229,7 +246,8 @@ mod tests {
         let line = received(&server);
         // Facility mail (2) and severity info (6): 2 * 8 + 6.
         assert!(
-            line.starts_with("<22>") && line.ends_with(" rblfilter[7]: started"),
+            line.starts_with("<22>")
+                && line.ends_with(&format!(" rblfilter[{}]: started", std::process::id())),
             "{line}"
         );
         std::fs::remove_file(path).unwrap();

@@ -43,11 +43,48 @@ pub fn inherited() -> Option<Inherited> {
     Some(inherited)
 }
 
+/// Takes descriptor 0 and those numbered `numbers`, which the supervisor handed
+/// to this process; `None` where one is not open, or one is named twice. None
+/// is handed to a child.
+///
+/// Call it once, at the start, before anything else opens a descriptor.
+#[must_use]
+pub fn handed(numbers: &[RawFd]) -> Option<Vec<OwnedFd>> {
+    let distinct = numbers
+        .iter()
+        .collect::<std::collections::HashSet<_>>()
+        .len()
+        == numbers.len();
+    if !distinct || numbers.iter().any(|number| kind(*number).is_none()) || !is_pipe(0) {
+        return None;
+    }
+    let own = |number: RawFd| {
+        // SAFETY: it was just seen to be open, each number is taken once, and
+        // at this time nothing in the process owns a descriptor but the
+        // standard ones, of which 0 is read through this value alone.
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        // An open descriptor takes this flag.
+        let _ = fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        fd
+    };
+    Some(
+        std::iter::once(0)
+            .chain(numbers.iter().copied())
+            .map(own)
+            .collect(),
+    )
+}
+
 fn is_pipe(fd: RawFd) -> bool {
+    kind(fd).is_some_and(|kind| kind.contains(SFlag::S_IFIFO) && !kind.contains(SFlag::S_IFSOCK))
+}
+
+/// What kind of file the descriptor is, where it is open.
+fn kind(fd: RawFd) -> Option<SFlag> {
     // SAFETY: the borrow ends with this call; where the descriptor is not open,
     // fstat says so (EBADF) and touches nothing.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode).contains(SFlag::S_IFIFO))
+    Some(SFlag::from_bits_truncate(fstat(fd).ok()?.st_mode))
 }
 
 /// Closes every descriptor from 4 up: courierfilter leaks some, and while we

@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 pub mod descriptors;
-
+mod process;
 mod watched;
 
+pub use process::{ignore_hangup, spawn_with};
 pub use watched::watched;

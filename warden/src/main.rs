@@ -121,8 +121,7 @@ impl Warden {
         if let Err(error) = self.protected.refresh(Instant::now()) {
             eprintln!("rblfilter-warden: cannot list own addresses: {error}");
         }
-        self.protected
-            .overlaps(network)
+        (!self.protected.knows_own() || self.protected.overlaps(network))
             .then_some(Outcome::RefusedProtected)
     }
 }

@@ -82,7 +82,8 @@ impl fmt::Display for Error {
             ),
             // Not the error's own text: it quotes the line, which may hold a key.
             Self::Parse(path, error) => {
-                write!(f, "cannot read {}: {}", path.display(), error.message())
+                let message = without_keys(error.message());
+                write!(f, "cannot read {}: {message}", path.display())
             }
         }
     }
@@ -95,6 +96,26 @@ impl error::Error for Error {
             Self::Writable(_) | Self::Parse(..) => None,
         }
     }
+}
+
+/// The shortest run of letters and digits that is taken for a key; Spamhaus
+/// DQS has 26.
+pub const KEY_LEN: usize = 20;
+
+/// A text in which each run of letters and digits that may be a key is `*`.
+#[must_use]
+pub fn without_keys(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for part in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let run = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        if run.len() >= KEY_LEN {
+            shown.push('*');
+            shown.push_str(&part[run.len()..]);
+        } else {
+            shown.push_str(part);
+        }
+    }
+    shown
 }
 
 impl Policy {
@@ -114,5 +135,39 @@ impl Policy {
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(failed)?;
         toml::from_str(&text).map_err(|error| Error::Parse(path.into(), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_shown_nowhere() {
+        for (text, shown) in [
+            (
+                "abcdefghijklmnopqrstuvwxyz.zen.dq.spamhaus.net",
+                "*.zen.dq.spamhaus.net",
+            ),
+            (
+                "invalid type: \"abcdefghij0123456789\", expected",
+                "invalid type: \"*\", expected",
+            ),
+            ("zen.spamhaus.org, twice", "zen.spamhaus.org, twice"),
+            ("", ""),
+        ] {
+            assert_eq!(without_keys(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_does_not_show_its_key() {
+        let error =
+            toml::from_str::<Policy>("allow = \"abcdefghijklmnopqrstuvwxyz.dq\"").unwrap_err();
+        let error = Error::Parse("f".into(), error).to_string();
+        assert!(
+            error.contains("invalid type") && !error.contains("abcdef"),
+            "{error}"
+        );
     }
 }

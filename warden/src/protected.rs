@@ -35,9 +35,16 @@ impl Protected {
     #[must_use]
     pub fn new(networks: Vec<IpNetwork>) -> Self {
         Self {
-            networks,
+            networks: networks.into_iter().map(canonical).collect(),
             ..Self::default()
         }
+    }
+
+    /// Whether the host's own addresses were ever read. Where they were not,
+    /// anybody may be one of them.
+    #[must_use]
+    pub fn knows_own(&self) -> bool {
+        self.own_read.is_some()
     }
 
     /// Reads the host's addresses again where the last look is more than two
@@ -75,12 +82,25 @@ impl Protected {
     /// Whether a ban of `network` would reach a protected address.
     #[must_use]
     pub fn overlaps(&self, network: IpNetwork) -> bool {
+        let network = canonical(network);
         self.own.iter().any(|own| network.contains(*own))
             || self.networks.iter().any(|protected| {
                 // Two networks overlap only if one holds the other's first address.
                 protected.contains(network.network()) || network.contains(protected.network())
             })
     }
+}
+
+/// An IPv4 network that is written as IPv6, `::ffff:192.168.0.0/112`, as IPv4;
+/// Courier writes its clients so.
+fn canonical(network: IpNetwork) -> IpNetwork {
+    let IpNetwork::V6(v6) = network else {
+        return network;
+    };
+    let v4 = v6.ip().to_ipv4_mapped().zip(v6.prefix().checked_sub(96));
+    // A prefix that had 96 bits more is at most 32.
+    v4.and_then(|(ip, prefix)| IpNetwork::new(ip.into(), prefix).ok())
+        .unwrap_or(network)
 }
 
 /// The exact addresses of all the host's interfaces, not their networks (lo is
@@ -112,6 +132,8 @@ mod tests {
             ..Protected::new(vec![
                 "10.1.0.0/16".parse().unwrap(),
                 "2001:db8:5::/48".parse().unwrap(),
+                "::ffff:127.66.3.7".parse().unwrap(),
+                "::ffff:127.66.4.0/120".parse().unwrap(),
             ])
         }
     }
@@ -124,6 +146,9 @@ mod tests {
             ("127.0.0.2", None),
             ("10.1.255.255", Some(Protection::Allowlisted)),
             ("10.2.0.0", None),
+            ("127.66.3.7", Some(Protection::Allowlisted)),
+            ("127.66.4.255", Some(Protection::Allowlisted)),
+            ("127.66.5.0", None),
             ("2001:db8:5:ffff::1", Some(Protection::Allowlisted)),
             ("fd00:1:2:3::26", None),
         ] {
@@ -147,6 +172,8 @@ mod tests {
             ("2001:db8::/32", true),
             ("2001:db8:6::/48", false),
             ("127.0.0.1/32", true),
+            ("127.66.4.9/32", true),
+            ("::ffff:10.1.2.3/128", true),
         ] {
             assert_eq!(
                 protected.overlaps(network.parse().unwrap()),

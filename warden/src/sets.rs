@@ -16,8 +16,12 @@ use ipset::types::{AddOption, EnvOption, Error, HashNet, NetDataType};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rblfilter_warden::request::Outcome;
 
-/// How often an entry that we did not make may send us to read the whole set.
-const RELIST_EVERY: Duration = Duration::from_secs(10);
+/// How often the set is read anew: somebody may have made it again, and
+/// `hash:ip` takes an entry of `hash:net` without a word. (libipset gives its
+/// header with all its entries or not at all.) A million entries take a second
+/// or two, so the pause is at least so many times longer than that took.
+const READ_EVERY: Duration = Duration::from_secs(10);
+const READ_SHARE: u32 = 100;
 
 /// The IPv4 and the IPv6 set.
 pub struct Sets {
@@ -36,8 +40,8 @@ impl Sets {
 
     /// Whether both sets are usable; the second value says which one is not.
     pub fn check(&mut self) -> (Outcome, bool) {
-        match self.v4.load(Instant::now()) {
-            Outcome::Done => (self.v6.load(Instant::now()), true),
+        match self.v4.read(Instant::now()) {
+            Outcome::Done => (self.v6.read(Instant::now()), true),
             problem => (problem, false),
         }
     }
@@ -59,8 +63,8 @@ struct Set {
     ipv6: bool,
     /// When each entry ends; `None`: never.
     ends: HashMap<IpNetwork, Option<Instant>>,
-    /// When the kernel's set was last read.
-    read: Option<Instant>,
+    /// When the set is to be read again; `None`: before the next ban.
+    read_from: Option<Instant>,
 }
 
 impl Set {
@@ -70,15 +74,13 @@ impl Set {
             name,
             ipv6,
             ends: HashMap::new(),
-            read: None,
+            read_from: None,
         }
     }
 
     fn ban(&mut self, network: IpNetwork, seconds: u32, now: Instant) -> Outcome {
-        // The set may have been made since we last looked, of whatever type;
-        // and `hash:ip` would take an entry of `hash:net` without a word.
-        if self.read.is_none() {
-            match self.load(now) {
+        if self.read_from.is_none_or(|from| now >= from) {
+            match self.read(now) {
                 Outcome::Done => {}
                 problem => return problem,
             }
@@ -101,11 +103,6 @@ impl Set {
 
     /// The entry exists: makes it run at least `seconds` more.
     fn extend(&mut self, network: IpNetwork, seconds: u32, now: Instant) -> Result<Outcome, Error> {
-        let due =
-            |read: Option<Instant>| read.is_none_or(|at| now.duration_since(at) > RELIST_EVERY);
-        if !self.ends.contains_key(&network) && due(self.read) {
-            self.load(now);
-        }
         let end = now + Duration::from_secs(seconds.into());
         match self.ends.get(&network) {
             Some(Some(old)) if *old < end => {
@@ -114,7 +111,8 @@ impl Set {
                 self.session.unset_option(EnvOption::Exist);
                 added.map(|_| Outcome::Extended)
             }
-            // It runs longer, or never ends, or somebody else made it this moment.
+            // It runs longer, or never ends, or somebody else made it since we
+            // last looked.
             _ => Ok(Outcome::Kept),
         }
     }
@@ -126,8 +124,10 @@ impl Set {
         )
     }
 
-    /// Checks the set's header and reads its entries' ends.
-    fn load(&mut self, now: Instant) -> Outcome {
+    /// Whether the set is there and of the kind that we need; and when each of
+    /// its entries ends.
+    fn read(&mut self, now: Instant) -> Outcome {
+        self.read_from = None;
         let text = match self.save() {
             Ok(text) => text,
             Err(Save::Ipset(error)) => return self.failed(&error),
@@ -139,13 +139,11 @@ impl Set {
         match Saved::parse(&text, now) {
             Some(saved) if saved.fits(self.ipv6) => {
                 self.ends = saved.ends;
-                self.read = Some(now);
+                let took = now.elapsed();
+                self.read_from = Some(Instant::now() + READ_EVERY.max(took * READ_SHARE));
                 Outcome::Done
             }
-            _ => {
-                self.read = None;
-                Outcome::WrongSet
-            }
+            _ => Outcome::WrongSet,
         }
     }
 
@@ -161,21 +159,24 @@ impl Set {
     }
 
     fn failed(&mut self, error: &Error) -> Outcome {
-        // Whatever it is, look at the set anew before the next ban, with a new
-        // session: libipset's answers "internal protocol error" after some errors.
-        self.read = None;
+        // libipset's session answers "internal protocol error" after some errors.
         self.session = Session::new(self.name.clone());
         let text = error
             .to_string()
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ");
+        if text.contains("is full") {
+            return Outcome::Full;
+        }
+        // Whatever it is, look at the set anew before the next ban.
+        self.read_from = None;
         if text.contains("does not exist") {
             Outcome::NoSet
         } else if text.contains("not permitted") {
             Outcome::NotPermitted
-        } else if text.contains("is full") {
-            Outcome::Full
+        } else if text.contains("Timeout cannot be used") {
+            Outcome::WrongSet
         } else {
             eprintln!("rblfilter-warden: ipset: {text}");
             Outcome::Failed

@@ -11,8 +11,9 @@ use rblfilter_lab::{Config, Error, Lab, Product};
 
 const SLOTS: u32 = 300;
 const BAR: usize = 38;
-/// How often the slots are counted; what is printed is the most in a second.
+/// How often the slots are counted; what is printed is the most of two seconds.
 const LOOK: Duration = Duration::from_millis(50);
+const LINE: Duration = Duration::from_secs(2);
 
 /// What one run showed.
 struct Run {
@@ -90,7 +91,7 @@ fn phase(title: &str, wave: &Wave, product: Option<&Product>) -> Result<Run, Err
     })
 }
 
-/// Prints a line a second while the load runs; returns each second's peak.
+/// Prints a line every two seconds while the load runs; returns each line's peak.
 fn watch(
     lab: &Lab,
     load: &thread::JoinHandle<std::io::Result<()>>,
@@ -100,8 +101,8 @@ fn watch(
     let mut peaks = Vec::new();
     while !load.is_finished() {
         let mut peak = 0;
-        let second = begun + Duration::from_secs(peaks.len() as u64 + 1);
-        while Instant::now() < second && !load.is_finished() {
+        let line = Instant::now() + LINE;
+        while Instant::now() < line && !load.is_finished() {
             let used = lab
                 .slots_used()
                 .map_err(|e| Error::Load(format!("couriertcpd: {e}")))?;
@@ -111,7 +112,7 @@ fn watch(
         peaks.push(peak);
         println!(
             "{:>4} s  {:<BAR$} {peak:>3}   spam {:>4}   mail {:>3} of {}",
-            peaks.len(),
+            begun.elapsed().as_secs(),
             "█".repeat((peak * BAR).div_ceil(SLOTS as usize).min(BAR)),
             load_of(&tally.spam_accepted),
             load_of(&tally.mail_accepted),
@@ -144,7 +145,7 @@ fn table(without: &Run, with: &Run) {
     row("spam accepted", &|run| {
         of(&run.tally.spam_accepted, &run.tally.spam_sent)
     });
-    row("spammers not answered any more", &|run| {
+    row("connections dropped by the kernel", &|run| {
         load_of(&run.tally.spam_unanswered).to_string()
     });
     row("legitimate mail accepted", &|run| {

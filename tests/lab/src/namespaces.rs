@@ -32,7 +32,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, chdir, chroot, fchdir};
 
 use crate::{Error, wait_for};
 
@@ -47,6 +47,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 struct Home {
     mount: File,
     net: File,
+    root: OwnedFd,
     directory: PathBuf,
     mask: Mode,
 }
@@ -61,7 +62,11 @@ impl Drop for Home {
             eprintln!("lab: cannot take the thread back to its own namespaces: {error}");
         }
         umask(self.mask);
-        if let Err(error) = std::env::set_current_dir(&self.directory) {
+        // The thread's root is now the mount namespace's, which is not its own in a chroot.
+        let home = fchdir(&self.root)
+            .and_then(|()| chroot("."))
+            .and_then(|()| chdir(&self.directory));
+        if let Err(error) = home {
             eprintln!(
                 "lab: cannot return to {}: {error}",
                 self.directory.display()
@@ -90,6 +95,8 @@ impl Namespaces {
         };
         let own_pids = space("pid")?;
         let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|e| Error::io("open", "/", e.into()))?;
         let host_proc = open("/proc", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|e| Error::io("open", "/proc", e.into()))?;
         let (mount_space, net) = (space("mnt")?, space("net")?);
@@ -99,6 +106,7 @@ impl Namespaces {
         let home = Home {
             mount: mount_space,
             net,
+            root,
             directory,
             mask: umask(Mode::from_bits_truncate(0o022)),
         };

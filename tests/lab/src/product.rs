@@ -41,6 +41,14 @@ impl Product {
     /// If install.sh fails, with what it wrote.
     pub fn install(&self, lab: &Lab, toml: &str, options: &[&str]) -> Result<String, Error> {
         write_config(toml)?;
+        self.install_again(lab, options)
+    }
+
+    /// Runs install.sh with `options`; returns what it said.
+    ///
+    /// # Errors
+    /// If install.sh fails, with what it wrote.
+    pub fn install_again(&self, lab: &Lab, options: &[&str]) -> Result<String, Error> {
         let installer = self.installer.to_string_lossy();
         let programs = self.programs.to_string_lossy();
         let mut words = vec![installer.as_ref(), "--prebuilt", programs.as_ref()];

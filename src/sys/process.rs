@@ -1,0 +1,54 @@
+//! Starting a process that keeps some of our descriptors, and signals.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+/// Starts `program` under the name `name`, with `stdin` as its descriptor 0 and
+/// each of `handed` open under the number that it has here. `arguments` makes
+/// its arguments from those numbers.
+///
+/// # Errors
+/// What the kernel says.
+pub fn spawn_with(
+    program: &Path,
+    name: &str,
+    stdin: &OwnedFd,
+    handed: &[BorrowedFd<'_>],
+    arguments: impl FnOnce(&[RawFd]) -> Vec<OsString>,
+) -> io::Result<Child> {
+    let numbers: Vec<RawFd> = handed.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut command = Command::new(program);
+    command
+        .arg0(name)
+        .args(arguments(&numbers))
+        .stdin(Stdio::from(stdin.try_clone()?));
+    // SAFETY: between fork and exec this calls fcntl(2) alone, which is
+    // async-signal-safe, on descriptors that are borrowed for as long as this
+    // function runs; the vector was allocated before the fork.
+    unsafe {
+        command.pre_exec(move || {
+            for number in &numbers {
+                let fd = BorrowedFd::borrow_raw(*number);
+                fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            }
+            Ok(())
+        });
+    }
+    command.spawn()
+}
+
+/// Lets SIGHUP pass without effect, for this process and those it starts until
+/// they set another.
+pub fn ignore_hangup() {
+    // SAFETY: no handler is installed, so none can run anywhere.
+    let ignored = unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) };
+    // The signal exists and may be ignored, so this cannot fail.
+    debug_assert!(ignored.is_ok());
+}
