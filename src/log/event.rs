@@ -79,7 +79,7 @@ impl Display for Event {
     }
 }
 
-/// Appends `value` to `line`; `in_field`: a comma would end it.
+/// Appends `value` to `line`, in a field or in the text at the end.
 fn escape(line: &mut String, value: &str, in_field: bool) {
     let end = line.len() + MAX_VALUE;
     for byte in value.bytes() {
@@ -89,7 +89,10 @@ fn escape(line: &mut String, value: &str, in_field: bool) {
         }
         match byte {
             b'\\' => line.push_str("\\\\"),
-            b',' if in_field => line.push_str("\\x2c"),
+            // Either would end the field; ": " begins the text.
+            b',' | b' ' if in_field => {
+                let _ = write!(line, "\\x{byte:02x}");
+            }
             b' '..=b'~' => line.push(char::from(byte)),
             _ => {
                 let _ = write!(line, "\\x{byte:02x}");
