@@ -110,6 +110,7 @@ mod tests {
             client_port: 4711,
             local_port: 25,
             relay_client: false,
+            may_log_in: false,
             proxied: false,
             slots: Some(300),
             verdict: Verdict::None,

@@ -12,6 +12,7 @@
 //!
 //! - [`config`]: file → raw model → checked model.
 //! - [`courier`]: all that is Courier's: sockets, control files, processes.
+//! - [`watch`]: sessions, seen when they connect.
 //! - [`dnsbl`]: the DNS lists.
 //! - [`judge`]: evidence in, sentence out.
 //! - [`enforce`]: the ban and the kill; [`reply`]: the 554.
@@ -32,3 +33,4 @@ pub mod judge;
 pub mod log;
 pub mod reply;
 pub mod sys;
+pub mod watch;

@@ -21,7 +21,10 @@ fn stop_loses_no_message_in_flight_and_start_works_again() {
         tcpd_options: "-nodnslookup".into(),
         ..Config::default()
     };
-    let lab = lab(config, &format!("[lookup]\nlimit = \"3s\"\n{OWN_ZONE}"));
+    let lab = lab(
+        config,
+        &format!("watch = \"off\"\n[lookup]\nlimit = \"3s\"\n{ZONE}"),
+    );
     let senders: Vec<_> = (1..=20)
         .map(|host| {
             thread::spawn(move || {

@@ -135,7 +135,7 @@ fn couriertcpds_verdict_convicts_without_a_zone_of_ours() {
                 blacklists: blacklists.into(),
                 ..Config::default()
             },
-            "",
+            "watch = \"off\"\n",
         );
         let outcome = lab.send(&message(), ip(LISTED));
         assert_banned(&lab, &outcome, LISTED, LISTED);
@@ -160,7 +160,7 @@ fn whoever_is_trusted_is_delivered_and_left_alone() {
             ..Config::default()
         },
         &format!(
-            "[allow]\nnetworks = [\"127.66.8.0/24\", \"fd00:66:8::/48\", \"::ffff:127.66.12.1\"]\n{OWN_ZONE}"
+            "watch = \"off\"\n[allow]\nnetworks = [\"127.66.8.0/24\", \"fd00:66:8::/48\", \"::ffff:127.66.12.1\"]\n{ZONE}"
         ),
     );
     let user = Message {
@@ -274,7 +274,7 @@ fn observe_decides_and_touches_nothing() {
 #[test]
 fn without_pressure_the_client_reads_its_554_before_it_is_cut_off() {
     let toml = format!(
-        "kill = \"pressure\"\ngrace = \"20s\"\n[reply]\ntext = \"{{ip}} on {{zone}}, {{lookup_url}}\"\n{OWN_ZONE}lookup-url = \"https://bl.test/{{ip}}\"\n"
+        "watch = \"off\"\nkill = \"pressure\"\ngrace = \"20s\"\n[reply]\ntext = \"{{ip}} on {{zone}}, {{lookup_url}}\"\n{ZONE}lookup-url = \"https://bl.test/{{ip}}\"\n"
     );
     let lab = lab(Config::default(), &toml);
     let mut client = lab.connect(ip(LISTED)).unwrap();

@@ -7,8 +7,10 @@ use toml::Spanned;
 /// Every key there is, as `table.key`; the sample configuration and the manual
 /// page are compared with it.
 #[cfg(test)]
-pub const KEYS: [&str; 22] = [
+pub const KEYS: [&str; 24] = [
     "mode",
+    "watch",
+    "poll-interval",
     "ports",
     "block-variables",
     "exempt-recipients",
@@ -40,6 +42,8 @@ type Text = Spanned<String>;
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct File {
     pub mode: Text,
+    pub watch: Text,
+    pub poll_interval: Text,
     pub ports: Spanned<Vec<u16>>,
     pub block_variables: Vec<Text>,
     pub exempt_recipients: Vec<Text>,
@@ -132,6 +136,8 @@ impl Default for File {
     fn default() -> Self {
         Self {
             mode: text("enforce"),
+            watch: text("auto"),
+            poll_interval: text("10ms"),
             ports: unwritten(vec![25]),
             block_variables: texts(&["BLOCK", "BLOCK2"]),
             exempt_recipients: texts(&["postmaster", "abuse"]),

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 pub use error::{Error, Problem};
-pub use model::{Ban, Config, KillPolicy, Mode, Resolver};
+pub use model::{Ban, Config, KillPolicy, Mode, Resolver, Watch, WatchBy};
 
 /// Reads and checks the configuration file at `path`.
 ///

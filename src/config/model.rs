@@ -19,6 +19,8 @@ use crate::reply::Template;
 pub struct Config {
     /// Whether sentences are carried out.
     pub mode: Mode,
+    /// How sessions are seen when they connect.
+    pub watch: Watch,
     /// The local TCP ports whose sessions are judged.
     pub ports: Vec<u16>,
     /// The environment variables that hold couriertcpd's verdicts.
@@ -48,6 +50,28 @@ pub enum Mode {
     Enforce,
     /// Decide and log alone.
     Observe,
+}
+
+/// How sessions are seen when they connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// By what.
+    pub by: WatchBy,
+    /// How often couriertcpd's children are looked at, where they are polled.
+    pub interval: Duration,
+}
+
+/// By what sessions are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchBy {
+    /// The kernel's word where it gives it, else polling.
+    Auto,
+    /// The kernel's word; polling, with an error in the log, where it gives none.
+    Events,
+    /// Polling.
+    Poll,
+    /// Nothing: sessions are judged at the end of data alone.
+    Off,
 }
 
 /// When a refused session is ended.
@@ -102,6 +126,23 @@ pub fn check(text: &str, file: File) -> Result<Config, Problem> {
             &file.mode,
             &[("enforce", Mode::Enforce), ("observe", Mode::Observe)],
         )?,
+        watch: Watch {
+            by: check.one_of(
+                "watch",
+                &file.watch,
+                &[
+                    ("auto", WatchBy::Auto),
+                    ("events", WatchBy::Events),
+                    ("poll", WatchBy::Poll),
+                    ("off", WatchBy::Off),
+                ],
+            )?,
+            interval: check.duration(
+                "poll-interval",
+                &file.poll_interval,
+                Duration::from_millis(1)..=Duration::from_secs(10),
+            )?,
+        },
         ports: check.ports(&file.ports)?,
         block_variables: check.variables(&file.block_variables)?,
         exempt_recipients: check.recipients(&file.exempt_recipients)?,

@@ -159,7 +159,8 @@ mod tests {
             sysconfdir: root.join("etc"),
             localstatedir: root.clone(),
             libexecdir: root.clone(),
-            sbindir: root,
+            sbindir: root.clone(),
+            piddir: root,
         }
     }
 

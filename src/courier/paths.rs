@@ -19,6 +19,8 @@ pub struct Paths {
     pub libexecdir: PathBuf,
     /// The admin's programs, `/usr/sbin`.
     pub sbindir: PathBuf,
+    /// The daemons' pid files, `/run/courier`.
+    pub piddir: PathBuf,
 }
 
 impl Paths {
@@ -34,6 +36,9 @@ impl Paths {
                 .unwrap_or("/usr/lib/courier")
                 .into(),
             sbindir: option_env!("COURIER_SBINDIR").unwrap_or("/usr/sbin").into(),
+            piddir: option_env!("COURIER_PIDDIR")
+                .unwrap_or("/run/courier")
+                .into(),
         }
     }
 

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::{error, fmt, io};
 
@@ -42,6 +43,8 @@ pub enum Error {
     Proc(&'static str, procfs::ProcError),
     /// The environment does not say who is connected.
     Environment(session::Error),
+    /// A child of couriertcpd that is not a session yet.
+    Early,
     /// No pidfd could be had.
     PidFd(io::Error),
 }
@@ -53,6 +56,7 @@ impl fmt::Display for Error {
             Self::NotASession(what) => f.write_str(what),
             Self::Proc(what, error) => write!(f, "cannot read /proc of {what}: {error}"),
             Self::Environment(error) => write!(f, "{SESSION}'s environment: {error}"),
+            Self::Early => f.write_str("it has not become a session yet"),
             Self::PidFd(error) => write!(f, "cannot open a pidfd: {error}"),
         }
     }
@@ -60,6 +64,18 @@ impl fmt::Display for Error {
 
 // The causes' words are part of the text, so there is no source.
 impl error::Error for Error {}
+
+impl Error {
+    /// Whether the process may yet become a session: it has not called exec,
+    /// or its environment is not filled in.
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        matches!(
+            self,
+            Self::Environment(session::Error::Missing(_)) | Self::Early
+        )
+    }
+}
 
 impl Handle {
     /// Takes hold of process `pid`, whichever it is now.
@@ -144,6 +160,36 @@ fn proc_error(what: &'static str, error: procfs::ProcError) -> Error {
     }
 }
 
+/// A running `couriertcpd`.
+#[derive(Debug)]
+pub struct Listener(Handle);
+
+impl Listener {
+    /// The `couriertcpd`s whose numbers stand in the files `*.pid` of `piddir`.
+    #[must_use]
+    pub fn all(piddir: &Path) -> Vec<Self> {
+        let entries = std::fs::read_dir(piddir).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "pid"))
+            .filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok())
+            .filter_map(|pid| {
+                let handle = Handle::open(pid, LISTENER).ok()?;
+                let (name, _) = handle.name_and_parent(LISTENER).ok()?;
+                (name == LISTENER).then_some(Self(handle))
+            })
+            .collect()
+    }
+
+    /// The numbers of its children: its sessions, and its logger.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn children(&self) -> Result<Vec<i32>, Error> {
+        self.0.children(LISTENER)
+    }
+}
+
 /// The process at the other end of the filter socket.
 #[derive(Debug)]
 pub struct Peer {
@@ -188,6 +234,16 @@ impl Identified {
         } else {
             Err(Error::Gone(SUBMIT))
         }
+    }
+
+    /// The session of process `pid`, where that is a `courieresmtpd` of a
+    /// `couriertcpd`. Just after its exec the environment is not there yet:
+    /// [`Error::is_early`].
+    ///
+    /// # Errors
+    /// Where it is another process, or ended meanwhile.
+    pub fn of_session(pid: i32, block_variables: &[String]) -> Result<Self, Error> {
+        Self::of_esmtpd(Handle::open(pid, SESSION)?, block_variables)
     }
 
     fn of_esmtpd(esmtpd: Handle, block_variables: &[String]) -> Result<Self, Error> {
@@ -288,6 +344,9 @@ impl Identified {
 /// returns that one's number.
 fn check_lineage(esmtpd: &Handle) -> Result<i32, Error> {
     let (name, parent) = esmtpd.name_and_parent(SESSION)?;
+    if name == LISTENER {
+        return Err(Error::Early);
+    }
     if name != SESSION {
         return Err(Error::NotASession(format!(
             "the sender is {name:?}, not {SESSION}"

@@ -19,6 +19,9 @@ pub struct Session {
     pub local_port: u16,
     /// `RELAYCLIENT` is set, be it empty: a client the admin trusts.
     pub relay_client: bool,
+    /// A client may log in on this port: `ESMTPAUTH` or `ESMTPAUTH_TLS` is set
+    /// and not empty.
+    pub may_log_in: bool,
     /// The address is what a proxy told; the packets come from the proxy.
     pub proxied: bool,
     /// How many sessions couriertcpd serves at once, `MAXDAEMONS`.
@@ -84,6 +87,11 @@ impl Session {
             client_port: port("TCPREMOTEPORT")?,
             local_port: port("TCPLOCALPORT")?,
             relay_client: environment.contains_key("RELAYCLIENT"),
+            may_log_in: ["ESMTPAUTH", "ESMTPAUTH_TLS"].iter().any(|name| {
+                environment
+                    .get(*name)
+                    .is_some_and(|value| !value.is_empty())
+            }),
             proxied: environment
                 .get("TCPREMOTEINFO")
                 .is_some_and(|info| info.starts_with("proxy via")),
@@ -175,12 +183,15 @@ mod tests {
                 client_port: 57519,
                 local_port: 25,
                 relay_client: false,
+                may_log_in: false,
                 proxied: false,
                 slots: Some(300),
                 verdict: Verdict::None,
             }
         );
         assert!(session(&[("RELAYCLIENT", "")]).relay_client);
+        assert!(session(&[("ESMTPAUTH_TLS", "PLAIN")]).may_log_in);
+        assert!(!session(&[("ESMTPAUTH", ""), ("ESMTPAUTH_TLS", "")]).may_log_in);
         assert!(session(&[("TCPREMOTEINFO", "proxy via 10.0.0.1")]).proxied);
         assert_eq!(
             session(&[("TCPREMOTEIP", "fd00:66::1")]).client,

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
 use tokio::sync::watch;
 
-use crate::config::{Config, KillPolicy, Mode};
+use crate::config::{Config, KillPolicy, Mode, WatchBy};
 use crate::courier::aliases;
 use crate::courier::control_file::{self, Envelope};
 use crate::courier::paths::Paths;
@@ -20,11 +21,12 @@ use crate::courier::process::{Identified, Peer};
 use crate::courier::request::Request;
 use crate::courier::session::Verdict;
 use crate::degraded::{Degraded, Part};
-use crate::dnsbl::{CurrentLists, Listing};
+use crate::dnsbl::{CurrentLists, Listing, Verdicts};
 use crate::enforce::warden::Warden;
 use crate::enforce::{ban, kill};
 use crate::judge::{self, Conviction};
 use crate::log::Event;
+use crate::watch::{Judge, Table};
 
 /// What reading a message's files, its session's processes and Courier's
 /// aliases may take, beside the lists' limit.
@@ -36,6 +38,8 @@ pub struct Filter {
     config: Config,
     paths: Paths,
     lists: CurrentLists,
+    verdicts: Verdicts,
+    table: Arc<Table>,
     warden: Warden,
     protected: Mutex<Protected>,
     degraded: Degraded,
@@ -57,7 +61,7 @@ pub enum Decision {
 #[derive(Debug)]
 pub struct Sentenced {
     conviction: Conviction,
-    identified: Identified,
+    identified: Arc<Identified>,
     message_id: Option<String>,
 }
 
@@ -69,6 +73,11 @@ impl Filter {
             protected: Mutex::new(Protected::new(config.allow.clone())),
             warden: Warden::new(paths.warden()),
             lists: CurrentLists::new(config.zones.clone(), config.resolver.clone()),
+            verdicts: Verdicts::default(),
+            table: Arc::new(Table::new(
+                paths.piddir.clone(),
+                config.block_variables.clone(),
+            )),
             config,
             paths,
             degraded: Degraded::default(),
@@ -133,7 +142,9 @@ impl Filter {
         let Ok(Some((envelope, identified))) = read else {
             return Decision::Accept;
         };
-        self.graced().remove(&identified.esmtpd().pid());
+        let pid = identified.esmtpd().pid();
+        self.table.reached_filter(pid);
+        self.graced().remove(&pid);
         let session = &identified.session;
         let id = envelope.message_id.as_deref();
         if let Some(exemption) = judge::exemption(
@@ -181,7 +192,7 @@ impl Filter {
             reply,
             Box::new(Sentenced {
                 conviction,
-                identified,
+                identified: Arc::new(identified),
                 message_id,
             }),
         )
@@ -278,15 +289,15 @@ impl Filter {
             }
         };
         self.degraded.leave(&Part::Resolver, Instant::now());
-        let findings = lists.ask(client).await;
+        let findings = self.verdicts.get(&lists, client).await;
         let now = Instant::now();
-        for zone in findings.answered {
-            self.degraded.leave(&Part::List(zone), now);
+        for zone in &findings.answered {
+            self.degraded.leave(&Part::List(zone.clone()), now);
         }
-        for (zone, why) in findings.unknown {
-            self.degraded.enter(Part::List(zone), why, now);
+        for (zone, why) in &findings.unknown {
+            self.degraded.enter(Part::List(zone.clone()), why, now);
         }
-        findings.listing
+        findings.listing.clone()
     }
 
     /// Bans the client and ends its session. The client has its reply.
@@ -297,12 +308,8 @@ impl Filter {
             message_id,
         } = sentenced;
         let id = message_id.as_deref();
-        let banned = conviction.ban && self.ban(identified.session.client).await;
-        let mut event = listed(&identified, &conviction, id)
-            .field("action", if banned { "ban" } else { "kill" });
-        if banned {
-            event = event.field("bantime", format!("{}s", self.config.ban.seconds));
-        }
+        let event = listed(&identified, &conviction, id);
+        let event = self.ban_event(event, &conviction, &identified).await;
         match self.config.kill {
             KillPolicy::Always => {
                 let killed = kill::end(&identified);
@@ -330,6 +337,93 @@ impl Filter {
                 }
             }
         }
+    }
+
+    /// Bans the client where it is to be; the event tells what became of it.
+    async fn ban_event(
+        &self,
+        event: Event,
+        conviction: &Conviction,
+        identified: &Identified,
+    ) -> Event {
+        if conviction.ban && self.ban(identified.session.client).await {
+            let time = format!("{}s", self.config.ban.seconds);
+            event.field("action", "ban").field("bantime", time)
+        } else {
+            event.field("action", "kill")
+        }
+    }
+
+    /// Judges a session that has just connected, and carries the sentence out.
+    async fn judge_connect(&self, identified: &Identified) {
+        let session = &identified.session;
+        let nobody = Envelope::default();
+        let protection = self.protection(session.client);
+        if let Some(exemption) = judge::exemption(session, &nobody, protection, &self.config) {
+            let event = Event::new("exempt")
+                .ip(session.client)
+                .field("at", "connect");
+            log::debug!("{}", event.field("reason", exemption));
+            return;
+        }
+        // Asked also for those who are judged later: the answer is there then.
+        let listing = match &session.verdict {
+            Verdict::Listed(listing) => Some(listing.clone()),
+            _ => self.ask_lists(session.client).await,
+        };
+        let Some(listing) = listing else { return };
+        // A client that may yet log in is judged when the control file shows
+        // that it did not; and from the end of data on the filter socket alone
+        // decides.
+        if session.may_log_in || self.table.is_at_filter(identified.esmtpd().pid()) {
+            return;
+        }
+        let conviction = judge::convict(session, listing);
+        let event = listed(identified, &conviction, None).field("at", "connect");
+        if self.config.mode == Mode::Observe {
+            let would = if conviction.ban { "ban" } else { "kill" };
+            log::info!("{}", event.field("action", "none").field("would", would));
+            return;
+        }
+        let event = self.ban_event(event, &conviction, identified).await;
+        if !self.table.is_at_filter(identified.esmtpd().pid()) {
+            log::info!("{}", event.field("killed", kill::end(identified)));
+        }
+    }
+
+    /// Watches for sessions until the future is dropped.
+    pub async fn watch(self: Arc<Self>) {
+        let settings = self.config.watch;
+        let wanted = match settings.by {
+            WatchBy::Off => return,
+            WatchBy::Poll => false,
+            // Where nothing is done, nothing with a capability runs.
+            WatchBy::Auto => self.config.mode == Mode::Enforce,
+            WatchBy::Events => true,
+        };
+        let events = if wanted {
+            self.exec_events().await
+        } else {
+            None
+        };
+        let table = Arc::clone(&self.table);
+        crate::watch::run(settings, table, self, events).await;
+    }
+
+    /// The socket on which the kernel tells of execs.
+    async fn exec_events(&self) -> Option<OwnedFd> {
+        let why = match self.warden.watch().await {
+            Ok((_, Some(socket))) => return Some(socket),
+            Ok((reply, None)) => reply.outcome.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let event = Event::new("noevents").text(why);
+        if self.config.watch.by == WatchBy::Events {
+            log::error!("{event}");
+        } else {
+            log::debug!("{event}");
+        }
+        None
     }
 
     /// Whether `client` is banned now.
@@ -367,7 +461,7 @@ impl Filter {
         };
         let set = Part::Set(name.clone());
         match outcome {
-            Outcome::NotPermitted | Outcome::Malformed => {
+            Outcome::NotPermitted | Outcome::Malformed | Outcome::NoEvents => {
                 self.degraded.enter(Part::Warden, outcome, now);
                 return;
             }
@@ -382,6 +476,12 @@ impl Filter {
             Outcome::Done | Outcome::Extended | Outcome::Kept => self.degraded.leave(&set, now),
         }
         self.degraded.leave(&Part::Warden, now);
+    }
+}
+
+impl Judge for Filter {
+    async fn connected(self: Arc<Self>, identified: Arc<Identified>) {
+        self.judge_connect(&identified).await;
     }
 }
 

@@ -74,6 +74,10 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     drop(handed.ready);
+    let watching = service
+        .filter
+        .clone()
+        .map(|filter| tokio::spawn(filter.watch()));
 
     loop {
         tokio::select! {
@@ -92,6 +96,9 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
         }
     }
 
+    if let Some(watching) = watching {
+        watching.abort();
+    }
     let drained = Instant::now() + DRAIN;
     // Nobody is left a grace any longer.
     let _ = stopping.send(true);

@@ -9,12 +9,14 @@ mod codes;
 mod current;
 mod lookup;
 mod query;
+mod verdicts;
 mod zone;
 
 pub use answer::{Answer, Unknown};
 pub use codes::{Codes, CodesError, is_error};
 pub use current::CurrentLists;
 pub use lookup::{Lists, StartError};
+pub use verdicts::Verdicts;
 pub use zone::Zone;
 
 /// A list that names a client.

@@ -22,6 +22,8 @@ use crate::sys::watched;
 const TERM_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the slots are counted while a client is left its grace.
 const PRESSURE_EVERY: Duration = Duration::from_millis(200);
+/// How often a process is looked at beside its pidfd.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Pressure: a fifth of the slots or more is in use.
 const PRESSURE_SHARE: usize = 5;
 
@@ -79,13 +81,18 @@ async fn outlived(process: Arc<Handle>) {
     }
 }
 
+/// Returns when the process has ended.
+pub async fn ended(process: &Handle) {
+    while !ends_within(process, LOOK_AGAIN).await {}
+}
+
 async fn ends_within(process: &Handle, limit: Duration) -> bool {
     // Where the pidfd cannot be watched, the wait alone must do.
     let ended = async {
         let pidfd = process.as_fd().try_clone_to_owned();
         match pidfd.and_then(|pidfd| watched(pidfd, Interest::READABLE)) {
             Ok(pidfd) => drop(pidfd.readable().await),
-            Err(_) => sleep(TERM_PATIENCE).await,
+            Err(_) => sleep(limit).await,
         }
     };
     let _ = timeout(limit, ended).await;

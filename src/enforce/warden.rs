@@ -3,7 +3,8 @@
 //! The warden is the one process that may touch the kernel's sets. Without it
 //! nobody is banned; all else goes on.
 
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
 use rblfilter_warden::request::{REPLY_LEN, Reply, Request};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -55,6 +57,9 @@ struct Running {
     child: Child,
     socket: AsyncFd<OwnedFd>,
 }
+
+/// A reply, and the descriptor that came with it.
+pub type Answer = (Reply, Option<OwnedFd>);
 
 /// Why the warden did not answer.
 #[derive(Debug)]
@@ -98,13 +103,26 @@ impl Warden {
     /// # Errors
     /// Where there is no answer within a second.
     pub async fn ask(&self, request: Request) -> Result<Reply, Error> {
+        self.exchange(request).await.map(|(reply, _)| reply)
+    }
+
+    /// Asks the warden for a socket on which the kernel tells of every exec;
+    /// the reply alone where it cannot be had.
+    ///
+    /// # Errors
+    /// Where there is no answer within a second.
+    pub async fn watch(&self) -> Result<Answer, Error> {
+        self.exchange(Request::Watch).await
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Answer, Error> {
         let asked = async { self.state.lock().await.ask(request, &self.program).await };
         timeout(PATIENCE, asked).await.unwrap_or(Err(Error::Silent))
     }
 }
 
 impl State {
-    async fn ask(&mut self, request: Request, program: &Path) -> Result<Reply, Error> {
+    async fn ask(&mut self, request: Request, program: &Path) -> Result<Answer, Error> {
         self.serial = self.serial.wrapping_add(1);
         let now = Instant::now();
         if self
@@ -123,10 +141,10 @@ impl State {
             return Err(Error::Resting);
         };
         match running.exchange(request, self.serial).await {
-            Ok(reply) => {
+            Ok(answer) => {
                 self.silent_since = None;
                 self.pause = None;
-                Ok(reply)
+                Ok(answer)
             }
             Err(error) => {
                 self.end();
@@ -177,7 +195,7 @@ impl Running {
         })
     }
 
-    async fn exchange(&self, request: Request, serial: u32) -> io::Result<Reply> {
+    async fn exchange(&self, request: Request, serial: u32) -> io::Result<Answer> {
         let message = request.encode(serial);
         loop {
             let mut ready = self.socket.writable().await?;
@@ -191,24 +209,14 @@ impl Running {
             }
         }
         loop {
-            let mut bytes = [0; REPLY_LEN + 1];
             let mut ready = self.socket.readable().await?;
-            let received = ready.try_io(|socket| {
-                Ok(socket::recv(
-                    socket.as_fd().as_raw_fd(),
-                    &mut bytes,
-                    MsgFlags::empty(),
-                )?)
-            });
-            let Ok(received) = received else { continue };
+            let Ok(received) = ready.try_io(|socket| receive(socket.get_ref())) else {
+                continue;
+            };
             match received? {
-                0 => return Err(Errno::EPIPE.into()),
-                len => match Reply::decode(&bytes[..len]) {
-                    Some(reply) if reply.serial == serial => return Ok(reply),
-                    // An answer to a question that was given up.
-                    Some(_) => {}
-                    None => return Err(Errno::EPROTO.into()),
-                },
+                (reply, handed) if reply.serial == serial => return Ok((reply, handed)),
+                // An answer to a question that was given up.
+                _ => {}
             }
         }
     }
@@ -223,4 +231,24 @@ impl Running {
             let _ = self.child.wait();
         });
     }
+}
+
+/// One reply, and the descriptor that came with it.
+fn receive(socket: &OwnedFd) -> io::Result<Answer> {
+    let mut bytes = [0; REPLY_LEN + 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut iov = [IoSliceMut::new(&mut bytes)];
+    let received = recvmsg(socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut handed = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            handed = descriptors.last();
+        }
+    }
+    if received.bytes == 0 {
+        return Err(Errno::EPIPE.into());
+    }
+    let reply = Reply::decode(&bytes[..received.bytes]).ok_or(Errno::EPROTO)?;
+    Ok((reply, handed))
 }

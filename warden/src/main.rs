@@ -6,18 +6,19 @@
 //! itself. It ends when the filter closes the socket. What it has to say goes
 //! to standard error, which courierfilter hands to syslog.
 
+mod connector;
 mod sets;
 
 use std::error::Error;
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
-use nix::sys::socket::{self, MsgFlags, SockType, sockopt};
+use nix::sys::socket::{self, ControlMessage, MsgFlags, SockType, sockopt};
 use rblfilter_warden::policy::{MAX_BAN_SECONDS, Policy};
 use rblfilter_warden::protected::Protected;
 use rblfilter_warden::request::{Outcome, REQUEST_LEN, Reply, Request};
@@ -60,8 +61,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         match socket::recv(stdin, &mut bytes, MsgFlags::empty()) {
             Ok(0) => return Ok(()),
             Ok(len) => {
-                let reply = warden.answer(&bytes[..len]);
-                match socket::send(stdin, &reply.encode(), MsgFlags::MSG_NOSIGNAL) {
+                let (reply, handed) = warden.answer(&bytes[..len]);
+                match send(&reply, handed.as_ref()) {
                     Ok(_) | Err(Errno::EINTR) => {}
                     Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
                     Err(error) => return Err(error.into()),
@@ -74,6 +75,26 @@ fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
+/// Sends a reply, with the descriptor that goes with it.
+fn send(reply: &Reply, handed: Option<&OwnedFd>) -> nix::Result<usize> {
+    let bytes = reply.encode();
+    let descriptors: Vec<RawFd> = handed.iter().map(|fd| fd.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let control = if descriptors.is_empty() {
+        &[][..]
+    } else {
+        &rights[..]
+    };
+    let iov = [IoSlice::new(&bytes)];
+    socket::sendmsg::<()>(
+        io::stdin().as_raw_fd(),
+        &iov,
+        control,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )
+}
+
 /// The policy and the sets it speaks of.
 struct Warden {
     protected: Protected,
@@ -81,15 +102,31 @@ struct Warden {
 }
 
 impl Warden {
-    fn answer(&mut self, bytes: &[u8]) -> Reply {
+    /// The reply, and the descriptor that goes with it.
+    fn answer(&mut self, bytes: &[u8]) -> (Reply, Option<OwnedFd>) {
         let Some((serial, request)) = Request::decode(bytes) else {
-            return Reply {
-                serial: 0,
-                outcome: Outcome::Malformed,
-                ipv6: false,
-            };
+            let outcome = Outcome::Malformed;
+            return (
+                Reply {
+                    serial: 0,
+                    outcome,
+                    ipv6: false,
+                },
+                None,
+            );
         };
+        let mut handed = None;
         let (outcome, ipv6) = match request {
+            Request::Watch => match connector::subscribe() {
+                Ok(socket) => {
+                    handed = Some(socket);
+                    (Outcome::Done, false)
+                }
+                Err(error) => {
+                    eprintln!("rblfilter-warden: proc connector: {error}");
+                    (Outcome::NoEvents, false)
+                }
+            },
             Request::Check => self.sets.check(),
             Request::Ban { network, seconds } => {
                 let outcome = self
@@ -98,11 +135,14 @@ impl Warden {
                 (outcome, network.is_ipv6())
             }
         };
-        Reply {
-            serial,
-            outcome,
-            ipv6,
-        }
+        (
+            Reply {
+                serial,
+                outcome,
+                ipv6,
+            },
+            handed,
+        )
     }
 
     /// Why this ban is not for us to set, if so.

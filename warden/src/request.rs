@@ -21,6 +21,9 @@ const VERSION: u8 = 1;
 pub enum Request {
     /// Are the sets there, of the right type and family?
     Check,
+    /// Open the kernel's proc connector and hand the subscribed socket over,
+    /// with the reply.
+    Watch,
     /// Put `network` into the set of its family for `seconds`; a ban that
     /// runs longer already is left as it is.
     Ban {
@@ -57,10 +60,12 @@ pub enum Outcome {
     Failed = 9,
     /// This was no request.
     Malformed = 10,
+    /// The kernel does not tell this process of others' execs.
+    NoEvents = 11,
 }
 
 impl Outcome {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Done,
         Self::Extended,
         Self::Kept,
@@ -72,6 +77,7 @@ impl Outcome {
         Self::Full,
         Self::Failed,
         Self::Malformed,
+        Self::NoEvents,
     ];
 
     /// Whether the address is banned now.
@@ -97,6 +103,7 @@ impl fmt::Display for Outcome {
             Self::Full => "the set is full",
             Self::Failed => "the kernel refused",
             Self::Malformed => "malformed request",
+            Self::NoEvents => "the kernel tells of no execs here",
         })
     }
 }
@@ -122,6 +129,7 @@ impl Request {
         bytes[4..8].copy_from_slice(&serial.to_le_bytes());
         match self {
             Self::Check => bytes[1] = 1,
+            Self::Watch => bytes[1] = 3,
             Self::Ban { network, seconds } => {
                 bytes[1] = 2;
                 bytes[3] = network.prefix();
@@ -152,6 +160,7 @@ impl Request {
         let serial = word(4);
         let request = match bytes[1] {
             1 => Self::Check,
+            3 => Self::Watch,
             2 => {
                 let address: IpAddr = match bytes[2] {
                     4 => Ipv4Addr::new(bytes[16], bytes[17], bytes[18], bytes[19]).into(),
@@ -215,6 +224,7 @@ mod tests {
     fn requests_and_replies_round_trip() {
         for request in [
             Request::Check,
+            Request::Watch,
             ban("127.66.1.2/32", 3600),
             ban("2001:db8:1:2::/64", u32::MAX),
         ] {
@@ -248,7 +258,7 @@ mod tests {
             ipv6: false,
         }
         .encode();
-        bad[1] = 11;
+        bad[1] = 12;
         assert_eq!(Reply::decode(&bad), None);
     }
 }
