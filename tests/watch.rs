@@ -225,3 +225,30 @@ fn events_that_cannot_be_had_are_told_and_replaced_by_polling() {
     let mut client = silent(&lab, LISTED);
     assert_cut_off(&lab, &mut client);
 }
+
+#[test]
+fn without_pressure_a_listed_client_is_let_be_until_slots_are_scarce() {
+    let config = Config {
+        max_daemons: 10,
+        ..Config::default()
+    };
+    let lab = lab(config, &format!("kill = \"pressure\"\n{ZONE}"));
+    let mut client = silent(&lab, LISTED);
+    lab.block_on(client.read_reply()).unwrap();
+    let asked = || {
+        lab.dns_queries()
+            .iter()
+            .any(|name| name.starts_with("2.1.66.127."))
+            .then_some(())
+    };
+    wait_for(LIMIT, asked).expect("it was judged");
+    assert_eq!(
+        lab.block_on(client.command("EHLO x.test")).unwrap().code,
+        250
+    );
+    assert_no_bans(&lab);
+    let _other = silent(&lab, CLEAN);
+    assert_cut_off(&lab, &mut client);
+    assert!(banned(&lab, LISTED));
+    assert!(lab.wait_for_log("at=connect,action=ban", LIMIT).is_ok());
+}

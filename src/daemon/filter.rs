@@ -32,6 +32,9 @@ use crate::watch::{Judge, Table};
 /// aliases may take, beside the lists' limit.
 const READ_TIME: Duration = Duration::from_secs(2);
 
+/// Longer than any session lasts.
+const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// All that judging a message takes.
 #[derive(Debug)]
 pub struct Filter {
@@ -377,6 +380,15 @@ impl Filter {
         // decides.
         if session.may_log_in || self.table.is_at_filter(identified.esmtpd().pid()) {
             return;
+        }
+        // Whom the admin wants to read a 554 is let be while slots are free.
+        if let KillPolicy::Pressure { .. } = self.config.kill {
+            let (_stop, never) = watch::channel(false);
+            kill::grace(identified, LONGEST_SESSION, never).await;
+            let pid = identified.esmtpd().pid();
+            if !identified.esmtpd().is_alive() || self.table.is_at_filter(pid) {
+                return;
+            }
         }
         let conviction = judge::convict(session, listing);
         let event = listed(identified, &conviction, None).field("at", "connect");

@@ -1,9 +1,9 @@
 //! Sessions, seen when they connect: most listed clients never reach the end
 //! of data, and sit in a slot meanwhile.
 //!
-//! Where the kernel tells of execs ([`events`]), a session is seen as its
+//! Where the kernel tells of execs (`events`), a session is seen as its
 //! `courieresmtpd` starts; elsewhere (a container, a network namespace of its
-//! own) couriertcpd's children are polled ([`poll`]). Either only says which
+//! own) couriertcpd's children are polled (`poll`). Either only says which
 //! processes to look at: [`Table`] looks, follows each session to its end, and
 //! has it judged once.
 
