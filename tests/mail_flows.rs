@@ -331,3 +331,16 @@ fn a_key_is_never_told() {
         );
     }
 }
+
+#[test]
+fn nameservers_can_be_configured_with_their_ports() {
+    let lab = Lab::start(Config {
+        tcpd_options: "-nodnslookup".into(),
+        ..Config::default()
+    })
+    .unwrap();
+    fs::write("/etc/resolv.conf", "").unwrap();
+    let toml = format!("watch = \"off\"\n[lookup]\nnameservers = [\"127.0.0.1:53\"]\n{ZONE}");
+    product().start(&lab, &toml).unwrap();
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+}

@@ -90,28 +90,14 @@ fn a_listed_client_behind_starttls_is_cut_off_with_its_couriertls() {
 fn the_second_message_of_a_session_is_judged_like_the_first() {
     let lab = lab(Config::default(), OWN_ZONE);
     let mut client = lab.connect(ip(LISTED)).unwrap();
-    let second = lab.block_on(async {
-        client.read_reply().await?;
-        client.command("EHLO spam.test").await?;
-        // The first is for postmaster alone, and so never refused.
-        for (recipient, expected) in [("postmaster", Some(250)), ("alice", None)] {
-            client.command("MAIL FROM:<bob@spam.test>").await?;
-            client
-                .command(&format!("RCPT TO:<{recipient}@lab.test>"))
-                .await?;
-            client.command("DATA").await?;
-            let reply = client.data("Subject: test\n\nHello.\n").await;
-            match expected {
-                Some(code) => assert_eq!(reply?.code, code, "{recipient}"),
-                None => return Ok::<_, std::io::Error>(Some(reply)),
-            }
-        }
-        Ok(None)
-    });
-    let reply = second.unwrap().expect("the answer to the second message");
+    greet(&lab, &mut client);
+    // The first is for postmaster alone, and so never refused.
+    let first = message_in(&lab, &mut client, "<postmaster@lab.test>");
+    assert_eq!(first.unwrap().code, 250);
+    let second = message_in(&lab, &mut client, "<alice@lab.test>");
     assert!(
-        reply.as_ref().map_or(true, |reply| reply.code == 554),
-        "{reply:?}"
+        second.as_ref().map_or(true, |reply| reply.code == 554),
+        "{second:?}"
     );
     assert_ended(&lab, LISTED);
     assert_eq!(lab.set_members("rblfilter4").unwrap()[0].net, LISTED);
@@ -197,19 +183,9 @@ fn whoever_is_trusted_is_delivered_and_left_alone() {
     assert!(lab.log_matching(",listed,").is_empty());
     // Whoever only says that it was for postmaster (RFC 3461, ORCPT) is not believed.
     let mut client = lab.connect(ip("127.66.11.1")).unwrap();
-    let reply = lab.block_on(async {
-        client.read_reply().await?;
-        for line in [
-            "EHLO x.test",
-            "MAIL FROM:<bob@x.test>",
-            "RCPT TO:<carol@lab.test> ORCPT=rfc822;postmaster@lab.test",
-            "DATA",
-        ] {
-            let reply = client.command(line).await?;
-            assert!(reply.is_positive(), "{line}: {reply:?}");
-        }
-        client.data("Subject: test\n\nHello.\n").await
-    });
+    greet(&lab, &mut client);
+    let claimed = "<carol@lab.test> ORCPT=rfc822;postmaster@lab.test";
+    let reply = message_in(&lab, &mut client, claimed);
     assert!(
         reply.as_ref().map_or(true, |reply| reply.code == 554),
         "{reply:?}"
@@ -254,21 +230,15 @@ fn observe_decides_and_touches_nothing() {
     assert!(!warden(), "nothing with a capability runs");
     // A session lives on after its message.
     let mut client = lab.connect(ip("127.66.1.9")).unwrap();
-    let replies = lab.block_on(async {
-        client.read_reply().await?;
-        for line in [
-            "EHLO x.test",
-            "MAIL FROM:<bob@x.test>",
-            "RCPT TO:<alice@lab.test>",
-            "DATA",
-        ] {
-            client.command(line).await?;
-        }
-        let accepted = client.data("Subject: test\n\nHello.\n").await?;
-        lab.wait_for_mail(2, LIMIT).unwrap();
-        Ok::<_, std::io::Error>((accepted.code, client.command("NOOP").await?.code))
-    });
-    assert_eq!(replies.unwrap(), (250, 250));
+    greet(&lab, &mut client);
+    assert_eq!(
+        message_in(&lab, &mut client, "<alice@lab.test>")
+            .unwrap()
+            .code,
+        250
+    );
+    lab.wait_for_mail(2, LIMIT).unwrap();
+    assert_eq!(lab.block_on(client.command("NOOP")).unwrap().code, 250);
 }
 
 #[test]
@@ -278,18 +248,8 @@ fn without_pressure_the_client_reads_its_554_before_it_is_cut_off() {
     );
     let lab = lab(Config::default(), &toml);
     let mut client = lab.connect(ip(LISTED)).unwrap();
-    let reply = lab.block_on(async {
-        client.read_reply().await?;
-        for line in [
-            "EHLO spam.test",
-            "MAIL FROM:<bob@spam.test>",
-            "RCPT TO:<alice@lab.test>",
-            "DATA",
-        ] {
-            client.command(line).await?;
-        }
-        client.data("Subject: test\n\nHello.\n").await
-    });
+    greet(&lab, &mut client);
+    let reply = message_in(&lab, &mut client, "<alice@lab.test>");
     let reply = reply.unwrap();
     assert_eq!(reply.code, 554);
     assert_eq!(
@@ -365,18 +325,8 @@ fn a_client_that_logs_in_within_its_grace_is_spared() {
         &format!("kill = \"pressure\"\ngrace = \"11s\"\n{OWN_ZONE}"),
     );
     let mut client = lab.connect(ip(LISTED)).unwrap();
-    let refused = lab.block_on(async {
-        client.read_reply().await?;
-        for line in [
-            "EHLO x.test",
-            "MAIL FROM:<bob@x.test>",
-            "RCPT TO:<alice@lab.test>",
-            "DATA",
-        ] {
-            client.command(line).await?;
-        }
-        client.data("Subject: test\n\nHello.\n").await
-    });
+    greet(&lab, &mut client);
+    let refused = message_in(&lab, &mut client, "<alice@lab.test>");
     assert_eq!(refused.unwrap().code, 554);
     // base64 of "\0alice@lab.test\0secret"
     let login = lab

@@ -2,11 +2,12 @@
 //! install.sh, as an admin would.
 #![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test program uses its own part
 
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rblfilter_lab::smtp::{Message, Outcome};
+use rblfilter_lab::smtp::{Client, Message, Outcome, Reply};
 use rblfilter_lab::{Config, Lab, Product, wait_for};
 
 /// One zone of our own, the lab's rbldnsd.
@@ -57,6 +58,33 @@ pub fn impatient() -> Message {
         patience: Duration::from_millis(1500),
         ..Message::default()
     }
+}
+
+/// Reads the greeting and says EHLO.
+pub fn greet(lab: &Lab, client: &mut Client) {
+    assert_eq!(lab.block_on(client.read_reply()).unwrap().code, 220);
+    assert_eq!(
+        lab.block_on(client.command("EHLO client.test"))
+            .unwrap()
+            .code,
+        250
+    );
+}
+
+/// Sends a message within an open session, to `recipient` as RCPT names it;
+/// the answer to its data.
+pub fn message_in(lab: &Lab, client: &mut Client, recipient: &str) -> io::Result<Reply> {
+    lab.block_on(async {
+        for line in [
+            "MAIL FROM:<bob@client.test>",
+            &format!("RCPT TO:{recipient}"),
+            "DATA",
+        ] {
+            let reply = client.command(line).await?;
+            assert!(reply.is_positive(), "{line}: {reply}");
+        }
+        client.data("Subject: test\n\nHello.\n").await
+    })
 }
 
 /// What is true of a client that was refused at the end of data and banned as
