@@ -7,7 +7,9 @@
 //! that the process still lives.
 
 use std::collections::HashMap;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::{error, fmt, io};
@@ -162,31 +164,49 @@ fn proc_error(what: &'static str, error: procfs::ProcError) -> Error {
 
 /// A running `couriertcpd`.
 #[derive(Debug)]
-pub struct Listener(Handle);
+pub struct Listener {
+    /// `/proc/PID/task/PID/children`, held open: it is read a hundred times a
+    /// second, and reads of one that has ended fail.
+    children: File,
+}
 
 impl Listener {
     /// The `couriertcpd`s whose numbers stand in the files `*.pid` of `piddir`.
     #[must_use]
     pub fn all(piddir: &Path) -> Vec<Self> {
-        let entries = std::fs::read_dir(piddir).into_iter().flatten().flatten();
+        let entries = fs::read_dir(piddir).into_iter().flatten().flatten();
         entries
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "pid"))
-            .filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok())
-            .filter_map(|pid| {
-                let handle = Handle::open(pid, LISTENER).ok()?;
-                let (name, _) = handle.name_and_parent(LISTENER).ok()?;
-                (name == LISTENER).then_some(Self(handle))
-            })
+            .filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok())
+            .filter_map(Self::open)
             .collect()
     }
 
-    /// The numbers of its children: its sessions, and its logger.
-    ///
-    /// # Errors
-    /// Where it has ended.
-    pub fn children(&self) -> Result<Vec<i32>, Error> {
-        self.0.children(LISTENER)
+    fn open(pid: i32) -> Option<Self> {
+        let handle = Handle::open(pid, LISTENER).ok()?;
+        let (name, _) = handle.name_and_parent(LISTENER).ok()?;
+        let children = File::open(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        // It lives, so the file is its own.
+        (name == LISTENER && handle.is_alive()).then_some(Self { children })
+    }
+
+    /// The numbers of its children: its sessions, and its logger. None, where
+    /// it has ended.
+    #[must_use]
+    pub fn children(&self) -> Vec<i32> {
+        let mut text = Vec::with_capacity(4096);
+        let mut bytes = [0; 4096];
+        while let Ok(length) = self.children.read_at(&mut bytes, text.len() as u64) {
+            if length == 0 {
+                break;
+            }
+            text.extend_from_slice(&bytes[..length]);
+        }
+        let text = String::from_utf8_lossy(&text);
+        text.split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect()
     }
 }
 

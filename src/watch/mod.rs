@@ -96,7 +96,7 @@ async fn follow<J: Judge>(
 /// Looks at every child of every couriertcpd.
 fn sweep<J: Judge>(table: &Arc<Table>, judge: &Arc<J>) {
     for listener in table.listeners() {
-        for pid in listener.children().unwrap_or_default() {
+        for pid in listener.children() {
             look(table, judge, pid);
         }
     }

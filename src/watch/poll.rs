@@ -29,7 +29,7 @@ pub async fn run<J: Judge>(every: Duration, table: &Arc<Table>, judge: &Arc<J>) 
         }
         let now: Vec<i32> = listeners
             .iter()
-            .flat_map(|listener| listener.children().unwrap_or_default())
+            .flat_map(|listener| listener.children())
             .collect();
         // A child stays new until it has become a session, or something else.
         let mut seen = HashSet::with_capacity(now.len());
