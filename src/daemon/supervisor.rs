@@ -144,16 +144,22 @@ impl Supervisor {
         let ready = self.ready.take();
         let mut handed = vec![self.socket.listener.as_fd(), theirs.as_fd()];
         handed.extend(ready.as_ref().map(AsFd::as_fd));
-        let child = spawn_with(&self.program, &self.name, &self.stop, &handed, |numbers| {
+        let mut child = spawn_with(&self.program, &self.name, &self.stop, &handed, |numbers| {
             worker::arguments(numbers, self.socket.path())
         })?;
-        let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let pidfd = pidfd_open(number.ok_or(ErrorKind::InvalidData)?, PidfdFlags::empty())?;
-        Ok(Worker {
-            child,
-            pidfd,
-            control,
-        })
+        match pidfd_of(&child) {
+            Ok(pidfd) => Ok(Worker {
+                child,
+                pidfd,
+                control,
+            }),
+            // One that cannot be watched must not serve beside the next.
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                Err(error)
+            }
+        }
     }
 
     /// Waits for the worker's end, which it returns in words, or for the stop:
@@ -214,6 +220,13 @@ impl Supervisor {
             log.write(Level::Error, &Event::new("failed").text(error));
         }
     }
+}
+
+/// Our own child, which nobody else can have collected.
+fn pidfd_of(child: &Child) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(ErrorKind::InvalidData)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 /// How long to wait when so many workers have ended within the last minute.
