@@ -230,6 +230,29 @@ fn a_start_that_fails_leaves_no_socket_that_stops_mail() {
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
 }
 
+/// As `pkill rblfilter` does it.
+#[test]
+fn a_sigterm_to_all_of_it_stops_no_mail() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    for pid in filter_pids(&lab) {
+        lab.kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    }
+    assert_delivered(&lab, &message(), CLEAN, 1);
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    // Without a supervisor nobody would start another worker.
+    let pids = filter_pids(&lab);
+    lab.kill(pids[0], nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    wait_for(LIMIT, || {
+        (!filter_pids(&lab).contains(&pids[0])).then_some(())
+    })
+    .unwrap();
+    lab.kill(pids[1], nix::sys::signal::Signal::SIGTERM)
+        .unwrap();
+    wait_for(LIMIT, || (!filter_socket().exists()).then_some(())).expect("the socket is gone");
+    assert_delivered(&lab, &message(), CLEAN, 2);
+}
+
 #[test]
 fn a_hangup_does_not_end_it() {
     let lab = lab(Config::default(), OWN_ZONE);

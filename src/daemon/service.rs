@@ -88,8 +88,14 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
             }
             // Not courierfilter's stop: the supervisor starts another worker on
             // the same socket.
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => {
+                orphan_unlink(&mut control, &handed.path).await;
+                break;
+            }
+            _ = interrupt.recv() => {
+                orphan_unlink(&mut control, &handed.path).await;
+                break;
+            }
             _ = hangup.recv() => {
                 log::info!("{}", Event::new("ignored").field("signal", "SIGHUP").text("to read the configuration again, stop and start the filter"));
             }
@@ -109,6 +115,15 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
     Ok(())
 }
 
+/// Takes the socket out of `submit`'s sight where no supervisor is left to
+/// start another worker on it.
+async fn orphan_unlink(control: &mut UnixStream, path: &Path) {
+    let gone = timeout(Duration::from_millis(1), control.read(&mut [0])).await;
+    if matches!(gone, Ok(Ok(0))) {
+        remove(path);
+    }
+}
+
 /// Takes the socket out of `submit`'s sight, unless the supervisor did.
 async fn unlink(control: &mut UnixStream, path: &Path) {
     let mut word = [0];
@@ -116,6 +131,10 @@ async fn unlink(control: &mut UnixStream, path: &Path) {
     if let Ok(Ok(1)) = timeout(UNLINK_TIME, control.read(&mut word)).await {
         return;
     }
+    remove(path);
+}
+
+fn remove(path: &Path) {
     if let Err(error) = filter_socket::remove(path) {
         log::error!("{}", Event::new("failed").text(error));
     }

@@ -32,7 +32,7 @@ use crate::courier::paths::Paths;
 use crate::courier::request::MAX_PATHS;
 use crate::log::{Direct, Event};
 use crate::sys::descriptors::{self, Inherited};
-use crate::sys::{ignore_hangup, spawn_with};
+use crate::sys::{ignore_signals, spawn_with};
 
 /// Workers that may end within [`WINDOW`] before the next one has to wait.
 const AT_ONCE: usize = 2;
@@ -55,8 +55,8 @@ pub fn run(inherited: Inherited) -> ExitCode {
             log.write(Level::Warn, &Event::new("limits").text(error));
         }
     }
-    // The default would end us.
-    ignore_hangup();
+    // The default would end us, and leave the socket without a listener.
+    ignore_signals();
     let started = FilterSocket::bind(&Paths::from_env(), &name)
         .map_err(|error| error.to_string())
         .and_then(|(socket, problems)| {

@@ -44,11 +44,13 @@ pub fn spawn_with(
     command.spawn()
 }
 
-/// Lets SIGHUP pass without effect, for this process and those it starts until
-/// they set another.
-pub fn ignore_hangup() {
-    // SAFETY: no handler is installed, so none can run anywhere.
-    let ignored = unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) };
-    // The signal exists and may be ignored, so this cannot fail.
-    debug_assert!(ignored.is_ok());
+/// Lets SIGHUP, SIGTERM and SIGINT pass without effect, for this process and
+/// those it starts until they set another.
+pub fn ignore_signals() {
+    for number in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
+        // SAFETY: no handler is installed, so none can run anywhere.
+        let ignored = unsafe { signal(number, SigHandler::SigIgn) };
+        // These exist and may be ignored, so this cannot fail.
+        debug_assert!(ignored.is_ok());
+    }
 }
