@@ -42,6 +42,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long the supervisor reads one request that it accepts unread.
 const REQUEST_TIME: Duration = Duration::from_secs(1);
+/// The most of them that it accepts once it has been told to stop.
+const BACKLOG: usize = 1024;
 /// The pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -133,6 +135,11 @@ impl Supervisor {
             log.write(Level::Error, &event.text(why));
             if self.accept_all(now + pause) == Woken::Stop {
                 self.unlink(log);
+                // Nobody else serves those who had found the socket before.
+                let mut left = BACKLOG;
+                while left > 0 && accept_one(&self.socket.listener) {
+                    left -= 1;
+                }
                 return;
             }
         }
@@ -209,7 +216,9 @@ impl Supervisor {
     fn accept_all(&self, end: Instant) -> Woken {
         loop {
             match self.wait(self.socket.listener.as_fd(), Some(end)) {
-                Woken::Other => accept_one(&self.socket.listener),
+                Woken::Other => {
+                    accept_one(&self.socket.listener);
+                }
                 woken => return woken,
             }
         }
@@ -238,12 +247,12 @@ fn pause(ended: usize) -> Duration {
     }
 }
 
-/// Accepts one message without a look at it.
-fn accept_one(listener: &UnixListener) {
+/// Accepts one message without a look at it; whether there was one.
+fn accept_one(listener: &UnixListener) -> bool {
     let Ok((mut stream, _)) = listener.accept() else {
         // No descriptor is left, most likely: do not ask without pause.
         thread::sleep(ACCEPT_PAUSE);
-        return;
+        return false;
     };
     let end = Instant::now() + REQUEST_TIME;
     let mut seen = Vec::new();
@@ -263,6 +272,7 @@ fn accept_one(listener: &UnixListener) {
     // A submit that is gone has no use for its reply.
     let _ = stream.set_write_timeout(Some(REQUEST_TIME));
     let _ = writeln!(stream, "{ACCEPTED}");
+    true
 }
 
 #[cfg(test)]
