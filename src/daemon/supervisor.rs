@@ -214,7 +214,8 @@ impl Supervisor {
 
     /// Accepts every message until `end`, or the stop.
     fn accept_all(&self, end: Instant) -> Woken {
-        loop {
+        // The next worker must not wait for a queue that never empties.
+        while Instant::now() < end {
             match self.wait(self.socket.listener.as_fd(), Some(end)) {
                 Woken::Other => {
                     accept_one(&self.socket.listener);
@@ -222,6 +223,7 @@ impl Supervisor {
                 woken => return woken,
             }
         }
+        Woken::Time
     }
 
     fn unlink(&self, log: &mut Direct) {
