@@ -239,7 +239,7 @@ fn a_sigterm_to_all_of_it_stops_no_mail() {
     }
     assert_delivered(&lab, &message(), CLEAN, 1);
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
-    // Without a supervisor nobody would start another worker.
+    // Nor without a supervisor, who would start another worker.
     let pids = filter_pids(&lab);
     lab.kill(pids[0], nix::sys::signal::Signal::SIGKILL)
         .unwrap();
@@ -249,8 +249,9 @@ fn a_sigterm_to_all_of_it_stops_no_mail() {
     .unwrap();
     lab.kill(pids[1], nix::sys::signal::Signal::SIGTERM)
         .unwrap();
-    wait_for(LIMIT, || (!filter_socket().exists()).then_some(())).expect("the socket is gone");
     assert_delivered(&lab, &message(), CLEAN, 2);
+    let outcome = lab.send(&message(), ip("127.66.1.3"));
+    assert_banned(&lab, &outcome, "127.66.1.3", "127.66.1.3");
 }
 
 #[test]

@@ -52,8 +52,10 @@ pub struct Handed {
     pub path: PathBuf,
 }
 
-/// Serves until courierfilter closes descriptor 0, or the process gets
-/// SIGTERM or SIGINT. Without a `filter`, every message is accepted.
+/// Serves until courierfilter closes descriptor 0. (SIGTERM and SIGINT are
+/// ignored since the supervisor: they are not how a filter is stopped, and one
+/// that ended by them would hold up mail.) Without a `filter`, every message is
+/// accepted.
 ///
 /// # Errors
 /// Where the service cannot start.
@@ -71,8 +73,6 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
         free: Arc::new(Semaphore::new(MAX_REQUESTS)),
     };
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     drop(handed.ready);
     let watching = service
         .filter
@@ -84,16 +84,6 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
             () = service.accept(&listener) => {}
             () = end_of_file(&stop_pipe) => {
                 unlink(&mut control, &handed.path).await;
-                break;
-            }
-            // Not courierfilter's stop: the supervisor starts another worker on
-            // the same socket.
-            _ = terminate.recv() => {
-                orphan_unlink(&mut control, &handed.path).await;
-                break;
-            }
-            _ = interrupt.recv() => {
-                orphan_unlink(&mut control, &handed.path).await;
                 break;
             }
             _ = hangup.recv() => {
@@ -115,15 +105,6 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
     Ok(())
 }
 
-/// Takes the socket out of `submit`'s sight where no supervisor is left to
-/// start another worker on it.
-async fn orphan_unlink(control: &mut UnixStream, path: &Path) {
-    let gone = timeout(Duration::from_millis(1), control.read(&mut [0])).await;
-    if matches!(gone, Ok(Ok(0))) {
-        remove(path);
-    }
-}
-
 /// Takes the socket out of `submit`'s sight, unless the supervisor did.
 async fn unlink(control: &mut UnixStream, path: &Path) {
     let mut word = [0];
@@ -131,10 +112,6 @@ async fn unlink(control: &mut UnixStream, path: &Path) {
     if let Ok(Ok(1)) = timeout(UNLINK_TIME, control.read(&mut word)).await {
         return;
     }
-    remove(path);
-}
-
-fn remove(path: &Path) {
     if let Err(error) = filter_socket::remove(path) {
         log::error!("{}", Event::new("failed").text(error));
     }
