@@ -24,6 +24,8 @@ pub enum Part {
     OwnAddresses,
     /// Courier's aliases.
     Aliases,
+    /// The slot guard: whom it could end cannot be told.
+    Guard,
     /// The filter socket: no connection could be accepted.
     Accept,
 }
@@ -38,6 +40,7 @@ impl Part {
             Self::Set(set) => event.field("what", "set").field("name", set),
             Self::OwnAddresses => event.field("what", "own-addresses"),
             Self::Aliases => event.field("what", "aliases"),
+            Self::Guard => event.field("what", "guard"),
             Self::Accept => event.field("what", "accept"),
         }
     }

@@ -13,11 +13,14 @@
 //! - [`config`]: file → raw model → checked model.
 //! - [`courier`]: all that is Courier's: sockets, control files, processes.
 //! - [`watch`]: sessions, seen when they connect.
+//! - [`guard`]: the slots, which must not run out; [`senders`]: who has
+//!   delivered mail.
 //! - [`dnsbl`]: the DNS lists.
 //! - [`judge`]: evidence in, sentence out.
 //! - [`enforce`]: the ban and the kill; [`reply`]: the 554.
 //! - [`daemon`]: start, service and stop of the filter.
-//! - [`degraded`], [`log`]: what does not work, and what is told of it.
+//! - [`degraded`], [`log`], [`metrics`]: what does not work, what is told of it,
+//!   what is counted.
 //! - [`cli`]: the admin's commands; [`firewall`]: the rules they set up.
 //! - [`sys`]: the only unsafe code.
 
@@ -29,8 +32,11 @@ pub mod degraded;
 pub mod dnsbl;
 pub mod enforce;
 pub mod firewall;
+pub mod guard;
 pub mod judge;
 pub mod log;
+pub mod metrics;
 pub mod reply;
+pub mod senders;
 pub mod sys;
 pub mod watch;

@@ -85,6 +85,11 @@ fn the_warden_hands_over_a_socket_that_tells_of_every_exec() {
             continue;
         }
         let length = recv(events.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
+        assert_eq!(
+            execs(&bytes[..length]).count(),
+            1,
+            "nothing but execs comes"
+        );
         for pid in execs(&bytes[..length]) {
             wanted.retain(|wanted| *wanted != pid);
         }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 use rblfilter::courier::control_file::Envelope;
 use rblfilter::courier::request;
-use rblfilter::courier::session::{Session, Verdict};
+use rblfilter::courier::session::{Environment, Session, Verdict};
 use rblfilter::dnsbl::{Answer, Codes, is_error};
 use rblfilter::log::Event;
 use rblfilter::reply::Template;
@@ -47,12 +47,22 @@ proptest! {
     }
 
     #[test]
+    fn no_environment_does_harm(bytes: Vec<u8>) {
+        let _ = Session::from_environment(&Environment::parse(&bytes), &["BLOCK".into()]);
+    }
+
+    #[test]
     fn an_environment_never_convicts_without_a_verdict(values: HashMap<String, String>, ip: u32) {
-        let mut environment = values;
-        environment.retain(|name, _| !name.starts_with("BLOCK"));
-        environment.insert("TCPREMOTEIP".into(), format!("::ffff:{}", Ipv4Addr::from(ip)));
-        environment.insert("TCPREMOTEPORT".into(), "1".into());
-        environment.insert("TCPLOCALPORT".into(), "25".into());
+        let mut text = format!("TCPREMOTEIP=::ffff:{}\0TCPREMOTEPORT=1\0TCPLOCALPORT=25\0", Ipv4Addr::from(ip));
+        for (name, value) in values {
+            // A NUL ends a word, so none is in one.
+            let word = format!("{name}={value}").replace('\0', "");
+            if !word.starts_with("BLOCK") {
+                text.push_str(&word);
+                text.push('\0');
+            }
+        }
+        let environment = Environment::parse(text.as_bytes());
         let session = Session::from_environment(&environment, &["BLOCK".into()]).unwrap();
         prop_assert_eq!(session.client, IpAddr::from(Ipv4Addr::from(ip)));
         prop_assert_eq!(session.verdict, Verdict::None);

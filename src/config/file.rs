@@ -7,7 +7,7 @@ use toml::Spanned;
 /// Every key there is, as `table.key`; the sample configuration and the manual
 /// page are compared with it.
 #[cfg(test)]
-pub const KEYS: [&str; 24] = [
+pub const KEYS: [&str; 27] = [
     "mode",
     "watch",
     "poll-interval",
@@ -17,6 +17,9 @@ pub const KEYS: [&str; 24] = [
     "kill",
     "grace",
     "allow.networks",
+    "guard.enabled",
+    "guard.high-water",
+    "guard.low-water",
     "ban.time",
     "ban.set4",
     "ban.set6",
@@ -50,6 +53,7 @@ pub struct File {
     pub kill: Text,
     pub grace: Text,
     pub allow: Allow,
+    pub guard: Guard,
     pub ban: Ban,
     pub reply: Reply,
     pub lookup: Lookup,
@@ -61,6 +65,14 @@ pub struct File {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Allow {
     pub networks: Vec<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Guard {
+    pub enabled: bool,
+    pub high_water: Spanned<u8>,
+    pub low_water: Spanned<u8>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,11 +156,22 @@ impl Default for File {
             kill: text("always"),
             grace: text("10s"),
             allow: Allow::default(),
+            guard: Guard::default(),
             ban: Ban::default(),
             reply: Reply::default(),
             lookup: Lookup::default(),
             log: Log::default(),
             dnsbl: Vec::new(),
+        }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            high_water: unwritten(80),
+            low_water: unwritten(60),
         }
     }
 }

@@ -124,6 +124,16 @@ mod tests {
                 "ban.time: 0s is out of range, expected 1s to 24days 20h 31m 23s",
             ),
             (
+                "[guard]\nhigh-water = 95",
+                2,
+                "guard.high-water: 95 is out of range, expected 20 to 94 (percent)",
+            ),
+            (
+                "[guard]\nlow-water = 80",
+                2,
+                "guard.low-water: 80 is out of range, expected 10 to 79 (percent, below guard.high-water)",
+            ),
+            (
                 "[ban]\nset4 = \"a b\"",
                 2,
                 "ban.set4: \"a b\" is no name of a set, expected 1 to 31 letters, digits, '-', '_' or '.'",

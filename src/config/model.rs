@@ -12,6 +12,7 @@ use toml::Spanned;
 use super::error::Problem;
 use super::file::{self, File};
 use crate::dnsbl::{Codes, CodesError, Zone};
+use crate::guard::plan::Marks;
 use crate::reply::Template;
 
 /// A configuration in which everything has been checked.
@@ -31,6 +32,8 @@ pub struct Config {
     pub kill: KillPolicy,
     /// Networks that are never judged.
     pub allow: Vec<IpNetwork>,
+    /// Where the slot guard begins and leaves off; `None`: there is none.
+    pub guard: Option<Marks>,
     /// How addresses are banned.
     pub ban: Ban,
     /// The text after `554 5.7.1`.
@@ -160,6 +163,7 @@ pub fn check(text: &str, file: File) -> Result<Config, Problem> {
             .iter()
             .map(|n| check.network(n))
             .collect::<Result<_, _>>()?,
+        guard: check.guard(&file.guard)?,
         ban: check.ban(&file.ban)?,
         reply: check.reply(&file.reply)?,
         resolver: Resolver {
@@ -328,6 +332,30 @@ impl Check<'_> {
                 network.prefix()
             ),
         )
+    }
+
+    fn guard(&self, guard: &file::Guard) -> Result<Option<Marks>, Problem> {
+        let (high, low) = (*guard.high_water.get_ref(), *guard.low_water.get_ref());
+        if !(20..=94).contains(&high) {
+            return self.wrong(
+                guard.high_water.span(),
+                format!("guard.high-water: {high} is out of range, expected 20 to 94 (percent)"),
+            );
+        }
+        if !(10..high).contains(&low) {
+            return self.wrong(
+                guard.low_water.span(),
+                format!(
+                    "guard.low-water: {low} is out of range, expected 10 to {} (percent, below guard.high-water)",
+                    high - 1
+                ),
+            );
+        }
+        let marks = Marks {
+            high: high.into(),
+            low: low.into(),
+        };
+        Ok(guard.enabled.then_some(marks))
     }
 
     fn ban(&self, ban: &file::Ban) -> Result<Ban, Problem> {

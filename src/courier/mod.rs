@@ -4,7 +4,10 @@
 pub mod aliases;
 pub mod control_file;
 pub mod filter_socket;
+pub mod identified;
+pub mod listener;
 pub mod paths;
 pub mod process;
 pub mod request;
 pub mod session;
+pub mod turn;

@@ -60,6 +60,12 @@ impl Paths {
         self.libexecdir.join("rblfilter-warden")
     }
 
+    /// The program that speaks SMTP.
+    #[must_use]
+    pub fn esmtpd(&self) -> PathBuf {
+        self.libexecdir.join("courier/modules/esmtp/courieresmtpd")
+    }
+
     /// The program that resolves Courier's aliases.
     #[must_use]
     pub fn aliaslookup(&self) -> PathBuf {

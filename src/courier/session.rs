@@ -1,5 +1,6 @@
 //! An SMTP session, as the environment of its `courieresmtpd` tells it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::{error, fmt};
@@ -25,7 +26,7 @@ pub struct Session {
     /// The address is what a proxy told; the packets come from the proxy.
     pub proxied: bool,
     /// How many sessions couriertcpd serves at once, `MAXDAEMONS`.
-    pub slots: Option<u32>,
+    pub slots: Option<usize>,
     /// couriertcpd's own verdict.
     pub verdict: Verdict,
 }
@@ -61,6 +62,38 @@ impl fmt::Display for Error {
 
 impl error::Error for Error {}
 
+/// A process's environment at its exec.
+#[derive(Debug)]
+pub struct Environment<'a>(HashMap<&'a [u8], &'a [u8]>);
+
+impl<'a> Environment<'a> {
+    /// Reads the `NAME=VALUE` words of `/proc/PID/environ` (proc(5)), each ended
+    /// by a NUL. Words without `=` are passed over; of two with the same name
+    /// the first counts, as with getenv(3).
+    #[must_use]
+    pub fn parse(bytes: &'a [u8]) -> Self {
+        let mut variables = HashMap::with_capacity(96);
+        for word in bytes.split(|byte| *byte == 0) {
+            if let Some(at) = word.iter().position(|byte| *byte == b'=') {
+                variables.entry(&word[..at]).or_insert(&word[at + 1..]);
+            }
+        }
+        Self(variables)
+    }
+
+    fn get(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.0
+            .get(name.as_bytes())
+            .map(|value| String::from_utf8_lossy(value))
+    }
+
+    fn has_text(&self, name: &str) -> bool {
+        self.0
+            .get(name.as_bytes())
+            .is_some_and(|value| !value.is_empty())
+    }
+}
+
 /// Reads an address as Courier writes it: `::ffff:1.2.3.4` is IPv4.
 #[must_use]
 pub fn parse_address(text: &str) -> Option<IpAddr> {
@@ -77,21 +110,17 @@ impl Session {
     /// # Errors
     /// Where it does not say who is connected to what.
     pub fn from_environment(
-        environment: &HashMap<String, String>,
+        environment: &Environment<'_>,
         block_variables: &[String],
     ) -> Result<Self, Error> {
         let get = |name| environment.get(name).ok_or(Error::Missing(name));
         let port = |name| get(name)?.parse().map_err(|_| Error::Malformed(name));
         Ok(Self {
-            client: parse_address(get("TCPREMOTEIP")?).ok_or(Error::Malformed("TCPREMOTEIP"))?,
+            client: parse_address(&get("TCPREMOTEIP")?).ok_or(Error::Malformed("TCPREMOTEIP"))?,
             client_port: port("TCPREMOTEPORT")?,
             local_port: port("TCPLOCALPORT")?,
-            relay_client: environment.contains_key("RELAYCLIENT"),
-            may_log_in: ["ESMTPAUTH", "ESMTPAUTH_TLS"].iter().any(|name| {
-                environment
-                    .get(*name)
-                    .is_some_and(|value| !value.is_empty())
-            }),
+            relay_client: environment.get("RELAYCLIENT").is_some(),
+            may_log_in: environment.has_text("ESMTPAUTH") || environment.has_text("ESMTPAUTH_TLS"),
             proxied: environment
                 .get("TCPREMOTEINFO")
                 .is_some_and(|info| info.starts_with("proxy via")),
@@ -105,7 +134,7 @@ impl Session {
 
 impl Verdict {
     /// An allow list's word in any of the variables stands above the others'.
-    fn from_environment(environment: &HashMap<String, String>, variables: &[String]) -> Self {
+    fn from_environment(environment: &Environment<'_>, variables: &[String]) -> Self {
         let verdicts: Vec<Self> = variables
             .iter()
             .map(|variable| Self::of_variable(environment, variable))
@@ -117,18 +146,18 @@ impl Verdict {
             .unwrap_or(Self::None)
     }
 
-    fn of_variable(environment: &HashMap<String, String>, variable: &str) -> Self {
+    fn of_variable(environment: &Environment<'_>, variable: &str) -> Self {
         let text = environment.get(variable);
         let zone = environment.get(&format!("{variable}_ZONE"));
         let code = environment.get(&format!("{variable}_IP"));
-        let listed = match (text, zone, code) {
+        let listed = match (&text, &zone, &code) {
             (Some(text), _, _) if text.is_empty() => return Self::Allowed(variable.to_owned()),
             (Some(_), _, _) => true,
             // couriertcpd 1.0.16 sets these alone for a list without a message.
             (None, Some(_), Some(_)) => true,
             (None, _, _) => false,
         };
-        let code: Option<Ipv4Addr> = code.and_then(|code| match parse_address(code) {
+        let code: Option<Ipv4Addr> = code.and_then(|code| match parse_address(&code) {
             Some(IpAddr::V4(code)) => Some(code),
             _ => None,
         });
@@ -137,7 +166,7 @@ impl Verdict {
             return Self::None;
         }
         Self::Listed(Listing {
-            zone: zone.map_or_else(|| variable.to_owned(), |zone| without_keys(zone)),
+            zone: zone.map_or_else(|| variable.to_owned(), |zone| without_keys(&zone)),
             code,
             lookup_url: String::new(),
         })
@@ -148,7 +177,7 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    fn environment(extra: &[(&str, &str)]) -> HashMap<String, String> {
+    fn environment(extra: &[(&str, &str)]) -> Vec<(String, String)> {
         [
             ("TCPREMOTEIP", "::ffff:10.66.1.5"),
             ("TCPREMOTEPORT", "57519"),
@@ -161,9 +190,18 @@ mod tests {
         .collect()
     }
 
+    fn read(environment: &[(String, String)], variables: &[String]) -> Result<Session, Error> {
+        // What comes first counts, so what a test adds goes before the rest.
+        let words = environment.iter().rev();
+        let text: String = words
+            .map(|(name, value)| format!("{name}={value}\0"))
+            .collect();
+        Session::from_environment(&Environment::parse(text.as_bytes()), variables)
+    }
+
     fn session(extra: &[(&str, &str)]) -> Session {
         let variables = ["BLOCK".to_owned(), "BLOCK2".to_owned()];
-        Session::from_environment(&environment(extra), &variables).unwrap()
+        read(&environment(extra), &variables).unwrap()
     }
 
     fn listed(zone: &str, code: Option<&str>) -> Verdict {
@@ -260,9 +298,9 @@ mod tests {
     fn an_environment_that_does_not_say_who_is_no_session() {
         let variables = [];
         let mut missing = environment(&[]);
-        missing.remove("TCPREMOTEIP");
+        missing.retain(|(name, _)| name != "TCPREMOTEIP");
         assert_eq!(
-            Session::from_environment(&missing, &variables),
+            read(&missing, &variables),
             Err(Error::Missing("TCPREMOTEIP"))
         );
         for (name, value) in [
@@ -271,10 +309,7 @@ mod tests {
             ("TCPREMOTEPORT", "70000"),
         ] {
             let wrong = environment(&[(name, value)]);
-            assert_eq!(
-                Session::from_environment(&wrong, &variables),
-                Err(Error::Malformed(name))
-            );
+            assert_eq!(read(&wrong, &variables), Err(Error::Malformed(name)));
         }
     }
 }

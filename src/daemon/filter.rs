@@ -2,6 +2,7 @@
 //! execution.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -12,25 +13,37 @@ use std::time::{Duration, Instant};
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
 use tokio::sync::watch;
+use tokio::time::interval_at;
 
 use crate::config::{Config, KillPolicy, Mode, WatchBy};
 use crate::courier::aliases;
 use crate::courier::control_file::{self, Envelope};
+use crate::courier::identified::{Identified, Peer};
 use crate::courier::paths::Paths;
-use crate::courier::process::{Identified, Peer};
 use crate::courier::request::Request;
-use crate::courier::session::Verdict;
+use crate::courier::session::{Session, Verdict};
 use crate::degraded::{Degraded, Part};
 use crate::dnsbl::{CurrentLists, Listing, Verdicts};
+use crate::enforce::ban;
+use crate::enforce::kill::{self, Killer};
 use crate::enforce::warden::Warden;
-use crate::enforce::{ban, kill};
+use crate::guard::{self, Keeper};
 use crate::judge::{self, Conviction};
 use crate::log::Event;
-use crate::watch::{Judge, Table};
+use crate::metrics::Metrics;
+use crate::senders::Senders;
+use crate::watch::{Judge, Sender, Table, Watcher};
 
 /// What reading a message's files, its session's processes and Courier's
 /// aliases may take, beside the lists' limit.
 const READ_TIME: Duration = Duration::from_secs(2);
+
+/// How long a message waits for the end of its session, where that has been
+/// decided.
+const ENDING_TIME: Duration = Duration::from_secs(1);
+
+/// How often the counters are told in the log.
+const TELL_EVERY: Duration = Duration::from_secs(3600);
 
 /// Longer than any session lasts.
 const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -43,7 +56,10 @@ pub struct Filter {
     lists: CurrentLists,
     verdicts: Verdicts,
     table: Arc<Table>,
+    senders: Senders,
+    killer: Killer,
     warden: Warden,
+    metrics: Arc<Metrics>,
     protected: Mutex<Protected>,
     degraded: Degraded,
     /// The sessions that are left a grace, by their `courieresmtpd`. One that
@@ -58,6 +74,8 @@ pub enum Decision {
     Accept,
     /// It is refused with this reply, and then the sentence is carried out.
     Refuse(String, Box<Sentenced>),
+    /// Its session has been ended: nobody is left to be answered.
+    Nobody,
 }
 
 /// A conviction and whom it befalls.
@@ -81,6 +99,9 @@ impl Filter {
                 paths.piddir.clone(),
                 config.block_variables.clone(),
             )),
+            senders: Senders::default(),
+            killer: Killer::default(),
+            metrics: Arc::default(),
             config,
             paths,
             degraded: Degraded::default(),
@@ -139,15 +160,19 @@ impl Filter {
 
     /// Judges the message of `request`, which `submit`, at `peer`, sent.
     pub async fn judge(self: Arc<Self>, request: Request, peer: Peer) -> Decision {
+        self.metrics.messages.inc();
         let (filter, control) = (Arc::clone(&self), request.control);
         // Files on a slow disk must not hold up the other messages.
         let read = tokio::task::spawn_blocking(move || filter.read(&control, peer)).await;
-        let Ok(Some((envelope, identified))) = read else {
+        let Ok(Some((envelope, sender))) = read else {
             return Decision::Accept;
         };
-        let pid = identified.esmtpd().pid();
-        self.table.reached_filter(pid);
-        self.graced().remove(&pid);
+        let Sender { identified, ending } = sender;
+        // To accept it would be to get it twice: the client has no answer.
+        if ending && kill::ends_within(identified.esmtpd(), ENDING_TIME).await {
+            return Decision::Nobody;
+        }
+        self.graced().remove(&identified.esmtpd().pid());
         let session = &identified.session;
         let id = envelope.message_id.as_deref();
         if let Some(exemption) = judge::exemption(
@@ -166,6 +191,7 @@ impl Filter {
         };
         let Some(listing) = listing else {
             log::debug!("{}", Event::new("passed").of_message(id).ip(session.client));
+            self.senders.delivered(session.client);
             return Decision::Accept;
         };
         if self.is_for_exempt_recipients(&envelope).await {
@@ -195,7 +221,7 @@ impl Filter {
             reply,
             Box::new(Sentenced {
                 conviction,
-                identified: Arc::new(identified),
+                identified,
                 message_id,
             }),
         )
@@ -203,7 +229,7 @@ impl Filter {
 
     /// Reads what the message's files and its session's processes tell. `None`,
     /// with a line in the log, where they do not tell who sent it.
-    fn read(&self, control: &[Vec<u8>], peer: Peer) -> Option<(Envelope, Identified)> {
+    fn read(&self, control: &[Vec<u8>], peer: Peer) -> Option<(Envelope, Sender)> {
         let paths: Vec<PathBuf> = control
             .iter()
             .map(|path| self.paths.resolve(path))
@@ -227,20 +253,20 @@ impl Filter {
             log::debug!("{}", event.field("reason", reason));
             return None;
         }
-        let identified = match Identified::of_submit(peer, &self.config.block_variables) {
-            Ok(identified) => identified,
+        let sender = match self.table.of_submit(peer) {
+            Ok(sender) => sender,
             Err(error) => {
                 log::warn!("{}", Event::new("unidentified").of_message(id).text(error));
                 return None;
             }
         };
-        let client = identified.session.client;
+        let client = sender.identified.session.client;
         if !envelope.agrees_with(client) {
             let event = Event::new("unidentified").of_message(id).ip(client);
             log::warn!("{}", event.text("the control file names another client"));
             return None;
         }
-        Some((envelope, identified))
+        Some((envelope, sender))
     }
 
     /// Whether every recipient is one that is never refused. Where that hangs
@@ -312,13 +338,15 @@ impl Filter {
         } = sentenced;
         let id = message_id.as_deref();
         let event = listed(&identified, &conviction, id);
-        let event = self.ban_event(event, &conviction, &identified).await;
         match self.config.kill {
             KillPolicy::Always => {
-                let killed = kill::end(&identified);
+                // It frees the slot, so it comes first.
+                let killed = self.killer.end(&identified, self.table.listeners());
+                let event = self.ban_event(event, &conviction, &identified).await;
                 log::info!("{}", event.field("killed", killed));
             }
             KillPolicy::Pressure { grace } => {
+                let event = self.ban_event(event, &conviction, &identified).await;
                 let limit = format!("{}s", grace.as_secs());
                 log::info!("{}", event.field("grace", limit));
                 let pid = identified.esmtpd().pid();
@@ -331,7 +359,8 @@ impl Filter {
                 };
                 // One that sent another message meanwhile was judged for that.
                 if self.graced().remove(&pid) && !identified.has_logged_in() {
-                    log::info!("{}", event("ended").field("killed", kill::end(&identified)));
+                    let killed = self.killer.end(&identified, self.table.listeners());
+                    log::info!("{}", event("ended").field("killed", killed));
                 } else if identified.esmtpd().is_alive() {
                     log::info!(
                         "{}",
@@ -349,7 +378,9 @@ impl Filter {
         conviction: &Conviction,
         identified: &Identified,
     ) -> Event {
+        self.metrics.listed.inc();
         if conviction.ban && self.ban(identified.session.client).await {
+            self.metrics.bans.inc();
             let time = format!("{}s", self.config.ban.seconds);
             event.field("action", "ban").field("bantime", time)
         } else {
@@ -397,14 +428,57 @@ impl Filter {
             log::info!("{}", event.field("action", "none").field("would", would));
             return;
         }
-        let event = self.ban_event(event, &conviction, identified).await;
-        if !self.table.is_at_filter(identified.esmtpd().pid()) {
-            log::info!("{}", event.field("killed", kill::end(identified)));
+        // From the end of data on the filter socket decides.
+        if let Some(killed) = self.end_unanswered(identified, false) {
+            let event = self.ban_event(event, &conviction, identified).await;
+            log::info!("{}", event.field("killed", killed));
         }
     }
 
-    /// Watches for sessions until the future is dropped.
-    pub async fn watch(self: Arc<Self>) {
+    /// Ends a session whose client has no answer to a message yet, if it may be
+    /// ended; how many processes were signalled. `answered`: it is certain that
+    /// none of its messages waits for an answer.
+    fn end_unanswered(&self, identified: &Identified, answered: bool) -> Option<usize> {
+        let pid = identified.esmtpd().pid();
+        if !self.table.claim(pid, answered) {
+            return None;
+        }
+        let killed = self.killer.end(identified, self.table.listeners());
+        if killed == 0 {
+            self.table.release(pid);
+        }
+        Some(killed)
+    }
+
+    /// Watches for sessions, guards the slots and sees to it that who is ended
+    /// ends, until the future is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let guarded = async {
+            if let Some(marks) = self.config.guard {
+                guard::run(Arc::clone(&self.table), Arc::clone(&self), marks).await;
+            }
+        };
+        let told = async {
+            let mut clock = interval_at((Instant::now() + TELL_EVERY).into(), TELL_EVERY);
+            loop {
+                clock.tick().await;
+                log::info!("{}", self.metrics.event());
+            }
+        };
+        tokio::join!(
+            Arc::clone(&self).watch(),
+            guarded,
+            self.killer.see_to_it(),
+            told
+        );
+    }
+
+    /// Says what was counted.
+    pub fn stopped(&self) {
+        log::info!("{}", self.metrics.event());
+    }
+
+    async fn watch(self: Arc<Self>) {
         let settings = self.config.watch;
         let wanted = match settings.by {
             WatchBy::Off => return,
@@ -418,8 +492,13 @@ impl Filter {
         } else {
             None
         };
-        let table = Arc::clone(&self.table);
-        crate::watch::run(settings, table, self, events).await;
+        let watcher = Watcher {
+            table: Arc::clone(&self.table),
+            metrics: Arc::clone(&self.metrics),
+            program: self.paths.esmtpd(),
+            judge: self,
+        };
+        watcher.run(settings, events).await;
     }
 
     /// The socket on which the kernel tells of execs.
@@ -488,6 +567,44 @@ impl Filter {
             Outcome::Done | Outcome::Extended | Outcome::Kept => self.degraded.leave(&set, now),
         }
         self.degraded.leave(&Part::Warden, now);
+    }
+}
+
+impl Keeper for Filter {
+    fn spares(&self, session: &Session) -> bool {
+        session.relay_client
+            || !self.config.ports.contains(&session.local_port)
+            || self.protection(session.client).is_some()
+    }
+
+    fn has_delivered(&self, client: IpAddr) -> bool {
+        self.senders.has_delivered(client)
+    }
+
+    fn shed(&self, identified: &Identified, silence: Duration) -> bool {
+        if self.config.mode == Mode::Observe {
+            return false;
+        }
+        // It is the client's turn, so each message of it has its answer.
+        let killed = self.end_unanswered(identified, true);
+        if killed.is_none_or(|killed| killed == 0) {
+            return false;
+        }
+        self.metrics.shed.inc();
+        let session = &identified.session;
+        let event = Event::new("shed")
+            .ip(session.client)
+            .port(session.client_port);
+        let silence = format!("{:.1}s", silence.as_secs_f32());
+        log::info!("{}", event.field("silent", silence));
+        true
+    }
+
+    fn guard_works(&self, result: Result<(), &dyn fmt::Display>) {
+        match result {
+            Ok(()) => self.degraded.leave(&Part::Guard, Instant::now()),
+            Err(error) => self.degraded.enter(Part::Guard, error, Instant::now()),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::ACCEPTED;
 use super::filter::{Decision, Filter};
 use crate::courier::filter_socket;
-use crate::courier::process::Peer;
+use crate::courier::identified::Peer;
 use crate::courier::request;
 use crate::log::Event;
 use crate::sys::watched;
@@ -74,10 +74,10 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
     };
     let mut hangup = signal(SignalKind::hangup())?;
     drop(handed.ready);
-    let watching = service
+    let running = service
         .filter
         .clone()
-        .map(|filter| tokio::spawn(filter.watch()));
+        .map(|filter| tokio::spawn(filter.run()));
 
     loop {
         tokio::select! {
@@ -92,8 +92,8 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
         }
     }
 
-    if let Some(watching) = watching {
-        watching.abort();
+    if let Some(running) = running {
+        running.abort();
     }
     let drained = Instant::now() + DRAIN;
     // Nobody is left a grace any longer.
@@ -102,6 +102,9 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
     while let Ok(()) = timeout(Duration::ZERO, service.accept(&listener)).await {}
     drop(listener);
     while let Ok(Some(_)) = timeout_at(drained, service.tasks.join_next()).await {}
+    if let Some(filter) = service.filter {
+        filter.stopped();
+    }
     Ok(())
 }
 
@@ -185,6 +188,7 @@ async fn serve(
             reply(&mut stream, ACCEPTED).await;
             None
         }
+        Decision::Nobody => None,
         Decision::Refuse(text, sentenced) => {
             reply(&mut stream, &text).await;
             Some(sentenced)

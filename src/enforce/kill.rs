@@ -5,16 +5,19 @@
 //! after a last look at what it is; never by number, never by group
 //! (couriertcpd is in the same one).
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::io::Interest;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::courier::process::{Error, Handle, Identified};
+use crate::courier::identified::Identified;
+use crate::courier::listener::Listeners;
+use crate::courier::process::{Error, Handle};
 use crate::log::Event;
 use crate::sys::watched;
 
@@ -27,56 +30,74 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Pressure: a fifth of the slots or more is in use.
 const PRESSURE_SHARE: usize = 5;
 
-/// Ends the session; returns how many processes were signalled: `submit` often
-/// ends by itself when it has read a 554. Zero, where the session has ended or
-/// is not the one that was judged.
-pub fn end(identified: &Identified) -> usize {
-    match identified.verify() {
-        Ok(()) => {}
-        Err(Error::Gone(_)) => return 0,
-        Err(error) => {
-            log::warn!(
-                "{}",
-                Event::new("spared")
-                    .ip(identified.session.client)
-                    .text(error)
-            );
-            return 0;
-        }
-    }
-    // submit is found through its parent, so before that ends.
-    let submit = identified.submit();
-    let mut signalled = 0;
-    for process in [Some(Arc::clone(identified.esmtpd())), submit]
-        .into_iter()
-        .flatten()
-    {
-        match process.signal(Signal::TERM) {
-            Ok(true) => {
-                signalled += 1;
-                tokio::spawn(outlived(process));
-            }
-            Ok(false) => {}
-            Err(error) => {
-                let event = Event::new("spared").ip(identified.session.client);
-                log::error!("{}", event.field("pid", process.pid()).text(error));
-            }
-        }
-    }
-    signalled
+/// Ends sessions.
+#[derive(Debug, Default)]
+pub struct Killer {
+    /// Who got SIGTERM, and when that must have had its effect, in this order.
+    sentenced: Mutex<VecDeque<(Instant, Arc<Handle>)>>,
+    added: Notify,
 }
 
-/// Sends SIGKILL to a process that does not end by itself after SIGTERM.
-async fn outlived(process: Arc<Handle>) {
-    if !ends_within(&process, TERM_PATIENCE).await {
-        let killed = process.signal(Signal::KILL).unwrap_or(false);
-        if killed {
-            log::warn!(
-                "{}",
-                Event::new("outlived")
-                    .field("pid", process.pid())
-                    .text("SIGTERM had no effect, sent SIGKILL")
-            );
+impl Killer {
+    fn sentenced(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Handle>)>> {
+        self.sentenced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the session; returns how many processes were signalled: `submit`
+    /// often ends by itself when it has read a 554. Zero, where the session has
+    /// ended or is not the one that was judged.
+    pub fn end(&self, identified: &Identified, listeners: &Listeners) -> usize {
+        let spared = || Event::new("spared").ip(identified.session.client);
+        match identified.verify(listeners) {
+            Ok(()) => {}
+            Err(Error::Gone(_)) => return 0,
+            Err(error) => {
+                log::warn!("{}", spared().text(error));
+                return 0;
+            }
+        }
+        // submit is found through its parent, so before that ends.
+        let submit = identified.submit();
+        let deadline = Instant::now() + TERM_PATIENCE;
+        let mut signalled = 0;
+        for process in [Some(Arc::clone(identified.esmtpd())), submit]
+            .into_iter()
+            .flatten()
+        {
+            match process.signal(Signal::TERM) {
+                Ok(true) => {
+                    signalled += 1;
+                    self.sentenced().push_back((deadline, process));
+                    self.added.notify_one();
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    log::error!("{}", spared().field("pid", process.pid()).text(error));
+                }
+            }
+        }
+        signalled
+    }
+
+    /// Sends SIGKILL to those that do not end by themselves after SIGTERM, until
+    /// the future is dropped.
+    pub async fn see_to_it(&self) {
+        loop {
+            let Some((deadline, process)) = self.sentenced().pop_front() else {
+                self.added.notified().await;
+                continue;
+            };
+            sleep_until(deadline).await;
+            if process.is_alive() && process.signal(Signal::KILL).unwrap_or(false) {
+                log::warn!(
+                    "{}",
+                    Event::new("outlived")
+                        .field("pid", process.pid())
+                        .text("SIGTERM had no effect, sent SIGKILL")
+                );
+            }
         }
     }
 }
@@ -86,7 +107,8 @@ pub async fn ended(process: &Handle) {
     while !ends_within(process, LOOK_AGAIN).await {}
 }
 
-async fn ends_within(process: &Handle, limit: Duration) -> bool {
+/// Whether the process ends within `limit`.
+pub async fn ends_within(process: &Handle, limit: Duration) -> bool {
     // Where the pidfd cannot be watched, the wait alone must do.
     let ended = async {
         let pidfd = process.as_fd().try_clone_to_owned();

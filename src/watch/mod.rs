@@ -3,16 +3,17 @@
 //!
 //! Where the kernel tells of execs (`events`), a session is seen as its
 //! `courieresmtpd` starts; elsewhere (a container, a network namespace of its
-//! own) couriertcpd's children are polled (`poll`). Either only says which
-//! processes to look at: [`Table`] looks, follows each session to its end, and
-//! has it judged once.
+//! own) couriertcpd's children are looked at (`poll`). Either is a thread that
+//! only says which processes to look at: [`Table`] looks, follows each session
+//! to its end, and has it judged once.
 
 pub mod connector;
 mod events;
 mod poll;
 mod table;
 
-use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,22 +21,26 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::config::Watch;
-use crate::courier::process::Identified;
+use crate::courier::identified::Identified;
+use crate::courier::listener::comm;
 use crate::log::Event;
+use crate::metrics::Metrics;
 
-pub use table::Table;
+pub use table::{Sender, Table};
 
 /// Processes that may wait to be looked at; beyond, the tree is swept.
 const QUEUE: usize = 16_384;
 /// How often and how long a process is looked at that is no session yet: its
 /// environment is filled in within microseconds of the exec.
-const AGAIN_EVERY: Duration = Duration::from_millis(2);
-const AGAIN_TIMES: u32 = 50;
+const AGAIN_EVERY: Duration = Duration::from_millis(1);
+const AGAIN_TIMES: u32 = 100;
+/// What a session's process is called.
+const SESSION: &str = "courieresmtpd";
 
 /// What a source of sightings says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sighting {
-    /// This process called exec.
+    /// This process called exec, or is a session already.
     Exec(i32),
     /// Some were missed: look at all that there are.
     Gap,
@@ -51,86 +56,98 @@ pub trait Judge: Send + Sync + 'static {
     ) -> impl Future<Output = ()> + Send + 'static;
 }
 
-/// Watches until the future is dropped. `events` gives the socket on which the
-/// kernel tells of execs, if it does.
-pub async fn run<J: Judge>(
-    settings: Watch,
-    table: Arc<Table>,
-    judge: Arc<J>,
-    events: Option<std::os::fd::OwnedFd>,
-) {
-    if let Some(socket) = events {
-        let (sender, sightings) = mpsc::channel(QUEUE);
-        match events::start(socket, sender) {
-            Ok(()) => follow(sightings, &table, &judge).await,
-            Err(error) => log::error!("{}", Event::new("noevents").text(error)),
-        }
-    }
-    log::info!("{}", Event::new("watching").field("by", "poll"));
-    sweep(&table, &judge);
-    poll::run(settings.interval, &table, &judge).await;
+/// A watch, and what it takes.
+#[derive(Debug)]
+pub struct Watcher<J> {
+    /// The sessions that have been seen.
+    pub table: Arc<Table>,
+    /// Who judges them.
+    pub judge: Arc<J>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The file of `courieresmtpd`.
+    pub program: PathBuf,
 }
 
-/// Looks at what the kernel tells of, until it tells no more.
-async fn follow<J: Judge>(
-    mut sightings: mpsc::Receiver<Sighting>,
-    table: &Arc<Table>,
-    judge: &Arc<J>,
-) {
-    log::info!("{}", Event::new("watching").field("by", "events"));
-    // Those that are there already.
-    sweep(table, judge);
-    while let Some(sighting) = sightings.recv().await {
-        match sighting {
-            Sighting::Exec(pid) if poll::is_session(pid) => look(table, judge, pid),
-            Sighting::Exec(_) => {}
-            Sighting::Gap => sweep(table, judge),
-        }
-    }
-    log::error!(
-        "{}",
-        Event::new("noevents").text("the kernel's socket failed")
-    );
-}
-
-/// Looks at every child of every couriertcpd.
-fn sweep<J: Judge>(table: &Arc<Table>, judge: &Arc<J>) {
-    for listener in table.listeners() {
-        for pid in listener.children() {
-            look(table, judge, pid);
-        }
-    }
-}
-
-/// Looks at process `pid`, once.
-fn look<J: Judge>(table: &Arc<Table>, judge: &Arc<J>, pid: i32) {
-    let Some(entry) = table.enter(pid) else {
-        return;
-    };
-    let (table, judge) = (Arc::clone(table), Arc::clone(judge));
-    tokio::spawn(async move {
-        for _ in 0..AGAIN_TIMES {
-            match table.identify(pid) {
-                Ok(identified) => {
-                    let identified = Arc::new(identified);
-                    // Its verdict stands, also where the client has left meanwhile.
-                    tokio::spawn(judge.connected(Arc::clone(&identified)));
-                    crate::enforce::kill::ended(identified.esmtpd()).await;
-                    break;
+impl<J: Judge> Watcher<J> {
+    /// Watches until the future is dropped. `events` gives the socket on which
+    /// the kernel tells of execs, if it does.
+    pub async fn run(self, settings: Watch, events: Option<OwnedFd>) {
+        if let Some(socket) = events {
+            let (sender, sightings) = mpsc::channel(QUEUE);
+            let why = match events::start(socket, sender) {
+                Ok(()) => {
+                    log::info!("{}", Event::new("watching").field("by", "events"));
+                    self.follow(sightings).await;
+                    "the kernel's socket failed".to_owned()
                 }
-                Err(error) if error.is_early() => sleep(AGAIN_EVERY).await,
-                // No session, or one that has ended.
-                Err(_) => break,
+                Err(error) => error.to_string(),
+            };
+            log::error!("{}", Event::new("noevents").text(why));
+        }
+        let (sender, sightings) = mpsc::channel(QUEUE);
+        let listeners = Arc::clone(self.table.listeners());
+        match poll::start(settings.interval, &self.program, listeners, sender) {
+            Ok(()) => {
+                let interval = format!("{}ms", settings.interval.as_millis());
+                let event = Event::new("watching").field("by", "poll");
+                log::info!("{}", event.field("interval", interval));
+                self.follow(sightings).await;
+            }
+            Err(error) => log::error!("{}", Event::new("failed").text(error)),
+        }
+    }
+
+    /// Looks at what is seen, until nothing is seen any more.
+    async fn follow(&self, mut sightings: mpsc::Receiver<Sighting>) {
+        // Those that are there already.
+        self.sweep();
+        while let Some(sighting) = sightings.recv().await {
+            match sighting {
+                Sighting::Exec(pid) if comm(pid) == SESSION => self.look(pid),
+                Sighting::Exec(_) => {}
+                Sighting::Gap => {
+                    self.metrics.gaps.inc();
+                    self.sweep();
+                }
             }
         }
-        drop(entry);
-    });
-}
+    }
 
-/// The numbers in `now` that are not in `before`.
-fn new_in(now: &[i32], before: &HashSet<i32>) -> Vec<i32> {
-    now.iter()
-        .copied()
-        .filter(|pid| !before.contains(pid))
-        .collect()
+    /// Looks at every child of every couriertcpd.
+    fn sweep(&self) {
+        for listener in self.table.listeners().look() {
+            for pid in listener.children() {
+                self.look(pid);
+            }
+        }
+    }
+
+    /// Looks at process `pid`, once.
+    fn look(&self, pid: i32) {
+        let Some(entry) = self.table.enter(pid) else {
+            return;
+        };
+        let (table, judge) = (Arc::clone(&self.table), Arc::clone(&self.judge));
+        let metrics = Arc::clone(&self.metrics);
+        tokio::spawn(async move {
+            for _ in 0..AGAIN_TIMES {
+                match table.identify(pid) {
+                    Ok(identified) => {
+                        metrics.sessions.inc();
+                        let identified = Arc::new(identified);
+                        entry.identified(&identified);
+                        // Its verdict stands, also where the client has left meanwhile.
+                        tokio::spawn(judge.connected(Arc::clone(&identified)));
+                        crate::enforce::kill::ended(identified.esmtpd()).await;
+                        break;
+                    }
+                    Err(error) if error.is_early() => sleep(AGAIN_EVERY).await,
+                    // No session, or one that has ended.
+                    Err(_) => break,
+                }
+            }
+            drop(entry);
+        });
+    }
 }

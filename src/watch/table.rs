@@ -5,23 +5,40 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::courier::process::{Error, Identified, Listener};
+use tokio::sync::Notify;
 
-/// The sessions by the number of their `courieresmtpd`, and since when they
-/// are known.
+use crate::courier::identified::{Identified, Peer, Submit};
+use crate::courier::listener::Listeners;
+use crate::courier::process::Error;
+
+/// The sessions by the number of their `courieresmtpd`.
 #[derive(Debug)]
 pub struct Table {
-    piddir: PathBuf,
+    listeners: Arc<Listeners>,
     block_variables: Vec<String>,
-    sessions: Mutex<HashMap<i32, Session>>,
+    sessions: Mutex<HashMap<i32, Slot>>,
+    grown: Notify,
 }
 
-#[derive(Debug)]
-struct Session {
+/// What is known of a session.
+#[derive(Clone, Debug)]
+struct Slot {
     since: Instant,
+    identified: Option<Arc<Identified>>,
     /// A message of it has reached the filter socket, which alone decides from
     /// then on.
     at_filter: bool,
+    /// Somebody is about to end it.
+    ending: bool,
+}
+
+/// The session of a message on the filter socket.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// Who it is.
+    pub identified: Arc<Identified>,
+    /// It was about to be ended before its message came.
+    pub ending: bool,
 }
 
 /// A session's place in the table, for as long as it is followed.
@@ -29,6 +46,16 @@ struct Session {
 pub struct Entry {
     table: Arc<Table>,
     pid: i32,
+}
+
+impl Entry {
+    /// Notes who it is.
+    pub fn identified(&self, identified: &Arc<Identified>) {
+        if let Some(slot) = self.table.sessions().get_mut(&self.pid) {
+            slot.identified = Some(Arc::clone(identified));
+        }
+        self.table.grown.notify_one();
+    }
 }
 
 impl Drop for Entry {
@@ -43,20 +70,21 @@ impl Table {
     #[must_use]
     pub fn new(piddir: PathBuf, block_variables: Vec<String>) -> Self {
         Self {
-            piddir,
+            listeners: Arc::new(Listeners::new(piddir)),
             block_variables,
             sessions: Mutex::default(),
+            grown: Notify::new(),
         }
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<i32, Session>> {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<i32, Slot>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The `couriertcpd`s that run.
+    /// The `couriertcpd`s.
     #[must_use]
-    pub fn listeners(&self) -> Vec<Listener> {
-        Listener::all(&self.piddir)
+    pub fn listeners(&self) -> &Arc<Listeners> {
+        &self.listeners
     }
 
     /// The session of process `pid`.
@@ -64,7 +92,55 @@ impl Table {
     /// # Errors
     /// Where it is none, or not yet.
     pub fn identify(&self, pid: i32) -> Result<Identified, Error> {
-        Identified::of_session(pid, &self.block_variables)
+        Identified::of_session(pid, &self.listeners, &self.block_variables)
+    }
+
+    /// The session whose `submit` is at the other end of the filter socket; a
+    /// message of it has reached that now.
+    ///
+    /// # Errors
+    /// Where it is another process, or ended meanwhile.
+    pub fn of_submit(&self, peer: Peer) -> Result<Sender, Error> {
+        let submit = Submit::of_peer(peer)?;
+        let (known, ending) = match self.sessions().get_mut(&submit.esmtpd()) {
+            Some(slot) => {
+                slot.at_filter = true;
+                (slot.identified.clone(), slot.ending)
+            }
+            None => (None, false),
+        };
+        // It was here before we looked for submit's parent, and lives: it is it.
+        if let Some(identified) = known.filter(|known| known.esmtpd().is_alive()) {
+            return Ok(Sender { identified, ending });
+        }
+        let identified = self.identify(submit.esmtpd())?;
+        submit.confirm()?;
+        let identified = Arc::new(identified);
+        Ok(Sender { identified, ending })
+    }
+
+    /// Whether session `pid` may be ended now. If so, a message of it that
+    /// comes from now on waits for its end. One that has reached the filter
+    /// socket may not, unless it is certain that it has its answer:
+    /// `answered`.
+    #[must_use]
+    pub fn claim(&self, pid: i32, answered: bool) -> bool {
+        match self.sessions().get_mut(&pid) {
+            Some(slot) if answered || !slot.at_filter => {
+                slot.ending = true;
+                true
+            }
+            Some(_) => false,
+            // It is not followed, so nobody else ends it.
+            None => true,
+        }
+    }
+
+    /// Session `pid` was not ended after all.
+    pub fn release(&self, pid: i32) {
+        if let Some(slot) = self.sessions().get_mut(&pid) {
+            slot.ending = false;
+        }
     }
 
     /// Takes process `pid` in; `None` where it is in.
@@ -76,9 +152,11 @@ impl Table {
         }
         sessions.insert(
             pid,
-            Session {
+            Slot {
                 since: Instant::now(),
+                identified: None,
                 at_filter: false,
+                ending: false,
             },
         );
         Some(Entry {
@@ -87,29 +165,32 @@ impl Table {
         })
     }
 
-    /// Notes that a message of this session has reached the filter socket.
-    pub fn reached_filter(&self, pid: i32) {
-        if let Some(session) = self.sessions().get_mut(&pid) {
-            session.at_filter = true;
-        }
-    }
-
-    /// Whether one has.
+    /// Whether a message of session `pid` has reached the filter socket.
     #[must_use]
     pub fn is_at_filter(&self, pid: i32) -> bool {
+        self.sessions().get(&pid).is_some_and(|slot| slot.at_filter)
+    }
+
+    /// The sessions that have been identified.
+    #[must_use]
+    pub fn identified(&self) -> Vec<Arc<Identified>> {
         self.sessions()
-            .get(&pid)
-            .is_some_and(|session| session.at_filter)
+            .values()
+            .filter_map(|slot| slot.identified.clone())
+            .collect()
     }
 
     /// How many sessions are open, and since when the oldest.
     #[must_use]
     pub fn open(&self) -> (usize, Option<Instant>) {
         let sessions = self.sessions();
-        (
-            sessions.len(),
-            sessions.values().map(|session| session.since).min(),
-        )
+        let oldest = sessions.values().map(|slot| slot.since).min();
+        (sessions.len(), oldest)
+    }
+
+    /// Returns once a session has been identified since the last call.
+    pub async fn grown(&self) {
+        self.grown.notified().await;
     }
 }
 
@@ -123,9 +204,14 @@ mod tests {
         let entry = table.enter(7).unwrap();
         assert!(table.enter(7).is_none());
         assert!(!table.is_at_filter(7));
-        table.reached_filter(7);
+        table.sessions().get_mut(&7).unwrap().at_filter = true;
         assert!(table.is_at_filter(7) && !table.is_at_filter(8));
         assert_eq!(table.open().0, 1);
+        assert!(!table.claim(7, false), "the filter socket decides");
+        assert!(table.claim(7, true) && table.claim(8, false));
+        assert!(table.sessions()[&7].ending);
+        table.release(7);
+        assert!(!table.sessions()[&7].ending);
         drop(entry);
         assert_eq!(table.open(), (0, None));
         let _again = table.enter(7).unwrap();

@@ -101,12 +101,12 @@ pub fn assert_banned(lab: &Lab, outcome: &Outcome, source: &str, net: &str) {
     } else {
         "rblfilter6"
     };
-    let members = lab.set_members(set).unwrap();
-    let member = members.iter().find(|member| member.net == net);
-    let seconds = member
-        .unwrap_or_else(|| panic!("{net} in {members:?}"))
-        .timeout
-        .unwrap();
+    let member = || {
+        let members = lab.set_members(set).unwrap();
+        members.into_iter().find(|member| member.net == net)
+    };
+    let member = wait_for(LIMIT, member).unwrap_or_else(|| panic!("{net} in {set}"));
+    let seconds = member.timeout.unwrap();
     assert!((3500..=3600).contains(&seconds), "an hour: {seconds}");
     let next = lab.send(&impatient(), ip(source));
     assert!(

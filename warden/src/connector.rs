@@ -15,6 +15,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
     sockopt,
 };
+use socket2::{SockFilter, SockRef};
 
 /// `CN_IDX_PROC` and `CN_VAL_PROC` (include/uapi/linux/connector.h).
 const CN_PROC: u32 = 1;
@@ -26,6 +27,13 @@ const NLMSG_DONE: u32 = 3;
 const WHAT: usize = 36;
 /// `PROC_EVENT_NONE`: the acknowledgement.
 const ACKNOWLEDGED: u32 = 0;
+/// `PROC_EVENT_EXEC`.
+const EXEC: u32 = 2;
+/// `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K`, `BPF_RET | BPF_K`
+/// (include/uapi/linux/bpf_common.h).
+const LOAD_WORD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
 /// Room for the events of a burst of some ten thousand forks.
 const BUFFER: usize = 8 << 20;
 /// The acknowledgement comes at once, or, in a pid namespace, never.
@@ -57,7 +65,24 @@ pub fn subscribe() -> io::Result<OwnedFd> {
         .collect();
     send(&socket, &request, SendFlags::empty())?;
     await_acknowledgement(&socket)?;
+    only_execs(&socket)?;
     Ok(socket)
+}
+
+/// Has the kernel keep all other events from the socket, a dozen for each
+/// session, each of which would wake the reader. (A subscription with a mask
+/// would be for Linux 6.6 and later alone, and is not acknowledged.)
+fn only_execs(socket: &OwnedFd) -> io::Result<()> {
+    // A filter's words are loaded in network order (networking/filter.rst).
+    let exec = u32::from_be_bytes(EXEC.to_ne_bytes());
+    let at = u32::try_from(WHAT).map_err(io::Error::other)?;
+    let filter = [
+        SockFilter::new(LOAD_WORD, 0, 0, at),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, exec),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ];
+    SockRef::from(socket).attach_filter(&filter)
 }
 
 fn await_acknowledgement(socket: &OwnedFd) -> io::Result<()> {
