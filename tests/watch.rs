@@ -252,3 +252,72 @@ fn without_pressure_a_listed_client_is_let_be_until_slots_are_scarce() {
     assert!(banned(&lab, LISTED));
     assert!(lab.wait_for_log("at=connect,action=ban", LIMIT).is_ok());
 }
+
+/// A couriertcpd serves imapd, too; its children are no sessions of ours.
+#[test]
+fn children_of_another_couriertcpd_are_left_alone() {
+    let lab = lab(Config::default(), ZONE);
+    lab.run_ok(&[
+        "couriertcpd",
+        "-pid=/run/courier/imapd.pid",
+        "-nodnslookup",
+        "-noidentlookup",
+        "-address=127.0.0.1",
+        "1143",
+        "/bin/sh",
+        "-c",
+        "echo ready; exec sleep 300",
+    ])
+    .unwrap_or_else(|error| panic!("{error}"));
+    let mut user = lab
+        .block_on(Client::connect(
+            ip(LISTED),
+            "127.0.0.1:1143".parse().unwrap(),
+        ))
+        .unwrap();
+    // Not SMTP, so no reply; but something is said.
+    assert!(lab.block_on(user.read_reply()).is_err());
+    let imapd = || {
+        lab.processes()
+            .iter()
+            .find(|process| process.comm == "sleep")
+            .map(|process| process.pid)
+    };
+    let pid = wait_for(LIMIT, imapd).unwrap();
+    // The watch sees those that come after it.
+    let mut client = silent(&lab, "127.66.1.3");
+    assert_cut_off(&lab, &mut client);
+    assert_eq!(imapd(), Some(pid), "it lives");
+    assert!(!banned(&lab, LISTED));
+}
+
+#[test]
+fn a_session_that_ends_by_itself_is_no_error_wherever_it_is() {
+    let lab = lab(Config::default(), ZONE);
+    let steps = [
+        "EHLO client.test",
+        "MAIL FROM:<bob@client.test>",
+        "RCPT TO:<alice@lab.test>",
+        "DATA",
+    ];
+    for round in 0..3 {
+        for (host, source) in ["127.1.4", "127.66.4"].iter().enumerate() {
+            for step in 0..=steps.len() {
+                let source = format!("{source}.{}", 1 + round * 10 + step + host * 100);
+                let mut client = silent(&lab, &source);
+                for line in &steps[..step] {
+                    // A listed one is ended meanwhile.
+                    let _ = lab.block_on(client.command(line));
+                }
+                drop(client);
+            }
+        }
+    }
+    let gone = || (lab.slots_used().unwrap() == 0).then_some(());
+    wait_for(LIMIT, gone).expect("no session is left");
+    assert_delivered(&lab, &message(), CLEAN, 1);
+    for word in ["bug", "spared", "outlived", "unidentified", "degraded"] {
+        let lines = lab.log_matching(&format!(": {word}"));
+        assert!(lines.is_empty(), "{lines:?}");
+    }
+}
