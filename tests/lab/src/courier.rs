@@ -5,13 +5,14 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
-use std::net::IpAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::namespaces::{Command, Namespaces};
+use crate::command::Command;
+use crate::endpoints::{Endpoints, is_listening};
+use crate::namespaces::Namespaces;
 use crate::{Config, Error, wait_for};
 
 /// Courier's spool.
@@ -83,24 +84,27 @@ pub(crate) fn start(spaces: &Rc<Namespaces>, config: &Config) -> Result<(), Erro
     exists("/run/courier/courierfilter.pid")?;
     run(spaces, &["courier", "start"])?;
     exists("/var/lib/courier/tmp/trigger")?;
-    esmtpd_start(spaces)?;
+    let ports = Endpoints::of(config.spaces);
+    esmtpd_start(spaces, ports)?;
     if config.msa {
         run(spaces, &["esmtpd-msa", "start"])?;
-        listens(587)?;
+        listens(ports.msa)?;
     }
     Ok(())
 }
 
 /// Starts the daemon of port 25 and waits for its port.
-pub(crate) fn esmtpd_start(spaces: &Rc<Namespaces>) -> Result<(), Error> {
+pub(crate) fn esmtpd_start(spaces: &Rc<Namespaces>, ports: Endpoints) -> Result<(), Error> {
     run(spaces, &["esmtpd", "start"])?;
-    listens(25)
+    listens(ports.smtp)
 }
 
 /// Stops the daemon of port 25 and waits until nothing listens there. Sessions go on.
-pub(crate) fn esmtpd_stop(spaces: &Rc<Namespaces>) -> Result<(), Error> {
+pub(crate) fn esmtpd_stop(spaces: &Rc<Namespaces>, ports: Endpoints) -> Result<(), Error> {
     run(spaces, &["esmtpd", "stop"])?;
-    wait(&"the end of port 25", || !is_listening(25))
+    wait(&format!("the end of port {}", ports.smtp), || {
+        !is_listening(ports.smtp)
+    })
 }
 
 /// Appends to a file below /etc/courier.
@@ -125,29 +129,6 @@ pub(crate) fn files_below(folder: impl AsRef<Path>) -> Vec<PathBuf> {
     files
 }
 
-/// Whether something listens on this TCP port in the lab, as pid 1 sees it; no connection is made.
-pub(crate) fn is_listening(port: u16) -> bool {
-    let port = format!(":{port:04X}");
-    ["/proc/1/net/tcp", "/proc/1/net/tcp6"].iter().any(|table| {
-        fs::read_to_string(table)
-            .unwrap_or_default()
-            .lines()
-            .any(|line| {
-                let mut fields = line.split_whitespace().skip(1);
-                let (local, _, state) = (fields.next(), fields.next(), fields.next());
-                state == Some("0A") && local.is_some_and(|local| local.ends_with(&port))
-            })
-    })
-}
-
-/// The address that a client of this address connects to.
-pub(crate) fn server_for(source: IpAddr) -> IpAddr {
-    match source {
-        IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
-        IpAddr::V6(_) => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]),
-    }
-}
-
 pub(crate) fn run(spaces: &Rc<Namespaces>, words: &[&str]) -> Result<(), Error> {
     let program = if words.contains(&"-c") {
         "one of the makers of Courier's tables".to_owned()
@@ -167,9 +148,11 @@ pub(crate) fn run(spaces: &Rc<Namespaces>, words: &[&str]) -> Result<(), Error> 
 }
 
 fn esmtpd(config: &Config) -> String {
+    let ports = Endpoints::of(config.spaces);
     let mut text = format!(
-        "\n# The lab's.\nBOFHCHECKDNS=0\nMAXDAEMONS={}\nMAXPERC=100000\nMAXPERIP=100000\nTARPIT={}\nBLACKLISTS={}\n\
+        "\n# The lab's.\nPORT={}\nBOFHCHECKDNS=0\nMAXDAEMONS={}\nMAXPERC=100000\nMAXPERIP=100000\nTARPIT={}\nBLACKLISTS={}\n\
          DROP={}\nESMTPAUTH={}\nESMTPAUTH_TLS={}\n",
+        ports.listen(ports.smtp),
         config.max_daemons,
         u8::from(config.tarpit),
         quoted(&config.blacklists),
@@ -187,9 +170,11 @@ fn esmtpd(config: &Config) -> String {
 }
 
 fn esmtpd_msa(config: &Config) -> String {
+    let ports = Endpoints::of(config.spaces);
     format!(
-        "\n# The lab's.\nBOFHCHECKDNS=0\nMAXDAEMONS={}\nMAXPERC=100000\nMAXPERIP=100000\nBLACKLISTS=\nDROP=\n\
+        "\n# The lab's.\nPORT={}\nBOFHCHECKDNS=0\nMAXDAEMONS={}\nMAXPERC=100000\nMAXPERIP=100000\nBLACKLISTS=\nDROP=\n\
          AUTH_REQUIRED={}\nESMTPAUTH=\"PLAIN LOGIN\"\n",
+        ports.listen(ports.msa),
         config.max_daemons,
         u8::from(config.msa_auth_required),
     )

@@ -1,4 +1,4 @@
-//! The DNS server of the lab on 127.0.0.1:53: a real rbldnsd, a socket that never answers, or none.
+//! The DNS server of the lab: a real rbldnsd, a socket that never answers, or none.
 //!
 //! The zone `bl.test` has IPv4 and IPv6 entries, `bl6.test` only the IPv6 ones, and both the test entries of RFC 5782
 //! (§5): 127.0.0.2 and ::FFFF:7F00:2 are listed, 127.0.0.1 and ::FFFF:7F00:1 are not.
@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::namespaces::{Command, Namespaces, Process};
+use crate::command::{Command, Process};
+use crate::namespaces::Namespaces;
 use crate::{Error, wait_for};
 
 const FOLDER: &str = "/run/lab/dns";
@@ -46,11 +47,16 @@ enum Server {
 /// The server; it ends with the lab.
 pub(crate) struct Dnsbl {
     spaces: Rc<Namespaces>,
+    address: Ipv4Addr,
     server: Option<Server>,
 }
 
 impl Dnsbl {
-    pub(crate) fn new(spaces: &Rc<Namespaces>, listed: &[Listing]) -> Result<Self, Error> {
+    pub(crate) fn new(
+        spaces: &Rc<Namespaces>,
+        address: Ipv4Addr,
+        listed: &[Listing],
+    ) -> Result<Self, Error> {
         fs::create_dir(FOLDER).map_err(|e| Error::io("make", FOLDER, e))?;
         write(QUERIES, String::new())?;
         // rbldnsd opens its log after it has become nobody.
@@ -58,6 +64,7 @@ impl Dnsbl {
             .map_err(|e| Error::io("chmod", QUERIES, e))?;
         let dnsbl = Self {
             spaces: Rc::clone(spaces),
+            address,
             server: None,
         };
         dnsbl.list(listed)?;
@@ -89,24 +96,14 @@ impl Dnsbl {
         match dns {
             Dns::None => {}
             Dns::Silent => {
-                let socket = UdpSocket::bind("127.0.0.1:53")
-                    .map_err(|e| Error::io("bind", "127.0.0.1:53", e))?;
+                let socket = UdpSocket::bind((self.address, 53))
+                    .map_err(|e| Error::io("bind", format!("{}:53", self.address), e))?;
                 self.server = Some(Server::Silent(socket));
             }
             Dns::Rbldnsd => {
-                let log = format!("+{QUERIES}");
+                let (log, listen) = (format!("+{QUERIES}"), format!("{}/53", self.address));
                 let words = [
-                    "-n",
-                    "-b",
-                    "127.0.0.1/53",
-                    "-u",
-                    "nobody",
-                    "-w",
-                    FOLDER,
-                    "-c",
-                    "0",
-                    "-l",
-                    &log,
+                    "-n", "-b", &listen, "-u", "nobody", "-w", FOLDER, "-c", "0", "-l", &log,
                 ];
                 let zones = [
                     "bl.test:ip4set:four",
@@ -126,7 +123,7 @@ impl Dnsbl {
                     what: "an answer of rbldnsd".into(),
                     limit: LIMIT,
                 };
-                wait_for(LIMIT, || answers().then_some(())).ok_or_else(timeout)?;
+                wait_for(LIMIT, || answers(self.address).then_some(())).ok_or_else(timeout)?;
                 // The log of queries is for the mail server's.
                 fs::write(QUERIES, "").map_err(|e| Error::io("write", QUERIES, e))?;
             }
@@ -164,11 +161,11 @@ fn write(path: &str, text: String) -> Result<(), Error> {
     fs::write(path, text).map_err(|e| Error::io("write", path, e))
 }
 
-fn answers() -> bool {
+fn answers(server: Ipv4Addr) -> bool {
     let ask = || {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-        socket.connect("127.0.0.1:53")?;
+        socket.connect((server, 53))?;
         socket.send(QUESTION)?;
         socket.recv(&mut [0; 512])
     };

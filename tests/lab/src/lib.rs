@@ -6,16 +6,24 @@
 //! [`Lab::run`] and [`Lab::command`], never by [`std::process::Command`], whose children would not be in its pid
 //! namespace. Two labs in two threads do not see each other.
 //!
-//! Dropping the lab takes the thread back; nothing remains of it. If the process is killed, the kernel does the same.
-//! The machine's Courier, mail, network and firewall are never touched.
+//! Where the kernel serves the initial namespaces alone, [`Spaces::Machine`] keeps the network and the processes of the
+//! machine and makes the mounts alone private; what listens then does so on loopback, on [`Lab::port`].
+//!
+//! Dropping the lab takes the thread back; nothing remains of it. If the process is killed, the kernel, or the lab's
+//! guardian, does the same. The machine's Courier, mail, network and firewall are never touched.
 //!
 //! The caller owes: threads started inside the lab are joined before it is dropped. `/proc/self` does not exist in
-//! there, for the test itself is not in the lab's pid namespace.
+//! private namespaces, for the test itself is not in the lab's pid namespace.
 
+mod cgroup;
+mod command;
 mod courier;
 mod dnsbl;
+mod endpoints;
 mod error;
 mod furniture;
+mod guardian;
+mod machine;
 mod mailbox;
 mod namespaces;
 mod processes;
@@ -39,14 +47,17 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
+use cgroup::Cgroup;
 use dnsbl::Dnsbl;
+use endpoints::Endpoints;
 use namespaces::Namespaces;
 use smtp::{Message, Outcome};
 use syslog::Syslog;
 
+pub use command::{Command, Process};
 pub use dnsbl::{Dns, Listing};
 pub use error::Error;
-pub use namespaces::{Command, Process};
+pub use namespaces::Spaces;
 pub use processes::{ProcessInfo, Session};
 pub use product::Product;
 pub use sets::SetMember;
@@ -60,6 +71,10 @@ pub const PASSWORD: &str = courier::PASSWORD;
 /// What a lab is made of. The default is a Courier that looks no list up, and an rbldnsd with `bl.test`.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Which namespaces it shares with the machine.
+    pub spaces: Spaces,
+    /// Whether processor time is counted, see [`Lab::cpu`].
+    pub measured: bool,
     /// `BLACKLISTS` of port 25, e.g. `-block=bl.test,BLOCK2`.
     pub blacklists: String,
     /// `DROP` of port 25, e.g. `-drop`.
@@ -98,6 +113,8 @@ impl Default for Config {
     fn default() -> Self {
         let code = Ipv4Addr::new(127, 0, 0, 2);
         Self {
+            spaces: Spaces::default(),
+            measured: false,
             blacklists: String::new(),
             drop: String::new(),
             max_daemons: 300,
@@ -140,6 +157,7 @@ pub struct Lab {
     dnsbl: Dnsbl,
     syslog: Syslog,
     config: Config,
+    endpoints: Endpoints,
     spaces: Rc<Namespaces>,
     _of_this_thread: PhantomData<*const ()>,
 }
@@ -150,13 +168,23 @@ impl Lab {
     /// # Errors
     /// Whatever keeps it from starting; the thread is then back where it was. There is no silent skip.
     pub fn start(config: Config) -> Result<Self, Error> {
-        requirements()?;
-        let spaces = Namespaces::enter(furniture::furnish)?;
-        network(&spaces)?;
+        requirements(config.spaces)?;
+        let endpoints = Endpoints::of(config.spaces);
+        let cgroup = if config.measured {
+            Cgroup::make()
+        } else {
+            None
+        };
+        let spaces = Namespaces::enter(config.spaces, cgroup, furniture::furnish)?;
+        match config.spaces {
+            Spaces::Private => network(&spaces)?,
+            Spaces::Machine => machine::ports_are_free(&endpoints.tcp(), endpoints.dns)?,
+        }
         let resolv = "/etc/resolv.conf";
-        replace(resolv, "nameserver 127.0.0.1\n").map_err(|e| Error::io("write", resolv, e))?;
+        replace(resolv, &format!("nameserver {}\n", endpoints.dns))
+            .map_err(|e| Error::io("write", resolv, e))?;
         let syslog = Syslog::start()?;
-        let mut dnsbl = Dnsbl::new(&spaces, &config.listed)?;
+        let mut dnsbl = Dnsbl::new(&spaces, endpoints.dns, &config.listed)?;
         dnsbl.start(config.dns)?;
         courier::configure(&spaces, &config)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -168,6 +196,7 @@ impl Lab {
             dnsbl,
             syslog,
             config,
+            endpoints,
             spaces,
             _of_this_thread: PhantomData,
         };
@@ -190,7 +219,7 @@ impl Lab {
     /// # Errors
     /// If it does not stop.
     pub fn esmtpd_stop(&self) -> Result<(), Error> {
-        courier::esmtpd_stop(&self.spaces)
+        courier::esmtpd_stop(&self.spaces, self.endpoints)
     }
 
     /// Starts couriertcpd of port 25 again, which reads /etc/courier/esmtpd.
@@ -198,7 +227,7 @@ impl Lab {
     /// # Errors
     /// If it does not listen.
     pub fn esmtpd_start(&self) -> Result<(), Error> {
-        courier::esmtpd_start(&self.spaces)
+        courier::esmtpd_start(&self.spaces, self.endpoints)
     }
 
     /// Appends text to a file below /etc/courier of the lab. What is set last in `esmtpd` and `courierd` wins.
@@ -256,9 +285,36 @@ impl Lab {
         self.runtime.block_on(future)
     }
 
-    /// Sends a message from this address and tells what became of it.
+    /// The port that the daemon of port 25 listens on: another one where the lab shares the machine's network.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.endpoints.smtp
+    }
+
+    /// Where a client of this address finds it.
+    #[must_use]
+    pub fn server_for(&self, source: impl Into<IpAddr>) -> SocketAddr {
+        self.endpoints.server_for(source.into(), 25)
+    }
+
+    /// The namespaces it was started with.
+    #[must_use]
+    pub fn spaces(&self) -> Spaces {
+        self.config.spaces
+    }
+
+    /// The same message, for the lab's own ports where it names 25 or 587.
+    #[must_use]
+    pub fn message_for_here(&self, message: &Message) -> Message {
+        Message {
+            port: self.endpoints.port(message.port),
+            ..message.clone()
+        }
+    }
+
+    /// Sends a message from this address and tells what became of it. Ports 25 and 587 are the lab's.
     pub fn send(&self, message: &Message, source: impl Into<IpAddr>) -> Outcome {
-        self.block_on(message.send(source.into()))
+        self.block_on(self.message_for_here(message).send(source.into()))
     }
 
     /// Sends a message through STARTTLS. The outcome begins with the EHLO after it; a STARTTLS that fails shows as a
@@ -268,8 +324,11 @@ impl Lab {
     /// If openssl cannot be started.
     pub fn send_tls(&self, message: &Message, source: impl Into<IpAddr>) -> Result<Outcome, Error> {
         let source = source.into();
-        let (process, stream) =
-            starttls::connect(&self.spaces, source, message.server_for(source))?;
+        let (process, stream) = starttls::connect(
+            &self.spaces,
+            source,
+            self.message_for_here(message).server_for(source),
+        )?;
         let outcome = self.block_on(async {
             stream.set_nonblocking(true)?;
             Ok(message
@@ -286,10 +345,7 @@ impl Lab {
     /// Those of [`smtp::Client::connect`].
     pub fn connect(&self, source: impl Into<IpAddr>) -> io::Result<smtp::Client> {
         let source = source.into();
-        self.block_on(smtp::Client::connect(
-            source,
-            SocketAddr::new(courier::server_for(source), 25),
-        ))
+        self.block_on(smtp::Client::connect(source, self.server_for(source)))
     }
 
     /// Every syslog line so far.
@@ -373,10 +429,45 @@ impl Lab {
         processes::couriertcpd()
     }
 
+    /// The number that the machine's own pid namespace has for a process of the lab.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn pid_on_machine(&self, pid: i32) -> io::Result<i32> {
+        self.spaces.pid_on_machine(pid)
+    }
+
+    /// The processor time of all processes of the lab, ended ones too; none where it is not measured, or version 2 of
+    /// cgroups is not mounted.
+    #[must_use]
+    pub fn cpu(&self) -> Option<Duration> {
+        self.spaces.cgroup()?.all().ok()
+    }
+
+    /// That of the processes for which [`count_as_filter`](Self::count_as_filter) was called, and of their children.
+    #[must_use]
+    pub fn filter_cpu(&self) -> Option<Duration> {
+        self.spaces.cgroup()?.filter().ok()
+    }
+
+    /// Counts the processor time of a process and its coming children, from now on, as the filter's.
+    ///
+    /// # Errors
+    /// If it has ended, or nothing is measured.
+    pub fn count_as_filter(&self, pid: i32) -> io::Result<()> {
+        let pid = self.spaces.pid_on_machine(pid)?;
+        match self.spaces.cgroup() {
+            Some(cgroup) => cgroup.add_to_filter(pid),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// All processes of the lab, by pid.
     #[must_use]
     pub fn processes(&self) -> Vec<ProcessInfo> {
-        processes::all()
+        let mut all = processes::all();
+        all.retain(|process| self.spaces.holds(process.pid));
+        all
     }
 
     /// The environment of a process (at its exec), sorted; empty when it has ended.
@@ -394,8 +485,12 @@ impl Lab {
     /// Sends a signal to a process of the lab by its pid there.
     ///
     /// # Errors
-    /// If there is no such process.
+    /// If there is no such process, or it is not the lab's.
     pub fn kill(&self, pid: i32, signal: Signal) -> Result<(), Error> {
+        if !self.spaces.holds(pid) {
+            let source = io::Error::from(io::ErrorKind::NotFound);
+            return Err(Error::io("signal", format!("process {pid}"), source));
+        }
         let name = signal.as_str().trim_start_matches("SIG");
         self.run_ok(&["/bin/sh", "-c", &format!("kill -s {name} {pid}")])
             .map(drop)
@@ -471,7 +566,7 @@ impl Lab {
     }
 }
 
-fn requirements() -> Result<(), Error> {
+fn requirements(spaces: Spaces) -> Result<(), Error> {
     if !geteuid().is_root() {
         return Err(Error::NotRoot);
     }
@@ -484,6 +579,9 @@ fn requirements() -> Result<(), Error> {
         ("ip", "iproute2"),
         ("openssl", "openssl"),
     ] {
+        if spaces == Spaces::Machine && ["ipset", "iptables", "ip"].contains(&program) {
+            continue;
+        }
         let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
             .iter()
             .any(|f| Path::new(f).join(program).exists());

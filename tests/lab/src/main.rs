@@ -6,8 +6,8 @@ mod demo;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
-use clap::{Args, Parser, Subcommand};
-use rblfilter_lab::{Config, Error, Lab};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rblfilter_lab::{Config, Error, Lab, Spaces};
 
 /// A real Courier, DNS list and ipset in private namespaces, gone when you leave.
 #[derive(Parser)]
@@ -43,8 +43,29 @@ enum Role {
     },
 }
 
+/// Which namespaces a lab shares with the machine.
+#[derive(Clone, Copy, ValueEnum)]
+enum SpacesOption {
+    /// The mounts, the network and the processes are its own.
+    Private,
+    /// The mounts alone are its own: for the kernel's proc connector. Port 2525 on loopback.
+    Machine,
+}
+
+impl From<SpacesOption> for Spaces {
+    fn from(option: SpacesOption) -> Self {
+        match option {
+            SpacesOption::Private => Self::Private,
+            SpacesOption::Machine => Self::Machine,
+        }
+    }
+}
+
 #[derive(Args)]
 struct Options {
+    /// Which namespaces it shares with the machine.
+    #[arg(long, value_enum, default_value_t = SpacesOption::Private)]
+    spaces: SpacesOption,
     /// BLACKLISTS of port 25, e.g. `-block=bl.test,BLOCK2`.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     blacklists: String,
@@ -62,12 +83,14 @@ struct Options {
 impl Options {
     fn start(self) -> Result<Lab, Error> {
         let Self {
+            spaces,
             blacklists,
             auth,
             access,
             msa,
         } = self;
         Lab::start(Config {
+            spaces: spaces.into(),
             blacklists,
             esmtp_auth: auth,
             smtp_access: access,

@@ -1,4 +1,7 @@
 //! rblfilter in the lab: installed by its own install.sh, started and stopped as an admin does it.
+//!
+//! In the machine's network namespace install.sh would make the sets and rules of the machine, so there the programs
+//! are put in their places by hand, the same as it does, and nobody is kept out by the kernel.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -7,9 +10,11 @@ use std::time::Duration;
 
 use nix::unistd::Group;
 
-use crate::{Error, Lab, wait_for};
+use crate::{Error, Lab, Spaces, wait_for};
 
 const CONFIG: &str = "/etc/courier/filters/rblfilter.toml";
+const FILTER: &str = "/usr/lib/courier/filters/rblfilter";
+const WARDEN: &str = "/usr/lib/courier/rblfilter-warden";
 const SOCKETS: [&str; 2] = [
     "/var/lib/courier/allfilters/rblfilter",
     "/var/lib/courier/filters/rblfilter",
@@ -27,12 +32,34 @@ pub struct Product {
 }
 
 impl Product {
-    /// Installs rblfilter with the configuration `toml` and starts it.
+    /// Installs rblfilter with the configuration `toml` and starts it. With [`Spaces::Machine`] the sets that the
+    /// configuration names do not exist, and `ports` is the lab's, unless it says otherwise.
     ///
     /// # Errors
-    /// If install.sh fails, with what it wrote.
+    /// If install.sh fails, with what it wrote; if it does not start.
     pub fn start(&self, lab: &Lab, toml: &str) -> Result<(), Error> {
-        self.install(lab, toml, &[]).map(drop)
+        match lab.spaces() {
+            Spaces::Private => self.install(lab, toml, &[]).map(drop),
+            Spaces::Machine => {
+                write_config(&for_machine(toml, lab.port()))?;
+                self.put_by_hand(lab)?;
+                self.filterctl_start(lab)
+            }
+        }
+    }
+
+    fn put_by_hand(&self, lab: &Lab) -> Result<(), Error> {
+        for (name, place, mode, group) in [
+            ("rblfilter", FILTER, "0755", "root"),
+            ("rblfilter-warden", WARDEN, "0750", "courier"),
+        ] {
+            let program = self.programs.join(name);
+            let program = program.to_string_lossy();
+            lab.run_ok(&[
+                "install", "-m", mode, "-o", "root", "-g", group, &program, place,
+            ])?;
+        }
+        lab.run_ok(&["setcap", "cap_net_admin=p", WARDEN]).map(drop)
     }
 
     /// Runs install.sh with `options`, after it wrote the configuration `toml`; returns what install.sh said.
@@ -94,6 +121,20 @@ impl Product {
     }
 }
 
+/// With the lab's port, and with sets that a machine which is in service does not have.
+fn for_machine(toml: &str, port: u16) -> String {
+    let says = |what: &str| toml.lines().any(|line| line.trim_start().starts_with(what));
+    let mut text = String::new();
+    if !says("ports") {
+        text.push_str(&format!("ports = [{port}]\n"));
+    }
+    text.push_str(toml);
+    if !says("[ban]") {
+        text.push_str("\n[ban]\nset4 = \"rblfilter-lab4\"\nset6 = \"rblfilter-lab6\"\n");
+    }
+    text
+}
+
 /// As install.sh leaves it: root's, readable by Courier's group.
 fn write_config(toml: &str) -> Result<(), Error> {
     let failed = |error| Error::io("write", CONFIG, error);
@@ -104,4 +145,18 @@ fn write_config(toml: &str) -> Result<(), Error> {
     fs::write(CONFIG, toml).map_err(failed)?;
     chown(CONFIG, Some(0), group).map_err(failed)?;
     fs::set_permissions(CONFIG, Permissions::from_mode(0o640)).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_machine;
+
+    #[test]
+    fn on_the_machine_neither_its_port_nor_its_sets_are_touched() {
+        let text = for_machine("[[dnsbl]]\nzone = \"bl.test\"\n", 2525);
+        assert!(text.starts_with("ports = [2525]\n[[dnsbl]]"), "{text}");
+        assert!(text.contains("[ban]\nset4 = \"rblfilter-lab4\""), "{text}");
+        let own = "ports = [1]\n[ban]\ntime = \"1m\"\n";
+        assert_eq!(for_machine(own, 2525), own);
+    }
 }

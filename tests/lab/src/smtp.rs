@@ -307,7 +307,7 @@ impl Message {
     pub fn server_for(&self, source: IpAddr) -> SocketAddr {
         SocketAddr::new(
             self.server
-                .unwrap_or_else(|| crate::courier::server_for(source)),
+                .unwrap_or_else(|| crate::endpoints::server_for(source)),
             self.port,
         )
     }

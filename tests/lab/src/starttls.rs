@@ -7,7 +7,8 @@ use std::process::Stdio;
 use std::rc::Rc;
 
 use crate::Error;
-use crate::namespaces::{Command, Namespaces, Process};
+use crate::command::{Command, Process};
+use crate::namespaces::Namespaces;
 
 /// Connects from `source`, does STARTTLS, and returns the program and the stream to talk through. The stream is at the
 /// point where the client says EHLO again.
