@@ -323,6 +323,19 @@ impl Lab {
     /// # Errors
     /// If openssl cannot be started.
     pub fn send_tls(&self, message: &Message, source: impl Into<IpAddr>) -> Result<Outcome, Error> {
+        self.send_tls_after(Duration::ZERO, message, source)
+    }
+
+    /// The same, by a client that says nothing for a while after STARTTLS.
+    ///
+    /// # Errors
+    /// If openssl cannot be started.
+    pub fn send_tls_after(
+        &self,
+        pause: Duration,
+        message: &Message,
+        source: impl Into<IpAddr>,
+    ) -> Result<Outcome, Error> {
         let source = source.into();
         let (process, stream) = starttls::connect(
             &self.spaces,
@@ -331,6 +344,7 @@ impl Lab {
         )?;
         let outcome = self.block_on(async {
             stream.set_nonblocking(true)?;
+            tokio::time::sleep(pause).await;
             Ok(message
                 .send_over(tokio::net::UnixStream::from_std(stream)?)
                 .await)
