@@ -82,7 +82,7 @@ fn the_warden_hands_over_a_socket_that_tells_of_every_exec() {
         })
         .collect();
     let end = Instant::now() + Duration::from_secs(20);
-    let mut bytes = [0; 16 * 1024];
+    let (mut bytes, mut others) = ([0; 16 * 1024], 0);
     while !wanted.is_empty() && Instant::now() < end {
         let mut fds = [PollFd::new(
             std::os::fd::AsFd::as_fd(&events),
@@ -92,16 +92,14 @@ fn the_warden_hands_over_a_socket_that_tells_of_every_exec() {
             continue;
         }
         let length = recv(events.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
-        assert_eq!(
-            execs(&bytes[..length]).count(),
-            1,
-            "nothing but execs comes"
-        );
+        others += usize::from(execs(&bytes[..length]).next().is_none());
         for pid in execs(&bytes[..length]) {
             wanted.retain(|wanted| *wanted != pid);
         }
     }
     assert!(wanted.is_empty(), "not told of: {wanted:?}");
+    // Forks and exits wake nobody, but for those before the filter was there.
+    assert!(others < 100, "{others}");
     drop(ours);
     assert_eq!(warden.wait().unwrap().code(), Some(0));
 }

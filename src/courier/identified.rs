@@ -2,12 +2,13 @@
 //! submit`, all of Courier's user. On port 465 `couriertls` stands between the
 //! first two.
 
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use procfs::process::Stat;
+
 use super::listener::{Listener, Listeners};
-use super::process::{Error, Handle, LISTENER, SESSION, SUBMIT, proc_error};
+use super::process::{Error, Handle, LISTENER, SESSION, SUBMIT};
 use super::session::{Environment, Session};
 
 const TLS: &str = "couriertls";
@@ -35,19 +36,21 @@ impl Submit {
     /// Where the peer is another program, or has ended.
     pub fn of_peer(peer: Peer) -> Result<Self, Error> {
         let process = match peer.pidfd {
-            Some(pidfd) => Handle::with_pidfd(peer.pid, pidfd, SUBMIT)?,
+            Some(pidfd) => Handle::with_pidfd(peer.pid, pidfd),
             None => Handle::open(peer.pid, SUBMIT)?,
         };
-        let (name, esmtpd) = process.name_and_parent(SUBMIT)?;
-        if name != SUBMIT {
-            return Err(Error::NotASession(format!(
-                "the peer is {name:?}, not {SUBMIT}"
-            )));
+        let stat = process.stat(SUBMIT)?;
+        if !process.is_alive() {
+            return Err(Error::Gone(SUBMIT));
         }
-        if process.is_alive() {
+        if stat.comm == SUBMIT {
+            let esmtpd = stat.ppid;
             Ok(Self { process, esmtpd })
         } else {
-            Err(Error::Gone(SUBMIT))
+            Err(Error::NotASession(format!(
+                "the peer is {:?}, not {SUBMIT}",
+                stat.comm
+            )))
         }
     }
 
@@ -64,7 +67,7 @@ impl Submit {
     /// # Errors
     /// Where it does not.
     pub fn confirm(&self) -> Result<(), Error> {
-        let (_, parent) = self.process.name_and_parent(SUBMIT)?;
+        let parent = self.process.stat(SUBMIT)?.ppid;
         if parent == self.esmtpd && self.process.is_alive() {
             Ok(())
         } else {
@@ -80,7 +83,13 @@ pub struct Identified {
     pub session: Session,
     esmtpd: Arc<Handle>,
     listener: Arc<Listener>,
+    image: Image,
 }
+
+/// Where the kernel put a program's code, stack and environment. Each exec puts
+/// them elsewhere, so while they are the same the program is, too, and its
+/// environment.
+type Image = (u64, u64, Option<u64>);
 
 impl Identified {
     /// The session of process `pid`, where that is a `courieresmtpd` of a
@@ -95,12 +104,14 @@ impl Identified {
         block_variables: &[String],
     ) -> Result<Self, Error> {
         let esmtpd = Handle::open(pid, SESSION)?;
-        let listener = check_lineage(&esmtpd, listeners)?;
+        let stat = stat_of(&esmtpd)?;
+        let listener = check_lineage(&esmtpd, &stat, listeners)?;
         let session = read_session(&esmtpd, block_variables)?;
         Ok(Self {
             session,
             esmtpd: Arc::new(esmtpd),
             listener,
+            image: image(&stat),
         })
     }
 
@@ -111,7 +122,18 @@ impl Identified {
     /// # Errors
     /// Where it has ended or is another.
     pub fn verify(&self, listeners: &Listeners) -> Result<(), Error> {
-        let listener = check_lineage(&self.esmtpd, listeners)?;
+        let stat = stat_of(&self.esmtpd)?;
+        let unchanged = image(&stat) == self.image && self.image.2.is_some_and(|at| at > 0);
+        if unchanged && stat.ppid == self.listener.pid() && self.listener.is_alive() {
+            return if self.esmtpd.is_alive() {
+                Ok(())
+            } else {
+                Err(Error::Gone(SESSION))
+            };
+        }
+        // It was not wholly there when it was looked at first; or it is behind
+        // couriertls; or it is another program.
+        let listener = check_lineage(&self.esmtpd, &stat, listeners)?;
         let now = read_session(&self.esmtpd, &[])?;
         let same = listener.pid() == self.listener.pid()
             && (now.client, now.client_port, now.local_port)
@@ -150,9 +172,9 @@ impl Identified {
             .into_iter()
             .find_map(|pid| {
                 let child = Handle::open(pid, SUBMIT).ok()?;
-                let (name, parent) = child.name_and_parent(SUBMIT).ok()?;
-                (name == SUBMIT && parent == self.esmtpd.pid() && child.is_alive())
-                    .then(|| Arc::new(child))
+                let stat = child.stat(SUBMIT).ok()?;
+                let ours = stat.comm == SUBMIT && stat.ppid == self.esmtpd.pid();
+                (ours && child.is_alive()).then(|| Arc::new(child))
             })
     }
 
@@ -163,10 +185,10 @@ impl Identified {
     pub fn has_logged_in(&self) -> bool {
         let arguments = self
             .submit()
-            .and_then(|submit| submit.proc().cmdline().ok());
+            .and_then(|submit| submit.read("cmdline", SUBMIT).ok());
         arguments.is_some_and(|arguments| {
-            let tells = |word: &String| word == "-src=authsmtp" || word.starts_with("-auth=");
-            arguments.iter().any(tells)
+            let tells = |word: &[u8]| word == b"-src=authsmtp" || word.starts_with(b"-auth=");
+            arguments.split(|byte| *byte == 0).any(tells)
         })
     }
 
@@ -180,22 +202,30 @@ impl Identified {
     }
 }
 
-/// Checks that `esmtpd` is a `courieresmtpd`, child of a `couriertcpd`;
-/// returns that one.
-fn check_lineage(esmtpd: &Handle, listeners: &Listeners) -> Result<Arc<Listener>, Error> {
-    let (name, parent) = esmtpd.name_and_parent(SESSION)?;
-    if name == LISTENER {
-        return Err(Error::Early);
-    }
-    if name != SESSION {
-        return Err(Error::NotASession(format!(
+fn image(stat: &Stat) -> Image {
+    (stat.startcode, stat.startstack, stat.env_start)
+}
+
+/// A `courieresmtpd`'s `/proc/PID/stat`.
+fn stat_of(esmtpd: &Handle) -> Result<Stat, Error> {
+    let stat = esmtpd.stat(SESSION)?;
+    match stat.comm.as_str() {
+        SESSION => Ok(stat),
+        LISTENER => Err(Error::Early),
+        name => Err(Error::NotASession(format!(
             "the sender is {name:?}, not {SESSION}"
-        )));
+        ))),
     }
-    let exe = esmtpd
-        .proc()
-        .exe()
-        .map_err(|error| proc_error(SESSION, error))?;
+}
+
+/// Checks that `esmtpd`, of which `stat` was just read, runs `courieresmtpd` and
+/// is the child of a `couriertcpd`; returns that one.
+fn check_lineage(
+    esmtpd: &Handle,
+    stat: &Stat,
+    listeners: &Listeners,
+) -> Result<Arc<Listener>, Error> {
+    let exe = esmtpd.exe(SESSION)?;
     // A program that was upgraded under a running session reads "… (deleted)".
     let file = exe
         .file_name()
@@ -207,13 +237,16 @@ fn check_lineage(esmtpd: &Handle, listeners: &Listeners) -> Result<Arc<Listener>
             exe.display()
         )));
     }
-    let listener = match listeners.get(parent) {
+    let listener = match listeners.get(stat.ppid) {
         Ok(listener) => listener,
-        // On port 465 TLS comes first: couriertls is what couriertcpd started.
-        Err(error) => match Handle::open(parent, TLS)?.name_and_parent(TLS)? {
-            (name, grandparent) if name == TLS => listeners.get(grandparent)?,
-            _ => return Err(error),
-        },
+        Err(error) => {
+            // On port 465 TLS comes first: couriertls is what couriertcpd started.
+            let parent = Handle::open(stat.ppid, TLS)?.stat(TLS)?;
+            if parent.comm != TLS {
+                return Err(error);
+            }
+            listeners.get(parent.ppid)?
+        }
     };
     if esmtpd.is_alive() {
         Ok(listener)
@@ -223,8 +256,7 @@ fn check_lineage(esmtpd: &Handle, listeners: &Listeners) -> Result<Arc<Listener>
 }
 
 fn read_session(esmtpd: &Handle, block_variables: &[String]) -> Result<Session, Error> {
-    let bytes = fs::read(format!("/proc/{}/environ", esmtpd.pid()))
-        .map_err(|error| proc_error(SESSION, error.into()))?;
+    let bytes = esmtpd.read("environ", SESSION)?;
     let session = Session::from_environment(&Environment::parse(&bytes), block_variables)
         .map_err(Error::Environment)?;
     // It lives, so what was read is its own.

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::process::{Error, Handle, LISTENER};
+use super::process::{Error, Handle, LISTENER, comm, numbers};
 
 /// What `couriertcpd` starts beside its sessions, once; it holds no slot.
 const LOGGER: &str = "courierlogger";
@@ -26,10 +26,15 @@ pub struct Listener {
 impl Listener {
     fn open(pid: i32) -> Result<Self, Error> {
         let process = Handle::open(pid, LISTENER)?;
-        let (name, _) = process.name_and_parent(LISTENER)?;
+        let name = process.stat(LISTENER)?.comm;
         if name != LISTENER {
             return Err(Error::NotASession(format!(
                 "process {pid} is {name:?}, not {LISTENER}"
+            )));
+        }
+        if !process.is_in_own_namespace(LISTENER)? {
+            return Err(Error::NotASession(format!(
+                "process {pid} is a container's {LISTENER}"
             )));
         }
         let children = File::open(format!("/proc/{pid}/task/{pid}/children"))
@@ -90,20 +95,6 @@ impl Listener {
         }
         children.len() - usize::from(logger.is_some())
     }
-}
-
-/// The numbers in the text of a `children` file (proc(5)).
-pub fn numbers(text: &[u8]) -> impl Iterator<Item = i32> + '_ {
-    text.split(u8::is_ascii_whitespace)
-        .filter_map(|word| std::str::from_utf8(word).ok()?.parse().ok())
-}
-
-/// The name of process `pid`, at a glance; empty where there is none.
-#[must_use]
-pub fn comm(pid: i32) -> String {
-    let mut name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    name.truncate(name.trim_end().len());
-    name
 }
 
 /// The `couriertcpd`s that run: those with a pid file, and those that a session
@@ -179,13 +170,6 @@ fn pid_files(piddir: &Path) -> impl Iterator<Item = i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_numbers_of_a_children_file() {
-        assert_eq!(numbers(b"12 345 6 ").collect::<Vec<_>>(), [12, 345, 6]);
-        assert_eq!(numbers(b"").count(), 0);
-        assert_eq!(numbers(b"x 7\xff 8\n").collect::<Vec<_>>(), [8]);
-    }
 
     #[test]
     fn another_program_is_no_listener() {

@@ -4,11 +4,15 @@
 //! whoever gets its number next. What is read from `/proc` counts only while
 //! the pidfd says that the process still lives.
 
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::{error, fmt, io};
+use std::path::PathBuf;
+use std::{error, fmt, fs, io};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use procfs::process::Process;
+use procfs::FromRead;
+use procfs::process::Stat;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::session;
@@ -20,12 +24,11 @@ pub(super) const LISTENER: &str = "couriertcpd";
 /// The program that takes a message in.
 pub(super) const SUBMIT: &str = "submit";
 
-/// A process, held by its pidfd and its `/proc` folder.
+/// A process, held by its pidfd.
 #[derive(Debug)]
 pub struct Handle {
     pid: i32,
     pidfd: OwnedFd,
-    proc: Process,
 }
 
 /// Why a session could not be told.
@@ -36,7 +39,7 @@ pub enum Error {
     /// The peer is no `submit` of a `courieresmtpd` of `couriertcpd`.
     NotASession(String),
     /// `/proc` could not be read.
-    Proc(&'static str, procfs::ProcError),
+    Proc(&'static str, io::Error),
     /// The environment does not say who is connected.
     Environment(session::Error),
     /// A child of couriertcpd that is not a session yet.
@@ -84,19 +87,12 @@ impl Handle {
             Err(rustix::io::Errno::SRCH) => return Err(Error::Gone(what)),
             Err(error) => return Err(Error::PidFd(error.into())),
         };
-        Self::with_pidfd(pid, pidfd, what)
+        Ok(Self { pid, pidfd })
     }
 
     /// Takes hold of the process of `pidfd`, whose number is, or was, `pid`.
-    pub(super) fn with_pidfd(pid: i32, pidfd: OwnedFd, what: &'static str) -> Result<Self, Error> {
-        let proc = Process::new(pid).map_err(|error| proc_error(what, error))?;
-        let handle = Self { pid, pidfd, proc };
-        // It lives, so the number was not handed on between the two.
-        if handle.is_alive() {
-            Ok(handle)
-        } else {
-            Err(Error::Gone(what))
-        }
+    pub(super) fn with_pidfd(pid: i32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd }
     }
 
     /// Whether the process still lives.
@@ -124,26 +120,74 @@ impl Handle {
         }
     }
 
-    /// Its folder in `/proc`.
-    pub(super) fn proc(&self) -> &Process {
-        &self.proc
+    /// Its `/proc/PID/stat` (proc_pid_stat(5)). Like all that is read here, it
+    /// is the process's own only if that lives afterwards.
+    pub(super) fn stat(&self, what: &'static str) -> Result<Stat, Error> {
+        let bytes = self.read("stat", what)?;
+        Stat::from_read(bytes.as_slice())
+            .map_err(|error| Error::Proc(what, io::Error::other(error)))
     }
 
-    /// Its name and its parent's number.
-    pub(super) fn name_and_parent(&self, what: &'static str) -> Result<(String, i32), Error> {
-        let stat = self.proc.stat().map_err(|error| proc_error(what, error))?;
-        Ok((stat.comm, stat.ppid))
+    /// The whole of a file in its `/proc` folder.
+    pub(super) fn read(&self, file: &str, what: &'static str) -> Result<Vec<u8>, Error> {
+        read_proc(self.pid, file).map_err(|error| proc_error(what, error))
+    }
+
+    /// The file that it runs.
+    pub(super) fn exe(&self, what: &'static str) -> Result<PathBuf, Error> {
+        fs::read_link(format!("/proc/{}/exe", self.pid)).map_err(|error| proc_error(what, error))
     }
 
     /// The numbers of its children.
     pub(super) fn children(&self, what: &'static str) -> Result<Vec<i32>, Error> {
-        let failed = |error| proc_error(what, error);
-        let task = self.proc.task_main_thread().map_err(failed)?;
-        let children = task.children().map_err(failed)?;
-        Ok(children
-            .into_iter()
-            .filter_map(|pid| i32::try_from(pid).ok())
-            .collect())
+        let bytes = self.read(&format!("task/{}/children", self.pid), what)?;
+        Ok(numbers(&bytes).collect())
+    }
+
+    /// Whether it is in this process's own pid namespace, and not in one below
+    /// it: a container's Courier is not ours, though its processes are seen.
+    pub(super) fn is_in_own_namespace(&self, what: &'static str) -> Result<bool, Error> {
+        let status = self.read("status", what)?;
+        let status = String::from_utf8_lossy(&status);
+        let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        Ok(pids.is_none_or(|pids| pids.split_ascii_whitespace().count() <= 1))
+    }
+}
+
+/// The numbers in the text of a `children` file (proc_tid_children(5)).
+pub fn numbers(text: &[u8]) -> impl Iterator<Item = i32> + '_ {
+    text.split(u8::is_ascii_whitespace)
+        .filter_map(|word| std::str::from_utf8(word).ok()?.parse().ok())
+}
+
+/// The name of process `pid`, at a glance; empty where there is none.
+#[must_use]
+pub fn comm(pid: i32) -> String {
+    let mut name = read_proc(pid, "comm").unwrap_or_default();
+    name.truncate(name.trim_ascii_end().len());
+    String::from_utf8_lossy(&name).into_owned()
+}
+
+/// The whole of `/proc/PID/FILE`, in as few system calls as can be: these are
+/// read for each session.
+pub(super) fn read_proc(pid: i32, file: &str) -> io::Result<Vec<u8>> {
+    /// Longer than Courier's environments.
+    const ENOUGH: usize = 8 * 1024;
+    let mut file = File::open(format!("/proc/{pid}/{file}"))?;
+    let mut bytes = vec![0; ENOUGH];
+    let mut length = 0;
+    loop {
+        match file.read(&mut bytes[length..]) {
+            Ok(read) => length += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        // All that is read here comes at once, as far as there is room.
+        if length < bytes.len() {
+            bytes.truncate(length);
+            return Ok(bytes);
+        }
+        bytes.resize(bytes.len() * 2, 0);
     }
 }
 
@@ -154,10 +198,11 @@ impl AsFd for Handle {
     }
 }
 
-pub(super) fn proc_error(what: &'static str, error: procfs::ProcError) -> Error {
-    match error {
-        procfs::ProcError::NotFound(_) => Error::Gone(what),
-        error => Error::Proc(what, error),
+fn proc_error(what: &'static str, error: io::Error) -> Error {
+    // A file of one that ended since it was opened reads as "no such process".
+    match rustix::io::Errno::from_io_error(&error) {
+        Some(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => Error::Gone(what),
+        _ => Error::Proc(what, error),
     }
 }
 
@@ -179,5 +224,27 @@ mod tests {
         assert!(!handle.is_alive());
         assert!(!handle.signal(Signal::TERM).unwrap());
         assert!(matches!(Handle::open(pid, SUBMIT), Err(Error::Gone(_))));
+        assert!(matches!(handle.stat(SUBMIT), Err(Error::Gone(_))));
+    }
+
+    #[test]
+    fn what_proc_tells_of_a_process() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let handle = Handle::open(own, SUBMIT).unwrap();
+        let stat = handle.stat(SUBMIT).unwrap();
+        assert_eq!((stat.pid, stat.comm), (own, comm(own)));
+        assert_eq!(
+            handle.exe(SUBMIT).unwrap(),
+            std::env::current_exe().unwrap()
+        );
+        assert!(handle.is_in_own_namespace(SUBMIT).unwrap());
+        assert_eq!(comm(0), "");
+    }
+
+    #[test]
+    fn the_numbers_of_a_children_file() {
+        assert_eq!(numbers(b"12 345 6 ").collect::<Vec<_>>(), [12, 345, 6]);
+        assert_eq!(numbers(b"").count(), 0);
+        assert_eq!(numbers(b"x 7\xff 8\n").collect::<Vec<_>>(), [8]);
     }
 }

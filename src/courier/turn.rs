@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 
-use super::process::Handle;
+use super::process::{Handle, SESSION};
 
 /// The sockets that `courieresmtpd` holds at all times: its client's (or, with
 /// TLS, that to `couriertls`), and syslog's.
@@ -30,10 +30,10 @@ pub enum Turn {
 #[must_use]
 pub fn of(esmtpd: &Handle) -> Turn {
     let pid = esmtpd.pid();
-    let Ok(wchan) = fs::read_to_string(format!("/proc/{pid}/wchan")) else {
+    let Ok(wchan) = esmtpd.read("wchan", SESSION) else {
         return Turn::Unknown;
     };
-    let turn = match waits_in(&wchan) {
+    let turn = match waits_in(&String::from_utf8_lossy(&wchan)) {
         Turn::Client if sockets(pid).is_none_or(|sockets| sockets > OWN_SOCKETS) => Turn::Courier,
         turn => turn,
     };

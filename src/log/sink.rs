@@ -11,7 +11,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ const QUEUE: usize = 4096;
 /// How long one line is tried before it is given up, and how often.
 const PATIENCE: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(20);
+/// How long lines are let gather.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long the end of the program waits for the lines that are queued.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -151,7 +153,7 @@ impl Sink {
     }
 
     fn run(mut self, receiver: &Receiver<Option<Line>>) {
-        while let Ok(Some((level, text))) = receiver.recv() {
+        while let Ok(Some((level, text))) = self.next(receiver) {
             let sent = self.send(level, &text);
             if !sent {
                 self.lost.fetch_add(1, Ordering::Relaxed);
@@ -162,6 +164,18 @@ impl Sink {
                 }
             }
             self.away = !sent;
+        }
+    }
+
+    /// The next line. Where none waits, those of a moment are let gather: to
+    /// wake for each costs more than to write it.
+    fn next(&self, receiver: &Receiver<Option<Line>>) -> Result<Option<Line>, RecvError> {
+        match receiver.try_recv() {
+            Ok(line) => Ok(line),
+            Err(_) => {
+                thread::sleep(GATHER);
+                receiver.recv()
+            }
         }
     }
 

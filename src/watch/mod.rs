@@ -22,7 +22,7 @@ use tokio::time::sleep;
 
 use crate::config::Watch;
 use crate::courier::identified::Identified;
-use crate::courier::listener::comm;
+use crate::courier::process::Error;
 use crate::log::Event;
 use crate::metrics::Metrics;
 
@@ -104,8 +104,7 @@ impl<J: Judge> Watcher<J> {
         self.sweep();
         while let Some(sighting) = sightings.recv().await {
             match sighting {
-                Sighting::Exec(pid) if comm(pid) == SESSION => self.look(pid),
-                Sighting::Exec(_) => {}
+                Sighting::Exec(pid) => self.look(pid),
                 Sighting::Gap => {
                     self.metrics.gaps.inc();
                     self.sweep();
@@ -123,31 +122,46 @@ impl<J: Judge> Watcher<J> {
         }
     }
 
-    /// Looks at process `pid`, once.
+    /// Looks at process `pid`; most are no sessions, or have ended. One that may
+    /// yet become a session is looked at again.
     fn look(&self, pid: i32) {
+        if self.table.holds(pid) {
+            return;
+        }
+        let first = self.table.identify(pid);
+        if !first.as_ref().map_or_else(Error::is_early, |_| true) {
+            return;
+        }
         let Some(entry) = self.table.enter(pid) else {
             return;
         };
         let (table, judge) = (Arc::clone(&self.table), Arc::clone(&self.judge));
         let metrics = Arc::clone(&self.metrics);
         tokio::spawn(async move {
-            for _ in 0..AGAIN_TIMES {
-                match table.identify(pid) {
-                    Ok(identified) => {
-                        metrics.sessions.inc();
-                        let identified = Arc::new(identified);
-                        entry.identified(&identified);
-                        // Its verdict stands, also where the client has left meanwhile.
-                        tokio::spawn(judge.connected(Arc::clone(&identified)));
-                        crate::enforce::kill::ended(identified.esmtpd()).await;
-                        break;
-                    }
-                    Err(error) if error.is_early() => sleep(AGAIN_EVERY).await,
-                    // No session, or one that has ended.
-                    Err(_) => break,
-                }
-            }
+            let Some(identified) = awaited(&table, pid, first).await else {
+                return;
+            };
+            metrics.sessions.inc();
+            let identified = Arc::new(identified);
+            entry.identified(&identified);
+            // Its verdict stands, also where the client has left meanwhile.
+            tokio::spawn(judge.connected(Arc::clone(&identified)));
+            crate::enforce::kill::ended(identified.esmtpd()).await;
             drop(entry);
         });
     }
+}
+
+/// The session of process `pid`, of which `first` was seen, once it is one.
+async fn awaited(table: &Table, pid: i32, first: Result<Identified, Error>) -> Option<Identified> {
+    let mut seen = first;
+    for _ in 0..AGAIN_TIMES {
+        match seen {
+            Ok(identified) => return Some(identified),
+            Err(error) if error.is_early() => sleep(AGAIN_EVERY).await,
+            Err(_) => return None,
+        }
+        seen = table.identify(pid);
+    }
+    None
 }

@@ -20,7 +20,8 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{SESSION, Sighting};
-use crate::courier::listener::{Listener, Listeners, comm, numbers};
+use crate::courier::listener::{Listener, Listeners};
+use crate::courier::process::{comm, numbers};
 
 /// How often the pid files are read (a couriertcpd that was started again has
 /// another number), and the children looked at, whatever inotify says.

@@ -143,6 +143,12 @@ impl Table {
         }
     }
 
+    /// Whether process `pid` is in.
+    #[must_use]
+    pub fn holds(&self, pid: i32) -> bool {
+        self.sessions().contains_key(&pid)
+    }
+
     /// Takes process `pid` in; `None` where it is in.
     #[must_use]
     pub fn enter(self: &Arc<Self>, pid: i32) -> Option<Entry> {
@@ -202,7 +208,7 @@ mod tests {
     fn a_session_is_taken_in_once_until_it_has_ended() {
         let table = Arc::new(Table::new("/nowhere".into(), Vec::new()));
         let entry = table.enter(7).unwrap();
-        assert!(table.enter(7).is_none());
+        assert!(table.holds(7) && table.enter(7).is_none());
         assert!(!table.is_at_filter(7));
         table.sessions().get_mut(&7).unwrap().at_filter = true;
         assert!(table.is_at_filter(7) && !table.is_at_filter(8));
