@@ -1,7 +1,8 @@
 //! `lab`: a lab by hand. `lab shell` for a look around, `lab run -- PROGRAM` for one program, `lab demo` to see
-//! rblfilter at work.
+//! rblfilter at work, `lab wave` to measure it.
 
 mod demo;
+mod wave_command;
 
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
@@ -29,6 +30,8 @@ enum Role {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         program: Vec<String>,
     },
+    /// Send a wave at a Courier, and measure.
+    Wave(wave_command::Options),
     /// Show a wave of listed clients, without rblfilter and with it.
     Demo {
         /// install.sh of the checkout.
@@ -126,6 +129,10 @@ fn run(role: Role) -> Result<ExitCode, Error> {
             (lab, vec!["/bin/bash".to_owned()])
         }
         Role::Run { options, program } => (options.start()?, program),
+        Role::Wave(options) => {
+            options.run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Role::Demo {
             install,
             programs,
