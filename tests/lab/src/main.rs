@@ -2,6 +2,8 @@
 //! rblfilter at work, `lab wave` to measure it.
 
 mod demo;
+mod drive;
+mod requests;
 mod wave_command;
 
 use std::path::PathBuf;
@@ -32,6 +34,8 @@ enum Role {
     },
     /// Send a wave at a Courier, and measure.
     Wave(wave_command::Options),
+    /// Measure how fast filters answer.
+    Requests(requests::Options),
     /// Show a wave of listed clients, without rblfilter and with it.
     Demo {
         /// install.sh of the checkout.
@@ -104,6 +108,9 @@ impl Options {
 }
 
 fn main() -> ExitCode {
+    if let Some((name, arguments)) = drive::role() {
+        return drive::run(&name, &arguments);
+    }
     match run(Arguments::parse().role) {
         Ok(code) => code,
         Err(error) => {
@@ -131,6 +138,10 @@ fn run(role: Role) -> Result<ExitCode, Error> {
         Role::Run { options, program } => (options.start()?, program),
         Role::Wave(options) => {
             options.run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Role::Requests(options) => {
+            requests::run(&options)?;
             return Ok(ExitCode::SUCCESS);
         }
         Role::Demo {
