@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rblfilter_lab::wave::{Tally, Wave};
+use rblfilter_lab::wave::{Kind, Load, Tally, Wave};
 use rblfilter_lab::{Config, Error, Lab, Product};
 
 const SLOTS: u32 = 300;
@@ -34,18 +34,20 @@ pub fn run(installer: PathBuf, programs: PathBuf, seconds: u64) -> Result<(), Er
         programs: found(programs)?,
     };
     let wave = Wave {
-        spam_rate: 40,
-        spam_addresses: 400,
+        kind: Kind::Hang,
+        rate: 40,
+        addresses: 400,
         hold: Duration::from_secs(60),
         mail_rate: 4,
         patience: Duration::from_secs(5),
         length: Duration::from_secs(seconds),
+        ..Wave::default()
     };
     println!(
         "A real Courier with {SLOTS} connection slots, alone in private namespaces.\n\
-         Each second {} listed clients connect, send a whole message and then stay\n\
-         silent; beside them {} legitimate messages a second, 5 s patience.\n",
-        wave.spam_rate, wave.mail_rate
+         Each second {} listed clients connect, name a recipient, are told 511 and\n\
+         then stay silent; beside them {} legitimate messages a second, 5 s patience.\n",
+        wave.rate, wave.mail_rate
     );
     let without = phase("without rblfilter", &wave, None)?;
     let with = phase("with rblfilter", &wave, Some(&product))?;
@@ -54,29 +56,20 @@ pub fn run(installer: PathBuf, programs: PathBuf, seconds: u64) -> Result<(), Er
 }
 
 fn phase(title: &str, wave: &Wave, product: Option<&Product>) -> Result<Run, Error> {
-    println!("{title}: connection slots in use, and messages accepted so far");
+    println!("{title}: slots in use; spammers ended, mail accepted so far");
     let lab = Lab::start(Config {
         max_daemons: SLOTS,
+        blacklists: "-block=bl.test,BLOCK,Listed_by_bl.test".into(),
         ..Config::default()
     })?;
     if let Some(product) = product {
-        product.start(&lab, "[[dnsbl]]\nzone = \"bl.test\"\n")?;
+        product.start(&lab, "")?;
     }
     let tally = Arc::new(Tally::default());
-    let load = {
-        let (wave, tally) = (wave.clone(), Arc::clone(&tally));
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime.map(|runtime| runtime.block_on(wave.run(&tally)))
-        })
-    };
+    let failed = |error: std::io::Error| Error::Load(error.to_string());
+    let load = wave.start(&tally).map_err(failed)?;
     let slots = watch(&lab, &load, &tally)?;
-    let ended = load
-        .join()
-        .map_err(|_| Error::Load("the load generator panicked".into()))?;
-    ended.map_err(|error| Error::Load(error.to_string()))?;
+    load.join().map_err(failed)?;
     println!();
     let bans = if product.is_some() {
         lab.set_members("rblfilter4")?.len()
@@ -92,11 +85,7 @@ fn phase(title: &str, wave: &Wave, product: Option<&Product>) -> Result<Run, Err
 }
 
 /// Prints a line every two seconds while the load runs; returns each line's peak.
-fn watch(
-    lab: &Lab,
-    load: &thread::JoinHandle<std::io::Result<()>>,
-    tally: &Tally,
-) -> Result<Vec<usize>, Error> {
+fn watch(lab: &Lab, load: &Load, tally: &Tally) -> Result<Vec<usize>, Error> {
     let begun = Instant::now();
     let mut peaks = Vec::new();
     while !load.is_finished() {
@@ -111,10 +100,10 @@ fn watch(
         }
         peaks.push(peak);
         println!(
-            "{:>4} s  {:<BAR$} {peak:>3}   spam {:>4}   mail {:>3} of {}",
+            "{:>4} s  {:<BAR$} {peak:>3}   ended {:>4}   mail {:>3} of {}",
             begun.elapsed().as_secs(),
             "█".repeat((peak * BAR).div_ceil(SLOTS as usize).min(BAR)),
-            load_of(&tally.spam_accepted),
+            tally.ended().len(),
             load_of(&tally.mail_accepted),
             load_of(&tally.mail_sent),
         );
@@ -142,8 +131,9 @@ fn table(without: &Run, with: &Run) {
     row("slots in use, peak", &|run| {
         format!("{} of {SLOTS}", run.slots.iter().max().unwrap_or(&0))
     });
-    row("spam accepted", &|run| {
-        of(&run.tally.spam_accepted, &run.tally.spam_sent)
+    row("spammers' sessions ended", &|run| {
+        let sent = load_of(&run.tally.spam_sent);
+        format!("{} of {sent}", run.tally.ended().len())
     });
     row("connections dropped by the kernel", &|run| {
         load_of(&run.tally.spam_unanswered).to_string()

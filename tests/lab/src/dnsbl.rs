@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::command::{Command, Process};
 use crate::namespaces::Namespaces;
+use crate::stub::{self, Stub};
 use crate::{Error, wait_for};
 
 const FOLDER: &str = "/run/lab/dns";
@@ -34,6 +35,8 @@ pub enum Dns {
     None,
     /// A socket that takes queries and never answers.
     Silent,
+    /// A server of the lab's own, which can be slow or silent for the list or for the clients' names.
+    Stub(Stub),
 }
 
 /// An address or network, and the code it is listed with.
@@ -42,12 +45,14 @@ pub type Listing = (String, Ipv4Addr);
 enum Server {
     Rbldnsd(Process),
     Silent(#[expect(dead_code, reason = "held open")] UdpSocket),
+    Stub(#[expect(dead_code, reason = "ends when dropped")] stub::Server),
 }
 
 /// The server; it ends with the lab.
 pub(crate) struct Dnsbl {
     spaces: Rc<Namespaces>,
     address: Ipv4Addr,
+    listed: Vec<Listing>,
     server: Option<Server>,
 }
 
@@ -62,9 +67,10 @@ impl Dnsbl {
         // rbldnsd opens its log after it has become nobody.
         fs::set_permissions(QUERIES, Permissions::from_mode(0o666))
             .map_err(|e| Error::io("chmod", QUERIES, e))?;
-        let dnsbl = Self {
+        let mut dnsbl = Self {
             spaces: Rc::clone(spaces),
             address,
+            listed: Vec::new(),
             server: None,
         };
         dnsbl.list(listed)?;
@@ -72,7 +78,8 @@ impl Dnsbl {
     }
 
     /// Writes the zones.
-    pub(crate) fn list(&self, listed: &[Listing]) -> Result<(), Error> {
+    pub(crate) fn list(&mut self, listed: &[Listing]) -> Result<(), Error> {
+        self.listed = listed.to_vec();
         let template = ":127.0.0.2:Listed by bl.test\n";
         let (mut four, mut six) = (
             format!("{template}127.0.0.2\n"),
@@ -99,6 +106,11 @@ impl Dnsbl {
                 let socket = UdpSocket::bind((self.address, 53))
                     .map_err(|e| Error::io("bind", format!("{}:53", self.address), e))?;
                 self.server = Some(Server::Silent(socket));
+            }
+            Dns::Stub(stub) => {
+                let server = stub::Server::start(self.address, stub, &self.listed)
+                    .map_err(|e| Error::io("bind", format!("{}:53", self.address), e))?;
+                self.server = Some(Server::Stub(server));
             }
             Dns::Rbldnsd => {
                 let (log, listen) = (format!("+{QUERIES}"), format!("{}/53", self.address));

@@ -31,6 +31,7 @@ mod product;
 mod sets;
 pub mod smtp;
 mod starttls;
+pub mod stub;
 mod syslog;
 pub mod wave;
 

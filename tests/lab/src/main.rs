@@ -1,7 +1,10 @@
 //! `lab`: a lab by hand. `lab shell` for a look around, `lab run -- PROGRAM` for one program, `lab demo` to see
-//! rblfilter at work.
+//! rblfilter at work, `lab wave` to measure it.
 
 mod demo;
+mod drive;
+mod requests;
+mod wave_command;
 
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
@@ -29,6 +32,10 @@ enum Role {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         program: Vec<String>,
     },
+    /// Send a wave at a Courier, and measure.
+    Wave(wave_command::Options),
+    /// Measure how fast filters answer.
+    Requests(requests::Options),
     /// Show a wave of listed clients, without rblfilter and with it.
     Demo {
         /// install.sh of the checkout.
@@ -101,6 +108,9 @@ impl Options {
 }
 
 fn main() -> ExitCode {
+    if let Some((name, arguments)) = drive::role() {
+        return drive::run(&name, &arguments);
+    }
     match run(Arguments::parse().role) {
         Ok(code) => code,
         Err(error) => {
@@ -126,6 +136,14 @@ fn run(role: Role) -> Result<ExitCode, Error> {
             (lab, vec!["/bin/bash".to_owned()])
         }
         Role::Run { options, program } => (options.start()?, program),
+        Role::Wave(options) => {
+            options.run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Role::Requests(options) => {
+            requests::run(&options)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Role::Demo {
             install,
             programs,

@@ -1,0 +1,369 @@
+//! One run of the benchmark: a lab, a guard, a wave, and the figures of it.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::figures::{Cpu, Figures, Mail, Memory, Percentiles, Slots, Spam};
+use super::kernel::{self, Lives, Observer};
+use super::meter::{self, Meter};
+use super::{Kind, Load, Tally, Wave};
+use crate::stub::{Answer, Stub};
+use crate::{Config, Dns, Error, Lab, Product, Spaces, wait_for};
+
+/// Longer than any filter needs to say how it watches.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Both parts of 127.66.0.0/15, so that there are enough addresses for any run.
+const LISTED: [&str; 2] = ["127.66.0.0/15", "fd00:66::/32"];
+
+/// What keeps the spammers from the slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// Nothing; no list is asked.
+    None,
+    /// `BLACKLISTS` with `BLOCK`: Courier answers 511 at RCPT, as on the blog's server.
+    Block,
+    /// The same with couriertcpd's `-drop`.
+    Drop,
+    /// rblfilter with a list of its own, and no `BLACKLISTS`.
+    Rblfilter,
+    /// rblfilter, which takes Courier's verdict of `BLOCK`, and no list of its own.
+    RblfilterBlock,
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Block => "BLOCK",
+            Self::Drop => "-drop",
+            Self::Rblfilter => "rblfilter",
+            Self::RblfilterBlock => "rblfilter by BLOCK",
+        })
+    }
+}
+
+impl Guard {
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Rblfilter | Self::RblfilterBlock)
+    }
+
+    fn blacklists(self) -> &'static str {
+        match self {
+            Self::None | Self::Rblfilter => "",
+            Self::Block | Self::Drop | Self::RblfilterBlock => {
+                "-block=bl.test,BLOCK,Listed_by_bl.test"
+            }
+        }
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What is sent; the servers are the lab's.
+    pub wave: Wave,
+    /// What guards the slots.
+    pub guard: Guard,
+    /// Where it runs.
+    pub spaces: Spaces,
+    /// When the list answers; none for a real rbldnsd, which does so at once.
+    pub list: Option<Answer>,
+    /// Whether nobody answers for the names of clients. Couriertcpd asks for them first.
+    pub names_silent: bool,
+    /// couriertcpd's `-nodnslookup`.
+    pub no_names: bool,
+    /// `MAXDAEMONS`.
+    pub slots: u32,
+    /// How long the filter's idle processor time is measured before the wave.
+    pub idle: Duration,
+    /// rblfilter.
+    pub product: Product,
+    /// More of its configuration: keys first, then tables, as TOML has it.
+    pub toml: String,
+}
+
+impl Plan {
+    fn config(&self) -> Config {
+        let drop = if self.guard == Guard::Drop {
+            "-drop"
+        } else {
+            ""
+        };
+        let dns = match (self.list, self.names_silent) {
+            (None, false) => Dns::Rbldnsd,
+            (list, silent) => Dns::Stub(Stub {
+                list: list.unwrap_or_default(),
+                names: if silent {
+                    Answer::Never
+                } else {
+                    Answer::AtOnce
+                },
+            }),
+        };
+        let code = std::net::Ipv4Addr::new(127, 0, 0, 2);
+        Config {
+            spaces: self.spaces,
+            measured: true,
+            blacklists: self.guard.blacklists().into(),
+            drop: drop.into(),
+            max_daemons: self.slots,
+            tcpd_options: if self.no_names { "-nodnslookup" } else { "" }.into(),
+            dns,
+            listed: LISTED.iter().map(|net| ((*net).into(), code)).collect(),
+            ..Config::default()
+        }
+    }
+
+    fn toml(&self) -> String {
+        let zone = "[[dnsbl]]\nzone = \"bl.test\"\n";
+        let own = self.guard == Guard::Rblfilter;
+        format!("{}\n{}", self.toml, if own { zone } else { "" })
+    }
+
+    fn words(&self) -> String {
+        let Wave {
+            kind,
+            rate,
+            addresses,
+            listed_percent,
+            hold,
+            mail_rate,
+            ..
+        } = self.wave;
+        let kind = match kind {
+            Kind::Banner => "banner",
+            Kind::Hang => "hang",
+            Kind::Data => "data",
+            Kind::Return => "return",
+        };
+        let list = match self.list {
+            None | Some(Answer::AtOnce) => "list at once".into(),
+            Some(Answer::After(delay)) => format!("list after {} s", delay.as_secs_f64()),
+            Some(Answer::Never) => "list silent".into(),
+        };
+        let mut words = format!(
+            "{rate}/s {kind}, hold {} s, {addresses} addresses, {listed_percent} % listed, {list}, mail {mail_rate}/s",
+            hold.as_secs()
+        );
+        for (is, text) in [
+            (self.wave.ipv6, ", IPv6"),
+            (self.names_silent, ", PTR silent"),
+            (self.no_names, ", -nodnslookup"),
+        ] {
+            if is {
+                words.push_str(text);
+            }
+        }
+        words
+    }
+
+    /// Runs it to its end. To be called outside of any lab.
+    ///
+    /// # Errors
+    /// If the lab, the filter or the load does not start.
+    pub fn run(&self) -> Result<Figures, Error> {
+        // Before the thread is in other namespaces, where the kernel tells nothing.
+        let observer = Observer::start();
+        let lab = Lab::start(self.config())?;
+        let mut notes = Vec::new();
+        let mut watch = None;
+        let mut filter = Vec::new();
+        if self.guard.is_ours() {
+            self.product.start(&lab, &self.toml())?;
+            // The warden is started with the first ban, or to be asked whether there may be one.
+            let line = lab.wait_for_log("watching,by=", LIMIT)?;
+            watch = line.split("by=").nth(1).map(|by| {
+                by.split(|c: char| !c.is_ascii_alphanumeric())
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            });
+            filter = filter_pids(&lab);
+            if self.spaces == Spaces::Machine {
+                notes.push("no set in the machine's namespaces".into());
+            }
+        }
+        let counted = filter.iter().all(|pid| lab.count_as_filter(*pid).is_ok());
+        let time = |lab: &Lab, filter: &[i32]| {
+            lab.filter_cpu()
+                .filter(|_| counted)
+                .unwrap_or_else(|| meter::processor_time(filter))
+        };
+        let idle = if filter.is_empty() {
+            None
+        } else {
+            let (before, begun) = (time(&lab, &filter), Instant::now());
+            std::thread::sleep(self.idle);
+            let used = time(&lab, &filter).saturating_sub(before);
+            Some(100.0 * used.as_secs_f64() / begun.elapsed().as_secs_f64())
+        };
+
+        match &observer {
+            Ok(observer) => observer.follow(
+                lab.couriertcpd_pid()
+                    .and_then(|pid| lab.pid_on_machine(pid))
+                    .map_err(|e| Error::io("find", "couriertcpd", e))?,
+            ),
+            Err(error) => notes.push(format!("no events of the kernel: {error}")),
+        }
+        if lab.cpu().is_none() {
+            notes.push("processor time of all: no cgroup version 2 here".into());
+        }
+        let tally = Arc::new(Tally::default());
+        let meter = Meter::start(&lab).map_err(|e| Error::io("watch", "couriertcpd", e))?;
+        let (all_before, filter_before) = (lab.cpu(), time(&lab, &filter));
+        let begun = kernel::now();
+        let load = self.start_load(&lab, &tally)?;
+        // The wave's own length; after that the last legitimate senders wait, and nothing else happens.
+        let limit = self.wave.length + self.wave.patience * 8;
+        if wait_for(self.wave.length, || load.is_finished().then_some(())).is_none() {
+            wait_for(limit, || load.is_finished().then_some(()));
+        }
+        let ended = kernel::now();
+        load.join().map_err(|e| Error::Load(e.to_string()))?;
+        let slots = meter.finish().map_err(|e| Error::Load(e.to_string()))?;
+        let used = |before: Option<Duration>, now: Option<Duration>| {
+            Some(now?.saturating_sub(before?).as_secs_f64())
+        };
+        let all_s = used(all_before, lab.cpu());
+        let filter_s =
+            used(Some(filter_before), Some(time(&lab, &filter))).filter(|_| !filter.is_empty());
+        let lives = match observer {
+            Ok(observer) => Some(observer.finish().map_err(|e| Error::Load(e.to_string()))?),
+            Err(_) => None,
+        };
+        if let Some(lives) = &lives
+            && lives.overruns > 0
+        {
+            notes.push(format!(
+                "{} overruns of the kernel's events",
+                lives.overruns
+            ));
+        }
+        // The kernel's numbers of the wave's own time alone.
+        let wave_end = ended.min(begun + nanos(self.wave.length));
+        let kernel_slots = lives.as_ref().map(|lives| lives.slots(begun, wave_end));
+        let seconds = Duration::from_nanos(ended - begun).as_secs_f64();
+        Ok(Figures {
+            guard: self.guard.to_string(),
+            spaces: match self.spaces {
+                Spaces::Private => "private",
+                Spaces::Machine => "machine",
+            }
+            .into(),
+            watch,
+            wave: self.words(),
+            seconds: self.wave.length.as_secs(),
+            slots: Slots {
+                all: self.slots,
+                peak: slots.peak,
+                mean: slots.mean,
+                series: slots.series,
+                kernel_peak: kernel_slots.map(|(peak, _)| peak),
+                kernel_mean: kernel_slots.map(|(_, mean)| mean),
+            },
+            spam: spam(&tally, lives.as_ref(), self.wave.length),
+            mail: mail(&tally, self.wave.length),
+            cpu: Cpu {
+                all_s,
+                filter_s,
+                filter_percent: filter_s.map(|used| 100.0 * used / seconds),
+                filter_idle_percent: idle,
+            },
+            memory: (!filter.is_empty()).then(|| {
+                let memory = meter::Memory::of(&filter_pids(&lab));
+                Memory {
+                    rss_kib: memory.rss,
+                    pss_kib: memory.pss,
+                    peak_kib: memory.peak,
+                }
+            }),
+            banned: banned(&lab, self.guard),
+            notes,
+        })
+    }
+
+    fn start_load(&self, lab: &Lab, tally: &Arc<Tally>) -> Result<Load, Error> {
+        let wave = Wave {
+            server: lab.server_for(std::net::Ipv4Addr::LOCALHOST),
+            server6: lab.server_for(std::net::Ipv6Addr::LOCALHOST),
+            ..self.wave.clone()
+        };
+        wave.start(tally).map_err(|e| Error::Load(e.to_string()))
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn filter_pids(lab: &Lab) -> Vec<i32> {
+    lab.processes()
+        .iter()
+        .filter(|process| process.comm.starts_with("rblfilter"))
+        .map(|process| process.pid)
+        .collect()
+}
+
+fn banned(lab: &Lab, guard: Guard) -> Option<usize> {
+    if !guard.is_ours() || lab.spaces() == Spaces::Machine {
+        return None;
+    }
+    let count = |set| lab.set_members(set).ok().map(|members| members.len());
+    Some(count("rblfilter4")? + count("rblfilter6")?)
+}
+
+fn loaded(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn spam(tally: &Tally, lives: Option<&Lives>, length: Duration) -> Spam {
+    let ended = tally.ended();
+    let times = |pick: &dyn Fn(&kernel::Life) -> Option<u64>| {
+        let ended = &lives?.ended;
+        Percentiles::of(
+            ended
+                .iter()
+                .filter_map(pick)
+                .map(Duration::from_nanos)
+                .collect(),
+        )
+    };
+    Spam {
+        connects: loaded(&tally.spam_sent),
+        unanswered: loaded(&tally.spam_unanswered),
+        greeted: loaded(&tally.spam_greeted),
+        accepted: loaded(&tally.spam_accepted),
+        ended: ended.len(),
+        open_ms: Percentiles::of(ended),
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        sessions_per_second: lives.map(|lives| lives.ended.len() as f64 / length.as_secs_f64()),
+        exec_to_kill_ms: times(&|life| life.exec.filter(|_| life.killed).map(|at| life.exit - at)),
+        accept_to_end_ms: times(&|life| {
+            (life.killed || life.exec.is_none()).then(|| life.exit - life.fork)
+        }),
+    }
+}
+
+fn mail(tally: &Tally, length: Duration) -> Mail {
+    let mail = tally.mail();
+    let late = mail.iter().filter(|mail| mail.begun >= length / 2);
+    Mail {
+        offered: loaded(&tally.mail_sent),
+        accepted: loaded(&tally.mail_accepted),
+        latency_late_ms: Percentiles::of(late.map(|mail| mail.latency).collect()),
+        latency_ms: Percentiles::of(mail.iter().map(|mail| mail.latency).collect()),
+    }
+}
+
+/// rblfilter as built from this checkout.
+#[must_use]
+pub fn product(installer: &Path, programs: &Path) -> Product {
+    Product {
+        installer: installer.into(),
+        programs: programs.into(),
+    }
+}

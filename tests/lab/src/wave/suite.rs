@@ -1,0 +1,126 @@
+//! The rows of the table in `docs/performance.md`, each guard side by side.
+
+use std::time::Duration;
+
+use super::bench::{Guard, Plan};
+use super::{Kind, Wave};
+use crate::Spaces;
+use crate::stub::Answer;
+
+/// One row: a wave, and what is set against it.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// How `--only` names it.
+    pub name: &'static str,
+    /// What the table says.
+    pub title: &'static str,
+    /// The runs, in the order in which they are made.
+    pub plans: Vec<Plan>,
+}
+
+const BY_BLOCK: &[(Guard, Spaces)] = &[
+    (Guard::Block, Spaces::Private),
+    (Guard::Drop, Spaces::Private),
+    (Guard::RblfilterBlock, Spaces::Machine),
+    (Guard::RblfilterBlock, Spaces::Private),
+];
+const BY_LIST: &[(Guard, Spaces)] = &[
+    (Guard::Drop, Spaces::Private),
+    (Guard::Rblfilter, Spaces::Machine),
+    (Guard::Rblfilter, Spaces::Private),
+];
+const BOTH: &[(Guard, Spaces)] = &[
+    (Guard::Drop, Spaces::Private),
+    (Guard::RblfilterBlock, Spaces::Machine),
+    (Guard::Rblfilter, Spaces::Machine),
+    (Guard::Rblfilter, Spaces::Private),
+];
+const UNLISTED: &[(Guard, Spaces)] = &[
+    (Guard::None, Spaces::Private),
+    (Guard::Rblfilter, Spaces::Machine),
+    (Guard::Rblfilter, Spaces::Private),
+];
+
+/// All rows; `model` says what they have in common (the product, the length).
+#[must_use]
+pub fn rows(model: &Plan) -> Vec<Row> {
+    let plan = |change: &dyn Fn(&mut Plan)| {
+        let mut plan = model.clone();
+        change(&mut plan);
+        plan
+    };
+    let row = |name, title, guards: &[(Guard, Spaces)], plan: Plan| Row {
+        name,
+        title,
+        plans: guards
+            .iter()
+            .map(|(guard, spaces)| Plan {
+                guard: *guard,
+                spaces: *spaces,
+                ..plan.clone()
+            })
+            .collect(),
+    };
+    let list = |answer| move |plan: &mut Plan| plan.list = Some(answer);
+    vec![
+        row(
+            "block",
+            "100/s hang, verdict by BLOCK",
+            BY_BLOCK,
+            plan(&|_| {}),
+        ),
+        row("own", "100/s hang, own lookup", BY_LIST, plan(&|_| {})),
+        row(
+            "fast",
+            "600/s hang, distinct addresses",
+            BOTH,
+            plan(&|plan| plan.wave.rate = 600),
+        ),
+        row(
+            "return",
+            "600/s return from 200 addresses",
+            BY_LIST,
+            plan(&|plan| {
+                plan.wave = Wave {
+                    kind: Kind::Return,
+                    rate: 600,
+                    addresses: 200,
+                    ..plan.wave.clone()
+                };
+            }),
+        ),
+        row(
+            "slow",
+            "100/s hang, list after 1 s",
+            BY_LIST,
+            plan(&list(Answer::After(Duration::from_secs(1)))),
+        ),
+        row(
+            "dead",
+            "100/s hang, list dead",
+            BY_LIST,
+            plan(&list(Answer::Never)),
+        ),
+        row(
+            "ptr",
+            "100/s hang, PTR silent",
+            BY_LIST,
+            plan(&|plan| plan.names_silent = true),
+        ),
+        row(
+            "ptr-nodnslookup",
+            "100/s hang, PTR silent, -nodnslookup",
+            BY_LIST,
+            plan(&|plan| {
+                plan.names_silent = true;
+                plan.no_names = true;
+            }),
+        ),
+        row(
+            "zero-hour",
+            "100/s hang, listed nowhere",
+            UNLISTED,
+            plan(&|plan| plan.wave.listed_percent = 0),
+        ),
+    ]
+}
