@@ -1,6 +1,8 @@
 //! One message: from the request on the filter socket to the sentence and its
 //! execution.
 
+mod lists;
+
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
@@ -11,20 +13,21 @@ use std::time::{Duration, Instant};
 
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::never_ban::NeverBan;
 use crate::config::{Config, KillPolicy, Mode, WatchBy};
 use crate::courier::aliases;
 use crate::courier::control_file::{self, Envelope};
 use crate::courier::paths::Paths;
 use crate::courier::process::{Identified, Peer};
 use crate::courier::request::Request;
-use crate::courier::session::Verdict;
 use crate::degraded::{Degraded, Part};
-use crate::dnsbl::{CurrentLists, Listing, Verdicts};
+use crate::dnsbl::{Lists, Notice};
+use crate::enforce::ledger::Ledger;
 use crate::enforce::warden::Warden;
 use crate::enforce::{ban, kill};
-use crate::judge::{self, Conviction};
+use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::watch::{Judge, Table};
 
@@ -40,8 +43,11 @@ const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Filter {
     config: Config,
     paths: Paths,
-    lists: CurrentLists,
-    verdicts: Verdicts,
+    lists: Arc<Lists>,
+    /// What there is to hear of the lists, until somebody listens.
+    notices: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
+    never_ban: NeverBan,
+    ledger: Mutex<Ledger>,
     table: Arc<Table>,
     warden: Warden,
     protected: Mutex<Protected>,
@@ -72,11 +78,19 @@ impl Filter {
     /// Makes ready to judge by `config`.
     #[must_use]
     pub fn new(config: Config, paths: Paths) -> Self {
+        let (lists, notices) = Lists::new(
+            config.zones.clone(),
+            config.resolver.clone(),
+            config.cache,
+            config.thresholds,
+        );
         Self {
             protected: Mutex::new(Protected::new(config.allow.clone())),
             warden: Warden::new(paths.warden()),
-            lists: CurrentLists::new(config.zones.clone(), config.resolver.clone()),
-            verdicts: Verdicts::default(),
+            lists,
+            notices: Mutex::new(Some(notices)),
+            never_ban: NeverBan::new(&config.never_ban),
+            ledger: Mutex::default(),
             table: Arc::new(Table::new(
                 paths.piddir.clone(),
                 config.block_variables.clone(),
@@ -91,7 +105,8 @@ impl Filter {
     /// The longest that a message may take, whatever hangs.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        self.config.resolver.limit + READ_TIME
+        // The lists, twice where a doubtful one is tested, and its text.
+        self.config.resolver.limit * 3 + READ_TIME
     }
 
     /// The part that could not accept a connection, and that it can again.
@@ -125,7 +140,9 @@ impl Filter {
     /// Says in the log whether look-ups and bans will work, before the first is
     /// needed. In `observe` mode there are no bans, and the warden is not started.
     pub async fn check(&self) {
-        if let Err(error) = self.lists.get(Instant::now()) {
+        if !self.config.zones.is_empty()
+            && let Err(error) = self.lists.resolver().check()
+        {
             self.degraded.enter(Part::Resolver, error, Instant::now());
         }
         if self.config.mode == Mode::Observe {
@@ -160,11 +177,10 @@ impl Filter {
             log::debug!("{}", event.field("reason", exemption));
             return Decision::Accept;
         }
-        let listing = match &session.verdict {
-            Verdict::Listed(listing) => Some(listing.clone()),
-            _ => self.ask_lists(session.client).await,
-        };
-        let Some(listing) = listing else {
+        let (Sentence::Reject(conviction) | Sentence::Ban(conviction)) =
+            self.sentence(session).await
+        else {
+            self.lists.is_good(session.client);
             log::debug!("{}", Event::new("passed").of_message(id).ip(session.client));
             return Decision::Accept;
         };
@@ -173,23 +189,19 @@ impl Filter {
             log::info!(
                 "{}",
                 event
-                    .field("zone", listing.zone)
+                    .field("zone", conviction.listing.zone)
                     .field("reason", "recipients")
             );
             return Decision::Accept;
         }
-        let conviction = judge::convict(session, listing);
         if self.config.mode == Mode::Observe {
-            let would = if conviction.ban { "ban" } else { "kill" };
             let event = listed(&identified, &conviction, id).field("action", "none");
-            log::info!("{}", event.field("would", would));
+            log::info!("{}", event.field("would", conviction.action()));
             return Decision::Accept;
         }
-        let reply = self.config.reply.render(
-            session.client,
-            &conviction.listing.zone,
-            &conviction.listing.lookup_url,
-        );
+        // One that is ended at once reads nothing.
+        let read = !conviction.end || self.config.kill != KillPolicy::Always;
+        let reply = self.reply(session.client, &conviction, read).await;
         let message_id = envelope.message_id;
         Decision::Refuse(
             reply,
@@ -283,26 +295,6 @@ impl Filter {
         self.graced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask_lists(&self, client: IpAddr) -> Option<Listing> {
-        let lists = match self.lists.get(Instant::now()) {
-            Ok(lists) => lists?,
-            Err(error) => {
-                self.degraded.enter(Part::Resolver, error, Instant::now());
-                return None;
-            }
-        };
-        self.degraded.leave(&Part::Resolver, Instant::now());
-        let findings = self.verdicts.get(&lists, client).await;
-        let now = Instant::now();
-        for zone in &findings.answered {
-            self.degraded.leave(&Part::List(zone.clone()), now);
-        }
-        for (zone, why) in &findings.unknown {
-            self.degraded.enter(Part::List(zone.clone()), why, now);
-        }
-        findings.listing.clone()
-    }
-
     /// Bans the client and ends its session. The client has its reply.
     pub async fn carry_out(&self, sentenced: Sentenced, stop: watch::Receiver<bool>) {
         let Sentenced {
@@ -312,6 +304,10 @@ impl Filter {
         } = sentenced;
         let id = message_id.as_deref();
         let event = listed(&identified, &conviction, id);
+        if !conviction.end {
+            log::info!("{}", event.field("action", conviction.action()));
+            return;
+        }
         let event = self.ban_event(event, &conviction, &identified).await;
         match self.config.kill {
             KillPolicy::Always => {
@@ -349,7 +345,8 @@ impl Filter {
         conviction: &Conviction,
         identified: &Identified,
     ) -> Event {
-        if conviction.ban && self.ban(identified.session.client).await {
+        let client = identified.session.client;
+        if conviction.ban && self.ban(client, &conviction.rests_on).await {
             let time = format!("{}s", self.config.ban.seconds);
             event.field("action", "ban").field("bantime", time)
         } else {
@@ -370,11 +367,9 @@ impl Filter {
             return;
         }
         // Asked also for those who are judged later: the answer is there then.
-        let listing = match &session.verdict {
-            Verdict::Listed(listing) => Some(listing.clone()),
-            _ => self.ask_lists(session.client).await,
+        let Sentence::Ban(conviction) = self.sentence(session).await else {
+            return;
         };
-        let Some(listing) = listing else { return };
         // A client that may yet log in is judged when the control file shows
         // that it did not; and from the end of data on the filter socket alone
         // decides.
@@ -390,10 +385,9 @@ impl Filter {
                 return;
             }
         }
-        let conviction = judge::convict(session, listing);
         let event = listed(identified, &conviction, None).field("at", "connect");
         if self.config.mode == Mode::Observe {
-            let would = if conviction.ban { "ban" } else { "kill" };
+            let would = conviction.action();
             log::info!("{}", event.field("action", "none").field("would", would));
             return;
         }
@@ -438,8 +432,9 @@ impl Filter {
         None
     }
 
-    /// Whether `client` is banned now.
-    async fn ban(&self, client: IpAddr) -> bool {
+    /// Whether `client` is banned now; the ban would not be without any of the
+    /// lists in `rests_on`.
+    async fn ban(&self, client: IpAddr, rests_on: &[usize]) -> bool {
         let network = {
             let protected = self
                 .protected
@@ -454,6 +449,9 @@ impl Filter {
         match self.warden.ask(request).await {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
+                if reply.outcome == Outcome::Done {
+                    self.note_ban(network, client, rests_on).await;
+                }
                 reply.outcome.is_banned()
             }
             Err(error) => {
@@ -504,8 +502,14 @@ fn listed(identified: &Identified, conviction: &Conviction, id: Option<&str>) ->
         .ip(session.client)
         .port(session.client_port)
         .field("zone", &conviction.listing.zone);
-    match conviction.listing.code {
+    let event = match conviction.listing.code {
         Some(code) => event.field("code", code),
         None => event,
+    };
+    let event = event.field("score", conviction.score);
+    if conviction.also.is_empty() {
+        event
+    } else {
+        event.field("also", conviction.also.join("+"))
     }
 }

@@ -7,6 +7,7 @@
 //! the worker.
 
 mod filter;
+mod never_ban;
 mod service;
 mod supervisor;
 mod worker;

@@ -3,7 +3,7 @@
 //! 1. descriptors: those that the supervisor handed on are ours;
 //! 2. the log;
 //! 3. the configuration (a wrong one: every message is accepted);
-//! 4. the resolver and the warden;
+//! 4. what the lists said before, their tests, and the warden;
 //! 5. ready: courierfilter's descriptor 3 is closed, last.
 
 use std::ffi::OsString;
@@ -93,8 +93,11 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
             Ok(config) => {
                 let filter = Filter::new(config, paths);
                 log::info!("{}", filter.started());
+                filter.read_cache();
+                let filter = Arc::new(filter);
+                tokio::spawn(Arc::clone(&filter).keep_lists());
                 filter.check().await;
-                Some(Arc::new(filter))
+                Some(filter)
             }
             Err(error) => {
                 let event = Event::new("disabled").text(format!(
@@ -104,7 +107,11 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
                 None
             }
         };
-        service::run(handed, filter).await
+        let ended = service::run(handed, filter.clone()).await;
+        if let Some(filter) = filter {
+            filter.write_cache();
+        }
+        ended
     });
     // A thread that hangs on a dead disk must not hold up the stop.
     runtime.shutdown_background();

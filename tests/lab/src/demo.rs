@@ -60,7 +60,10 @@ fn phase(title: &str, wave: &Wave, product: Option<&Product>) -> Result<Run, Err
         ..Config::default()
     })?;
     if let Some(product) = product {
-        product.start(&lab, "[[dnsbl]]\nzone = \"bl.test\"\n")?;
+        product.start(
+            &lab,
+            "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n",
+        )?;
     }
     let tally = Arc::new(Tally::default());
     let load = {
