@@ -47,6 +47,19 @@ impl NeverBan {
         networks.clone().any(|network| network.contains(client))
     }
 
+    /// Reads each domain's networks once; those that cannot be read stay unknown.
+    pub async fn read_once(&self, resolver: &Resolver) {
+        for (index, domain) in self.domains.iter().enumerate() {
+            if let Ok(Ok(found)) = timeout(LIMIT, spf::senders(domain, resolver)).await {
+                self.set(index, found.networks);
+            }
+        }
+    }
+
+    fn set(&self, index: usize, networks: Vec<IpNetwork>) {
+        self.senders.write().unwrap_or_else(PoisonError::into_inner)[index] = networks;
+    }
+
     /// Keeps the domains' networks fresh until the future is dropped. Where a
     /// record cannot be read, what was read last stays in force.
     pub async fn keep(&self, resolver: &Resolver, degraded: &Degraded) {
@@ -59,8 +72,7 @@ impl NeverBan {
             let part = || Part::Spf(domain.to_ascii());
             let pause = match timeout(LIMIT, spf::senders(domain, resolver)).await {
                 Ok(Ok(found)) => {
-                    self.senders.write().unwrap_or_else(PoisonError::into_inner)[index] =
-                        found.networks;
+                    self.set(index, found.networks);
                     degraded.leave(&part(), Instant::now());
                     found.ttl
                 }

@@ -198,6 +198,11 @@ impl Health {
         doubt
     }
 
+    /// A test is wanted now.
+    pub fn test_now(&mut self, now: Instant) {
+        self.next_test = Some(now);
+    }
+
     fn suspect(&mut self, wait: bool, now: Instant) {
         self.state = State::Suspect { wait };
         self.next_test = Some(now);

@@ -38,6 +38,17 @@ impl Lists {
         }
     }
 
+    /// Has every list tested now.
+    pub fn test_now(&self) {
+        let now = Instant::now();
+        for list in &self.lists {
+            for family in list.families() {
+                list.health(family).test_now(now);
+            }
+        }
+        self.wake.notify_one();
+    }
+
     async fn test(self: Arc<Self>, index: usize, family: Family) {
         let [listed, unlisted] = family.test_entries();
         let (listed, unlisted) =
