@@ -439,6 +439,18 @@ impl Lists {
         self.wake.notify_one();
     }
 
+    /// Keeps what list number `index` answered for `client`, as if it had been
+    /// asked.
+    pub fn learn(&self, index: usize, client: IpAddr, codes: &[std::net::Ipv4Addr]) {
+        let list = &self.lists[index];
+        let answer = Answer::from_addresses(codes, list.zone.rules());
+        let seconds = self.clock.seconds(Instant::now());
+        if let Some(entry) = Entry::new(&answer, None, seconds, &self.cache.bounds) {
+            let client = client.to_canonical();
+            self.cache.insert(Key::new(list.number, client), entry);
+        }
+    }
+
     /// Remembers a client whose mail was accepted, with no list against it.
     pub fn is_good(&self, client: IpAddr) {
         self.good.insert(client.to_canonical(), ());

@@ -27,7 +27,7 @@ mod test_run;
 mod zone;
 
 pub use answer::{Answer, Hit, Unknown};
-pub use cache::Bounds;
+pub use cache::{Bounds, Cache, Entry, Key};
 pub use codes::{Codes, CodesError, is_error};
 pub use evidence::{Evidence, Listing};
 pub use global::is_global;
