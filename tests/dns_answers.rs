@@ -578,6 +578,36 @@ async fn what_is_known_outlives_a_restart() {
     assert_eq!(damaged.read(&path).unwrap(), 0);
 }
 
+/// What a list said before it last passed its test stands in while it is down.
+#[tokio::test]
+async fn an_answer_from_better_days_serves_while_a_list_is_down() {
+    let server = Server::start(Does::Lists).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    let client: IpAddr = CLIENT.parse().unwrap();
+    ask(&lists, CLIENT).await;
+    // Times of answers are whole seconds, rounded up.
+    let got = Instant::now();
+    let later = async {
+        while lists
+            .last_passed(0, client)
+            .is_none_or(|at| at < got + Duration::from_millis(2100))
+        {
+            lists.test_now();
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, later).await.unwrap();
+    ask(&lists, "203.0.113.10").await;
+    server.now(Does::Everything(Whole::Silent));
+    lists.test_now();
+    assert!(matches!(news4(&mut notices).await, News::Opened(..)));
+    assert_eq!(level(&ask(&lists, CLIENT).await.0), Level::Ban);
+    let since = ask(&lists, "203.0.113.10").await.0;
+    assert_eq!(level(&since), Level::Pass, "got since the last passed test");
+    let counts = lists.counts();
+    assert_eq!((counts.hits, counts.misses), (1, 2), "{counts:?}");
+}
+
 #[tokio::test]
 async fn a_dead_nameserver_beside_a_live_one_costs_nobody_a_verdict() {
     let dead = Server::start(Does::Everything(Whole::Silent)).await;

@@ -12,6 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::filter::Filter;
 use super::service::{self, Handed};
@@ -23,6 +24,9 @@ use crate::sys::descriptors;
 
 /// The first argument of a worker.
 pub const ROLE: &str = "supervised-worker";
+
+/// How long the stop waits for what the lists said to be written.
+const WRITE_TIME: Duration = Duration::from_secs(3);
 
 /// A worker's arguments: the socket's path, then the numbers of the
 /// descriptors of the listener, the control socket, and the ready pipe where
@@ -109,7 +113,9 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
         };
         let ended = service::run(handed, filter.clone()).await;
         if let Some(filter) = filter {
-            filter.write_cache();
+            // On a thread: a disk that hangs must not hold up the stop.
+            let written = tokio::task::spawn_blocking(move || filter.write_cache());
+            let _ = tokio::time::timeout(WRITE_TIME, written).await;
         }
         ended
     });

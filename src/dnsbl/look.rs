@@ -13,6 +13,9 @@ use super::lookup::Lists;
 use super::query;
 use super::selftest::Family;
 
+/// The most of a TXT record that is told.
+const MAX_TEXT: usize = 200;
+
 /// What one list answered.
 #[derive(Clone, Debug)]
 pub struct Look {
@@ -85,22 +88,38 @@ impl Lists {
             Err(_) => look.answer = Answer::Unknown(Unknown::Timeout),
         }
         look.took = begun.elapsed();
-        if !look.codes.is_empty()
-            && let Ok(Ok(texts)) = timeout(limit, self.resolver.texts(&name)).await
-            && let Some(text) = texts.data.first()
-        {
-            look.text = String::from_utf8_lossy(text)
-                .chars()
-                .map(|c| {
-                    if c == ' ' || c.is_ascii_graphic() {
-                        c
-                    } else {
-                        '?'
-                    }
-                })
-                .take(200)
-                .collect();
+        if !look.codes.is_empty() {
+            look.text = self.text(index, client).await;
         }
         look
+    }
+
+    /// What the list's TXT record says of `client`, in printable ASCII, cut off
+    /// at 200 characters; nothing where it does not say in time.
+    pub async fn text(&self, index: usize, client: IpAddr) -> String {
+        let name = self
+            .zone(index)
+            .and_then(|zone| query::name(client.to_canonical(), zone.origin()));
+        let Some(name) = name.filter(|_| self.grant(index, Instant::now())) else {
+            return String::new();
+        };
+        let texts = timeout(self.settings.limit, self.resolver.texts(&name)).await;
+        let Ok(Ok(texts)) = texts else {
+            return String::new();
+        };
+        let first = texts.data.first().map(|text| String::from_utf8_lossy(text));
+        let shown = |c: char| {
+            if c == ' ' || c.is_ascii_graphic() {
+                c
+            } else {
+                '?'
+            }
+        };
+        first
+            .unwrap_or_default()
+            .chars()
+            .map(shown)
+            .take(MAX_TEXT)
+            .collect()
     }
 }

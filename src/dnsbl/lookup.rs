@@ -51,6 +51,18 @@ pub struct Lists {
     notices: mpsc::UnboundedSender<Notice>,
     hits: AtomicU64,
     misses: AtomicU64,
+    unknown: AtomicU64,
+}
+
+/// How many answers there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// From the cache.
+    pub hits: u64,
+    /// That had to be asked for.
+    pub misses: u64,
+    /// Of those, how many no list gave.
+    pub unknown: u64,
 }
 
 /// One list.
@@ -152,6 +164,7 @@ impl Lists {
             notices,
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
         };
         (Arc::new(lists), receiver)
     }
@@ -168,10 +181,14 @@ impl Lists {
         self.lists.get(list).map(|list| &list.zone)
     }
 
-    /// How many answers came from the cache, and how many did not.
+    /// How many answers there were, since the start.
     #[must_use]
-    pub fn cache_counts(&self) -> (u64, u64) {
-        (self.hits.load(Relaxed), self.misses.load(Relaxed))
+    pub fn counts(&self) -> Counts {
+        Counts {
+            hits: self.hits.load(Relaxed),
+            misses: self.misses.load(Relaxed),
+            unknown: self.unknown.load(Relaxed),
+        }
     }
 
     /// What the lists say of `client`, beside couriertcpd's `courier`. Returns
@@ -414,6 +431,7 @@ impl Lists {
             health.answered();
             return;
         };
+        self.unknown.fetch_add(1, Relaxed);
         let change = health.failed(unknown, now);
         let passed = health.last_passed();
         drop(health);

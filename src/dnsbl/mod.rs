@@ -33,7 +33,7 @@ pub use evidence::{Evidence, Listing};
 pub use global::is_global;
 pub use health::{Change, Health, Reason, Trust};
 pub use look::Look;
-pub use lookup::{Lists, News, Notice};
+pub use lookup::{Counts, Lists, News, Notice};
 pub use resolver::{Records, Resolver, StartError};
 pub use rule::{MOST_RULES, Match, Met, Rule, reach};
 pub use score::{Level, Reach, Score, Tally, Thresholds};

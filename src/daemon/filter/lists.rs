@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use rblfilter_warden::request as warden_request;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use super::{Degraded, Filter};
 use crate::courier::session::Session;
 use crate::degraded::Part;
-use crate::dnsbl::{Family, News, Notice, query};
+use crate::dnsbl::{Family, News, Notice};
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::reply::Facts;
@@ -47,7 +46,7 @@ impl Filter {
         let listing = &conviction.listing;
         let template = listing.message.as_ref().unwrap_or(&self.config.reply);
         let txt = match listing.list {
-            Some(list) if read && template.wants_txt() => self.text(list, client).await,
+            Some(list) if read && template.wants_txt() => self.lists.text(list, client).await,
             _ => String::new(),
         };
         template.render(Facts {
@@ -56,24 +55,6 @@ impl Filter {
             lookup_url: &listing.lookup_url,
             txt: &txt,
         })
-    }
-
-    /// What the list's TXT record says of `client`; nothing where it does not
-    /// say in time.
-    async fn text(&self, list: usize, client: IpAddr) -> String {
-        let zone = self.lists.zone(list);
-        let Some(name) = zone.and_then(|zone| query::name(client, zone.origin())) else {
-            return String::new();
-        };
-        let texts = self.lists.resolver().texts(&name);
-        match timeout(self.config.resolver.limit, texts).await {
-            Ok(Ok(texts)) => texts
-                .data
-                .first()
-                .map(|text| String::from_utf8_lossy(text).into_owned())
-                .unwrap_or_default(),
-            _ => String::new(),
-        }
     }
 
     /// Notes a ban, so that it can be lifted where a list that it rests on
