@@ -45,12 +45,13 @@ read_courier_paths() {
     prefix=$(courier-config | sed -n 's/^prefix=//p')
     sysconfdir=$(courier sysconfdir) localstatedir=$(courier localstatedir)
     libexecdir=$(courier libexecdir) sbindir=$(courier sbindir)
-    mailgroup=$(courier mailgroup)
+    mailuser=$(courier mailuser) mailgroup=$(courier mailgroup)
     filter=$libexecdir/filters/rblfilter
     warden=$libexecdir/rblfilter-warden
     config=$sysconfdir/filters/rblfilter.toml
     active=$sysconfdir/filters/active/rblfilter
     command=$sbindir/rblfilter
+    state=$localstatedir/rblfilter
     units=/etc/systemd/system
     man=$prefix/share/man
     doc=$prefix/share/doc/rblfilter
@@ -220,6 +221,11 @@ do_install() {
     "$prebuilt/rblfilter" --config "$config" config check >/dev/null ||
         fail "the configuration is wrong; mend $config first (no program was changed)"
 
+    # What the lists said, from one start to the next.
+    if [ ! -d "$state" ] || [ "$(stat -c '%a %U:%G' "$state")" != "750 $mailuser:$mailgroup" ]; then
+        install -d -m 0750 -o "$mailuser" -g "$mailgroup" "$state"
+        say "made $state"
+    fi
     put "$prebuilt/rblfilter" "$filter" 0755 root:root || true
     put "$prebuilt/rblfilter-warden" "$warden" 0750 "root:$mailgroup" || true
     if ! setcap -q -v cap_net_admin=p "$warden" >/dev/null 2>&1; then
@@ -270,10 +276,12 @@ do_uninstall() {
             say "removed $path"
         fi
     done
-    if [ -d "$doc" ]; then
-        rm -rf "$doc"
-        say "removed $doc"
-    fi
+    for path in "$doc" "$state"; do
+        if [ -d "$path" ]; then
+            rm -rf "$path"
+            say "removed $path"
+        fi
+    done
     [ ! -d /run/systemd/system ] || systemctl daemon-reload
     [ ! -e "$config" ] || echo "  kept $config"
     finish

@@ -106,6 +106,7 @@ DEBCONF
     need_firewall_tools
     need ip iproute2
     need rbldnsd rbldnsd
+    need unbound unbound
     need makeuserdb courier-authlib-userdb
     need openssl openssl
 }

@@ -7,13 +7,20 @@ use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::dnsbl::Family;
 use crate::log::Event;
 
 /// A part that can fail while mail flows on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// A DNS list, by its shown name.
-    List(String),
+    /// A DNS list, by its shown name; for IPv6 clients alone, where so.
+    List(String, Family),
+    /// A DNS list's queries of the day.
+    Budget(String),
+    /// A domain's SPF record.
+    Spf(String),
+    /// The file of what the lists said.
+    Cache,
     /// The resolver as a whole.
     Resolver,
     /// The warden, or its capability.
@@ -34,7 +41,16 @@ impl Part {
     fn event(&self, name: &str) -> Event {
         let event = Event::new(name);
         match self {
-            Self::List(zone) => event.field("what", "dnsbl").field("zone", zone),
+            Self::List(zone, family) => {
+                let event = event.field("what", "dnsbl").field("zone", zone);
+                match family {
+                    Family::V4 => event,
+                    Family::V6 => event.field("family", "ipv6"),
+                }
+            }
+            Self::Budget(zone) => event.field("what", "budget").field("zone", zone),
+            Self::Spf(domain) => event.field("what", "spf").field("name", domain),
+            Self::Cache => event.field("what", "cache"),
             Self::Resolver => event.field("what", "resolver"),
             Self::Warden => event.field("what", "warden"),
             Self::Set(set) => event.field("what", "set").field("name", set),

@@ -7,7 +7,7 @@ use rblfilter_warden::protected::Protection;
 use crate::config::Config;
 use crate::courier::control_file::Envelope;
 use crate::courier::session::{Session, Verdict};
-use crate::dnsbl::Listing;
+use crate::dnsbl::{Evidence, Level, Listing, Score, Thresholds};
 
 /// Why a message passes whatever the lists say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,13 +39,46 @@ impl fmt::Display for Exemption {
     }
 }
 
-/// What happens to a listed client at the end of data.
+/// What happens to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sentence {
+    /// Nothing.
+    Pass,
+    /// Its message is refused with a text at the end of data.
+    Reject(Conviction),
+    /// It is refused and its session ended, at connect already; its address is
+    /// banned where the conviction says so.
+    Ban(Conviction),
+}
+
+/// Why, and what for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conviction {
-    /// The list that names the client.
+    /// The weightiest list that names the client.
     pub listing: Listing,
-    /// Whether its address is banned; its session is ended in any case.
+    /// The others' names.
+    pub also: Vec<String>,
+    /// All points together.
+    pub score: Score,
+    /// Whether its session is ended.
+    pub end: bool,
+    /// Whether its address is banned.
     pub ban: bool,
+    /// The lists, by their place in the configuration, without any of which it
+    /// would not be banned.
+    pub rests_on: Vec<usize>,
+}
+
+impl Conviction {
+    /// What would be done, in a word for the log.
+    #[must_use]
+    pub fn action(&self) -> &'static str {
+        match (self.end, self.ban) {
+            (_, true) => "ban",
+            (true, false) => "kill",
+            (false, false) => "reject",
+        }
+    }
 }
 
 /// Whether Courier itself says in the control file that it trusts the client.
@@ -88,14 +121,68 @@ pub fn exemption(
     }
 }
 
-/// The sentence for a client that nothing exempts and a list names. The
-/// packets of a proxied session come from the proxy, so a ban of the client
+/// couriertcpd's verdict as listings, with the scores of the configuration.
+#[must_use]
+pub fn courier_listings(session: &Session, config: &Config) -> Vec<Listing> {
+    let Verdict::Listed(listed) = &session.verdict else {
+        return Vec::new();
+    };
+    let scores = config.block_variables.iter().zip(&config.block_scores);
+    listed
+        .iter()
+        .filter_map(|listed| {
+            let (_, score) = scores
+                .clone()
+                .find(|(variable, _)| **variable == listed.variable)?;
+            Some(Listing {
+                zone: listed.zone.clone(),
+                code: listed.code,
+                lookup_url: String::new(),
+                message: None,
+                score: *score,
+                list: None,
+            })
+        })
+        .collect()
+}
+
+/// The sentence for a client that nothing exempts. `never_ban`: it is one of
+/// those that are refused with a text, but never ended or banned.
+///
+/// The packets of a proxied session come from the proxy, so a ban of the client
 /// would stop nothing, and one of the proxy everything.
 #[must_use]
-pub fn convict(session: &Session, listing: Listing) -> Conviction {
-    Conviction {
-        listing,
-        ban: !session.proxied,
+pub fn sentence(
+    session: &Session,
+    evidence: &Evidence,
+    never_ban: bool,
+    thresholds: &Thresholds,
+) -> Sentence {
+    let tally = evidence.tally;
+    let level = match thresholds.level(tally) {
+        Level::Ban if never_ban => Level::Reject,
+        level => level,
+    };
+    let against = evidence.against();
+    // Without a list there are no points.
+    let (Some((listing, others)), true) = (against.split_first(), level > Level::Pass) else {
+        return Sentence::Pass;
+    };
+    let rests_on = |listing: &&&Listing| {
+        let without = thresholds.level(tally.without(listing.score));
+        listing.list.filter(|_| without < Level::Ban)
+    };
+    let conviction = Conviction {
+        listing: (*listing).clone(),
+        also: others.iter().map(|other| other.zone.clone()).collect(),
+        score: tally.score,
+        end: level == Level::Ban,
+        ban: level == Level::Ban && !session.proxied,
+        rests_on: against.iter().filter_map(|l| rests_on(&l)).collect(),
+    };
+    match level {
+        Level::Ban => Sentence::Ban(conviction),
+        _ => Sentence::Reject(conviction),
     }
 }
 
@@ -103,6 +190,7 @@ pub fn convict(session: &Session, listing: Listing) -> Conviction {
 mod tests {
     use super::*;
     use crate::config;
+    use crate::courier::session::Listed;
 
     fn session() -> Session {
         Session {
@@ -117,12 +205,36 @@ mod tests {
         }
     }
 
-    fn listing() -> Listing {
+    fn listing(list: Option<usize>, points: f64) -> Listing {
         Listing {
-            zone: "bl.test".into(),
+            zone: format!("bl{points}.test"),
             code: None,
             lookup_url: String::new(),
+            message: None,
+            score: Score::from_points(points).unwrap(),
+            list,
         }
+    }
+
+    /// Our lists 0, 1, … with these points.
+    fn evidence(points: &[f64]) -> Evidence {
+        let listings: Vec<Listing> = (0..)
+            .zip(points)
+            .map(|(list, points)| listing(Some(list), *points))
+            .collect();
+        let tally = listings
+            .iter()
+            .fold(Evidence::default().tally, |tally, l| tally.with(l.score));
+        Evidence {
+            listings,
+            tally,
+            ..Evidence::default()
+        }
+    }
+
+    fn sentence_of(session: &Session, evidence: &Evidence, never_ban: bool) -> Sentence {
+        let config = config::parse("").unwrap();
+        sentence(session, evidence, never_ban, &config.thresholds)
     }
 
     #[test]
@@ -130,7 +242,11 @@ mod tests {
         let config = config::parse("").unwrap();
         let plain = Envelope::default();
         let listed = Session {
-            verdict: Verdict::Listed(listing()),
+            verdict: Verdict::Listed(vec![Listed {
+                variable: "BLOCK".into(),
+                zone: "bl.test".into(),
+                code: None,
+            }]),
             ..session()
         };
         let relay = Session {
@@ -179,17 +295,83 @@ mod tests {
     }
 
     #[test]
+    fn the_score_makes_the_sentence() {
+        for (points, expected) in [
+            (&[][..], "pass"),
+            (&[4.0], "pass"),
+            (&[5.0], "reject"),
+            (&[5.0, 5.0], "ban"),
+            (&[10.0], "ban"),
+            (&[10.0, -1.0], "reject"),
+            (&[10.0, -6.0], "pass"),
+            (&[-5.0], "pass"),
+        ] {
+            let action = match sentence_of(&session(), &evidence(points), false) {
+                Sentence::Pass => "pass",
+                Sentence::Reject(conviction) | Sentence::Ban(conviction) => conviction.action(),
+            };
+            assert_eq!(action, expected, "{points:?}");
+        }
+    }
+
+    #[test]
     fn a_proxied_client_is_never_banned() {
-        assert!(convict(&session(), listing()).ban);
+        let proxied = Session {
+            proxied: true,
+            ..session()
+        };
+        let Sentence::Ban(conviction) = sentence_of(&proxied, &evidence(&[10.0]), false) else {
+            panic!("its session is ended");
+        };
+        assert_eq!((conviction.end, conviction.ban), (true, false));
+    }
+
+    #[test]
+    fn who_is_never_to_be_banned_is_refused_with_a_text() {
+        let sentence = sentence_of(&session(), &evidence(&[99.0]), true);
         assert!(
-            !convict(
-                &Session {
-                    proxied: true,
-                    ..session()
-                },
-                listing()
-            )
-            .ban
+            matches!(&sentence, Sentence::Reject(c) if c.action() == "reject"),
+            "{sentence:?}"
         );
+    }
+
+    #[test]
+    fn a_ban_rests_on_each_list_that_it_needs() {
+        for (points, expected) in [
+            (&[10.0][..], &[0][..]),
+            (&[5.0, 5.0], &[0, 1]),
+            (&[10.0, 10.0], &[]),
+            (&[10.0, 5.0], &[0]),
+        ] {
+            let Sentence::Ban(conviction) = sentence_of(&session(), &evidence(points), false)
+            else {
+                panic!("{points:?}");
+            };
+            assert_eq!(conviction.rests_on, expected, "{points:?}");
+        }
+    }
+
+    #[test]
+    fn couriers_verdict_is_worth_what_its_variable_is() {
+        let config = config::parse("block-variables = { BLOCK = 3, BLOCK2 = 4.5 }").unwrap();
+        let listed = |variables: &[&str]| {
+            let listed = variables.iter().map(|variable| Listed {
+                variable: (*variable).into(),
+                zone: "bl.test".into(),
+                code: None,
+            });
+            let session = Session {
+                verdict: Verdict::Listed(listed.collect()),
+                ..session()
+            };
+            Evidence::of_courier(courier_listings(&session, &config))
+                .tally
+                .score
+                .points()
+        };
+        assert!((listed(&["BLOCK2"]) - 4.5).abs() < 1e-9);
+        assert!((listed(&["BLOCK", "BLOCK2"]) - 7.5).abs() < 1e-9);
+        let default = config::parse("").unwrap();
+        assert_eq!(default.block_scores, [default.thresholds.ban; 2]);
     }
 }

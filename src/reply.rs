@@ -21,7 +21,24 @@ enum Part {
     Zone,
     LookupUrl,
     Contact,
+    Txt,
 }
+
+/// What a template's placeholders stand for.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The client.
+    pub ip: IpAddr,
+    /// The list, by its shown name.
+    pub zone: &'a str,
+    /// Where a person can look the client up; may hold `{ip}` itself.
+    pub lookup_url: &'a str,
+    /// What the list's TXT record says.
+    pub txt: &'a str,
+}
+
+/// The most of a TXT record that is told.
+const MAX_TXT: usize = 200;
 
 /// What is wrong with a template.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +60,7 @@ impl fmt::Display for Error {
             ),
             Self::Placeholder(name) => write!(
                 f,
-                "unknown placeholder {{{name}}}, expected {{ip}}, {{zone}}, {{lookup_url}} or {{contact}}"
+                "unknown placeholder {{{name}}}, expected {{ip}}, {{zone}}, {{lookup_url}}, {{txt}} or {{contact}}"
             ),
             Self::Brace => f.write_str("a brace without its other half"),
         }
@@ -72,6 +89,7 @@ impl Template {
                 "zone" => Part::Zone,
                 "lookup_url" => Part::LookupUrl,
                 "contact" => Part::Contact,
+                "txt" => Part::Txt,
                 _ => return Err(Error::Placeholder(name.to_owned())),
             });
             rest = tail;
@@ -89,18 +107,25 @@ impl Template {
         })
     }
 
-    /// The whole reply to Courier, without its line end. `lookup_url` may hold
-    /// `{ip}` itself. Runs of spaces that an empty placeholder leaves are one.
+    /// Whether it tells the list's TXT record.
     #[must_use]
-    pub fn render(&self, ip: IpAddr, zone: &str, lookup_url: &str) -> String {
-        let ip = ip.to_string();
+    pub fn wants_txt(&self) -> bool {
+        self.parts.contains(&Part::Txt)
+    }
+
+    /// The whole reply to Courier, without its line end. Runs of spaces that an
+    /// empty placeholder leaves are one.
+    #[must_use]
+    pub fn render(&self, facts: Facts<'_>) -> String {
+        let ip = facts.ip.to_string();
         let mut text = String::from("554 5.7.1 ");
         for part in &self.parts {
             match part {
                 Part::Literal(literal) => text.push_str(literal),
                 Part::Ip => text.push_str(&ip),
-                Part::Zone => text.push_str(zone),
-                Part::LookupUrl => text.push_str(&lookup_url.replace("{ip}", &ip)),
+                Part::Zone => text.push_str(facts.zone),
+                Part::LookupUrl => text.push_str(&facts.lookup_url.replace("{ip}", &ip)),
+                Part::Txt => text.extend(facts.txt.chars().take(MAX_TXT)),
                 Part::Contact => text.push_str(&self.contact),
             }
         }
@@ -118,7 +143,12 @@ mod tests {
 
     fn render(text: &str, contact: &str, zone: &str, url: &str) -> String {
         let template = Template::parse(text, contact).unwrap();
-        template.render("127.66.1.2".parse().unwrap(), zone, url)
+        template.render(Facts {
+            ip: "127.66.1.2".parse().unwrap(),
+            zone,
+            lookup_url: url,
+            txt: &"t\r\n\u{e9}xt".repeat(1000),
+        })
     }
 
     #[test]
@@ -154,6 +184,13 @@ mod tests {
             line.len() <= 510 && line.chars().all(|c| c == ' ' || c.is_ascii_graphic()),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_lists_text_is_cut_and_cleaned() {
+        let line = render("{txt}", "", "", "");
+        assert!(line.starts_with("554 5.7.1 t xt"), "{line}");
+        assert!(line.len() <= MAX_TXT + 10, "{line}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn stop_loses_no_message_in_flight_and_start_works_again() {
     };
     let lab = lab(
         config,
-        &format!("watch = \"off\"\n[lookup]\nlimit = \"3s\"\n{ZONE}"),
+        &format!("watch = \"off\"\n[lookup]\nlimit = \"3s\"\n{OF_LOOKUP}"),
     );
     let senders: Vec<_> = (1..=20)
         .map(|host| {

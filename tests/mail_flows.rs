@@ -30,24 +30,27 @@ fn a_dead_dns_server_delays_but_refuses_nothing() {
                 tcpd_options,
                 ..Config::default()
             },
-            &format!("watch = \"off\"\n[lookup]\nlimit = \"1s\"\n{ZONE}"),
+            &format!("watch = \"off\"\n[lookup]\nlimit = \"1s\"\n{OF_LOOKUP}"),
         );
         for (count, source) in [LISTED, CLEAN, "127.66.1.3"].iter().enumerate() {
             let begun = Instant::now();
             assert_delivered(&lab, &message(), source, count + 1);
+            // The first may wait for the list, no other does.
+            let most = if count == 0 { 4000 } else { 900 };
             assert!(
-                begun.elapsed() < Duration::from_secs(4),
-                "{:?}",
+                begun.elapsed() < Duration::from_millis(most),
+                "{count}: {:?}",
                 begun.elapsed()
             );
         }
-        let line = said_once(&lab, "degraded,what=dnsbl,zone=bl.test");
+        let line = said_once(&lab, "degraded,what=dnsbl,zone=bl.test: ");
         assert!(line.contains(reason), "{line}");
         assert_no_bans(&lab);
         lab.dns_start(Dns::Rbldnsd).unwrap();
+        // It comes back by itself.
+        said_once(&lab, "recovered,what=dnsbl,zone=bl.test,after");
         let outcome = lab.send(&message(), ip("127.66.1.4"));
         assert_banned(&lab, &outcome, "127.66.1.4", "127.66.1.4");
-        said_once(&lab, "recovered,what=dnsbl,zone=bl.test");
     }
 }
 
@@ -62,7 +65,7 @@ fn a_list_that_answers_errors_convicts_nobody() {
         OWN_ZONE,
     );
     assert_delivered(&lab, &message(), LISTED, 1);
-    let line = said_once(&lab, "degraded,what=dnsbl,zone=bl.test");
+    let line = said_once(&lab, "degraded,what=dnsbl,zone=bl.test: ");
     assert!(
         line.contains("127.255.255.254") && line.contains("public resolver"),
         "{line}"
@@ -181,7 +184,7 @@ fn a_wrong_configuration_accepts_everything_until_it_is_right() {
     let line = said_once(&lab, "disabled: ");
     assert!(
         line.contains(&format!(
-            "cannot read {file}: line 5: unknown key \"wieght\""
+            "cannot read {file}: line 7: unknown key \"wieght\""
         )),
         "{line}"
     );
@@ -292,8 +295,8 @@ fn a_resolver_that_comes_later_is_found() {
     said_once(&lab, "degraded,what=resolver");
     assert_delivered(&lab, &message(), LISTED, 1);
     fs::write("/etc/resolv.conf", "nameserver 127.0.0.1\n").unwrap();
-    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
     said_once(&lab, "recovered,what=resolver");
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
 }
 
 /// A list's key is in no line of the log, whatever is wrong with the file.
@@ -340,7 +343,7 @@ fn nameservers_can_be_configured_with_their_ports() {
     })
     .unwrap();
     fs::write("/etc/resolv.conf", "").unwrap();
-    let toml = format!("watch = \"off\"\n[lookup]\nnameservers = [\"127.0.0.1:53\"]\n{ZONE}");
+    let toml = format!("watch = \"off\"\n[lookup]\nnameservers = [\"127.0.0.1:53\"]\n{OF_LOOKUP}");
     product().start(&lab, &toml).unwrap();
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
 }

@@ -47,7 +47,7 @@ fn a_listed_client_is_refused_banned_and_cut_off_and_nobody_else() {
     let (event, killed) = line.rsplit_once(",killed=").unwrap();
     assert!(
         event.ends_with(&format!(
-            ": id={id},listed,ip=[::ffff:{LISTED}],port=[{port}],zone=bl.test,code=127.0.0.2,action=ban,bantime=3600s"
+            ": id={id},listed,ip=[::ffff:{LISTED}],port=[{port}],zone=bl.test,code=127.0.0.2,score=10,action=ban,bantime=3600s"
         )),
         "{line}"
     );
@@ -127,7 +127,7 @@ fn couriertcpds_verdict_convicts_without_a_zone_of_ours() {
         assert_banned(&lab, &outcome, LISTED, LISTED);
         let line = lab.wait_for_log("listed,ip=", LIMIT).unwrap();
         assert_eq!(
-            line.contains(",zone=bl.test,code=127.0.0.2,action=ban,"),
+            line.contains(",zone=bl.test,code=127.0.0.2,score=10,action=ban,"),
             code,
             "{line}"
         );
@@ -218,7 +218,7 @@ fn observe_decides_and_touches_nothing() {
     assert_delivered(&lab, &message(), LISTED, 1);
     let line = lab.wait_for_log("listed,ip=", LIMIT).unwrap();
     assert!(
-        line.ends_with(",zone=bl.test,code=127.0.0.2,action=none,would=ban"),
+        line.ends_with(",zone=bl.test,code=127.0.0.2,score=10,action=none,would=ban"),
         "{line}"
     );
     assert_no_bans(&lab);

@@ -8,9 +8,12 @@ use proptest::prelude::*;
 use rblfilter::courier::control_file::Envelope;
 use rblfilter::courier::request;
 use rblfilter::courier::session::{Environment, Session, Verdict};
-use rblfilter::dnsbl::{Answer, Codes, is_error};
+use rblfilter::dnsbl::{
+    Answer, Change, Codes, Family, Health, Level, Match, Met, Probe, Reach, Rule, Score, Tally,
+    Thresholds, Trust, Unknown, Zone, is_error, query, verdict,
+};
 use rblfilter::log::Event;
-use rblfilter::reply::Template;
+use rblfilter::reply::{Facts, Template};
 use rblfilter_warden::policy::without_keys;
 use rblfilter_warden::request::{Reply, Request};
 
@@ -76,17 +79,118 @@ proptest! {
         let range = |offset: u32| Ipv4Addr::from(0x7f00_0000 + offset);
         let _ = codes.add(&format!("{}-{}", range(first.min(last)), range(first.max(last))));
         let addresses = |answers: &[u32]| answers.iter().map(|a| Ipv4Addr::from(*a)).collect::<Vec<_>>();
-        let forwards = Answer::from_addresses(&addresses(&answers), &codes);
-        if let Answer::Listed(code) = forwards {
-            prop_assert!(codes.contains(code));
+        let rules = [Rule { of: Match::Codes(codes.clone()), score: Score::from_points(1.0).unwrap() }];
+        let forwards = Answer::from_addresses(&addresses(&answers), &rules);
+        if let Answer::Listed(hit) = forwards {
+            prop_assert!(codes.contains(hit.code));
         }
         answers.reverse();
         let convicts = |answer: &Answer| matches!(answer, Answer::Listed(_));
-        prop_assert_eq!(convicts(&forwards), convicts(&Answer::from_addresses(&addresses(&answers), &codes)));
+        prop_assert_eq!(convicts(&forwards), convicts(&Answer::from_addresses(&addresses(&answers), &rules)));
         if is_error(Ipv4Addr::from(error)) {
             answers.push(error);
-            prop_assert!(!convicts(&Answer::from_addresses(&addresses(&answers), &codes)));
+            prop_assert!(!convicts(&Answer::from_addresses(&addresses(&answers), &rules)));
         }
+    }
+
+    /// The name that is asked for tells the client, and lies below the list's domain.
+    #[test]
+    fn query_names_round_trip(four: u32, six: u128) {
+        let zone = Zone::new("bl.example.org").unwrap();
+        for client in [IpAddr::from(four.to_be_bytes()), IpAddr::from(six.to_be_bytes())] {
+            let name = query::name(client, zone.origin()).unwrap().to_ascii();
+            let labels = name.strip_suffix(".bl.example.org.").unwrap().split('.').rev();
+            let back: IpAddr = match client {
+                IpAddr::V4(_) => labels.collect::<Vec<_>>().join(".").parse().unwrap(),
+                IpAddr::V6(_) => {
+                    let nibbles: String = labels.collect();
+                    u128::from_str_radix(&nibbles, 16).unwrap().to_be_bytes().into()
+                }
+            };
+            prop_assert_eq!(back, client);
+        }
+    }
+
+    /// The order in which lists answer, and addresses stand in an answer, does
+    /// not matter; what is decided early is what comes out in the end.
+    #[test]
+    fn the_score_does_not_depend_on_the_order(
+        points in prop::collection::vec(-20.0..20.0_f64, 0..8),
+        codes in prop::collection::vec(2_u8..8, 0..8),
+        at in 0_usize..8,
+        needs in 1_usize..4,
+    ) {
+        let scores: Vec<Score> = points.iter().map(|p| Score::from_points(*p).unwrap()).collect();
+        let add = |tally: Tally, score: &Score| tally.with(*score);
+        let forwards = scores.iter().fold(Tally::default(), add);
+        prop_assert_eq!(forwards, scores.iter().rev().fold(Tally::default(), add));
+        let thresholds = Thresholds {
+            reject: Score::from_points(5.0).unwrap(),
+            ban: Score::from_points(10.0).unwrap(),
+            ban_needs: needs,
+            vouched_never_ban: true,
+        };
+        let (answered, outstanding) = scores.split_at(at.min(scores.len()));
+        let reaches = outstanding.iter().map(|score| Reach { least: (*score).min(Score::ZERO), most: (*score).max(Score::ZERO) });
+        if let Some(level) = thresholds.decided(answered.iter().fold(Tally::default(), add), reaches) {
+            prop_assert_eq!(level, thresholds.level(forwards), "{:?}", points);
+        }
+        let rules: Vec<Rule> = scores.iter().zip(2..).map(|(score, last)| {
+            let mut codes = Codes::default();
+            codes.add(&format!("127.0.0.{last}-127.0.0.{}", last + 2)).unwrap();
+            Rule { of: Match::Codes(codes), score: *score }
+        }).collect();
+        let mut addresses: Vec<Ipv4Addr> = codes.iter().map(|c| Ipv4Addr::new(127, 0, 0, *c)).collect();
+        let once = Met::of(&addresses, &rules);
+        addresses.reverse();
+        addresses.extend(addresses.clone());
+        prop_assert_eq!(once, Met::of(&addresses, &rules));
+    }
+
+    /// Whatever errors come in whatever order, none of them convicts, and while
+    /// a list is not believed only what it said before its last passed test is.
+    #[test]
+    fn no_sequence_of_errors_convicts(steps in prop::collection::vec((0_u8..8, 0_u64..2000), 1..60)) {
+        let start = std::time::Instant::now();
+        let mut now = start;
+        let mut health = Health::new(true, now);
+        let code = Ipv4Addr::new(127, 0, 0, 2);
+        for (step, seconds) in steps {
+            now += std::time::Duration::from_secs(seconds);
+            let wrong = [
+                Unknown::Timeout,
+                Unknown::ErrorCode(Ipv4Addr::new(127, 255, 255, 254)),
+                Unknown::Unreachable("io"),
+            ];
+            let failed = |unlisted: &Probe| verdict(Family::V4, &Probe::Listed(code), unlisted);
+            match step {
+                0..=2 => {
+                    let unknown = &wrong[usize::from(step)];
+                    prop_assert!(Answer::Unknown(unknown.clone()) != Answer::NotListed);
+                    health.failed(unknown, now);
+                }
+                3 => health.overdue(now),
+                4 => { health.lists_a_good_client(now); }
+                5 => health.answered(),
+                6 => {
+                    let change = health.tested(failed(&Probe::Listed(code)), now, 0.5);
+                    prop_assert!(!matches!(change, Some(Change::Closed)));
+                    prop_assert_eq!(health.trust(), Trust::No);
+                }
+                _ => {
+                    health.tested(failed(&Probe::NotListed), now, 0.5);
+                    prop_assert_eq!(health.trust(), Trust::Yes);
+                }
+            }
+            let passed = health.last_passed();
+            if health.trust() != Trust::Yes {
+                prop_assert!(!health.believes(now) || passed.is_some_and(|passed| now <= passed));
+                prop_assert!(health.next_test().is_some(), "it comes back by itself");
+            }
+        }
+        let none = Tally::default();
+        let thresholds = Thresholds { reject: Score::from_points(0.001).unwrap(), ban: Score::from_points(0.001).unwrap(), ban_needs: 1, vouched_never_ban: false };
+        prop_assert_eq!(thresholds.level(none), Level::Pass);
     }
 
     #[test]
@@ -100,7 +204,8 @@ proptest! {
     #[test]
     fn a_reply_is_one_line(text in "[ -z]{1,400}", zone: String, url: String, ip: u128) {
         if let Ok(template) = Template::parse(&text, "contact") {
-            let line = template.render(IpAddr::from(ip.to_be_bytes()), &zone, &url);
+            let ip = IpAddr::from(ip.to_be_bytes());
+            let line = template.render(Facts { ip, zone: &zone, lookup_url: &url, txt: &zone });
             prop_assert!(line.starts_with("554 5.7.1") && line.len() <= 510 && printable(&line));
         }
     }

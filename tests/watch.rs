@@ -51,7 +51,9 @@ fn a_listed_client_is_ended_and_banned_before_it_says_a_word() {
     assert!(banned(&lab, LISTED));
     let line = lab.wait_for_log("listed,ip=", LIMIT).unwrap();
     assert!(
-        line.contains("zone=bl.test,code=127.0.0.2,at=connect,action=ban,bantime=3600s,killed=1"),
+        line.contains(
+            "zone=bl.test,code=127.0.0.2,score=10,at=connect,action=ban,bantime=3600s,killed=1"
+        ),
         "{line}"
     );
     assert!(lab.send(&impatient(), ip(LISTED)).not_answered());
@@ -197,7 +199,7 @@ fn with_a_dead_list_everybody_keeps_the_session() {
         tcpd_options: "-nodnslookup".into(),
         ..Config::default()
     };
-    let lab = lab(config, &format!("[lookup]\nlimit = \"500ms\"\n{ZONE}"));
+    let lab = lab(config, &format!("[lookup]\nlimit = \"500ms\"\n{OF_LOOKUP}"));
     let mut client = silent(&lab, LISTED);
     lab.wait_for_log("degraded,what=dnsbl", LIMIT).unwrap();
     lab.block_on(client.read_reply()).unwrap();

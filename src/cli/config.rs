@@ -43,19 +43,25 @@ fn check(path: &Path) -> Result<Config, String> {
     if path == Paths::from_env().config() {
         Policy::read(path).map_err(|error| error.to_string())?;
         readable_by_courier(path)?;
+        if let Some(included) = config::included(path) {
+            readable_by_courier(&included)?;
+        }
     }
     Ok(config)
 }
 
-/// The filter runs as Courier's user; the folder that the file is in belongs
-/// to Courier's group.
+/// The filter runs as Courier's user; Courier's state folder is that user's.
 fn readable_by_courier(path: &Path) -> Result<(), String> {
-    let folder = path.parent().and_then(|folder| fs::metadata(folder).ok());
+    let courier = fs::metadata(Paths::from_env().localstatedir).ok();
     let file =
         fs::metadata(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let by_owner = courier
+        .as_ref()
+        .is_some_and(|courier| courier.uid() == file.uid())
+        && file.mode() & 0o400 != 0;
     let by_group =
-        folder.is_some_and(|folder| folder.gid() == file.gid()) && file.mode() & 0o040 != 0;
-    if by_group || file.mode() & 0o004 != 0 {
+        courier.is_some_and(|courier| courier.gid() == file.gid()) && file.mode() & 0o040 != 0;
+    if by_owner || by_group || file.mode() & 0o004 != 0 {
         return Ok(());
     }
     Err(format!(

@@ -2,6 +2,7 @@
 
 mod config;
 mod firewall;
+mod lookup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ enum Command {
     /// The configuration file
     #[command(subcommand)]
     Config(config::Command),
+    /// What the DNS lists say of an address, and what would follow
+    Lookup(lookup::Command),
     /// The kernel's sets of banned addresses and the rules that use them
     #[command(subcommand)]
     Firewall(firewall::Command),
@@ -62,6 +65,7 @@ pub fn run() -> ExitCode {
         .unwrap_or_else(|| crate::courier::paths::Paths::from_env().config());
     match args.command {
         Some(Command::Config(command)) => config::run(&command, &path),
+        Some(Command::Lookup(command)) => lookup::run(&command, &path),
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
         None => {
             eprintln!("{}", Args::command().render_help());

@@ -11,6 +11,8 @@ use rblfilter_warden::policy::without_keys;
 pub enum Error {
     /// The file cannot be read.
     Read(PathBuf, io::Error),
+    /// The file may hold keys, and everybody can read it.
+    Open(PathBuf),
     /// Something in the file is wrong.
     Wrong(PathBuf, Problem),
 }
@@ -28,6 +30,11 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Open(path) => write!(
+                f,
+                "cannot trust {}: everybody may read it, and zones in it may hold keys (chown courier, chmod 0600)",
+                path.display()
+            ),
             Self::Wrong(
                 path,
                 Problem {
@@ -106,6 +113,10 @@ fn reworded(message: &str) -> String {
         Some((_, "a boolean")) => "expected true or false".to_owned(),
         Some((_, "u8")) => "expected a number, 0 to 255".to_owned(),
         Some((_, "u16")) => "expected a number, 0 to 65535".to_owned(),
+        Some((_, "f64" | "f32")) => "expected a number".to_owned(),
+        Some((_, "u64" | "usize")) => "expected a number, 0 or more".to_owned(),
+        Some((_, "struct Dnswl")) => "expected a table, [[dnswl]]".to_owned(),
+        Some((_, "struct NeverBan")) => "expected a table, [never-ban]".to_owned(),
         Some((_, "struct Dnsbl")) => "expected a table, [[dnsbl]]".to_owned(),
         Some((_, other)) => match other.strip_prefix("struct ") {
             Some(table) => format!("expected a table, [{}]", table.to_lowercase()),

@@ -5,9 +5,11 @@ use serde::Deserialize;
 use toml::Spanned;
 
 /// Every key there is, as `table.key`; the sample configuration and the manual
-/// page are compared with it.
+/// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
+/// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 27] = [
+pub const KEYS: [&str; 49] = [
+    "include",
     "mode",
     "watch",
     "poll-interval",
@@ -20,6 +22,12 @@ pub const KEYS: [&str; 27] = [
     "guard.enabled",
     "guard.high-water",
     "guard.low-water",
+    "score.reject",
+    "score.ban",
+    "score.ban-needs",
+    "never-ban.relays",
+    "never-ban.spf",
+    "never-ban.dnswl",
     "ban.time",
     "ban.set4",
     "ban.set6",
@@ -27,14 +35,29 @@ pub const KEYS: [&str; 27] = [
     "reply.text",
     "reply.contact",
     "lookup.limit",
+    "lookup.query-limit",
+    "lookup.in-flight",
     "lookup.nameservers",
+    "lookup.query-non-global",
+    "cache.entries",
+    "cache.min-ttl",
+    "cache.max-ttl",
+    "cache.max-negative-ttl",
+    "cache.stale",
     "log.level",
     "dnsbl.zone",
     "dnsbl.name",
     "dnsbl.codes",
+    "dnsbl.score",
+    "dnsbl.message",
     "dnsbl.ipv4",
     "dnsbl.ipv6",
     "dnsbl.lookup-url",
+    "dnsbl.self-test",
+    "dnsbl.max-queries-per-day",
+    "dnswl.zone",
+    "dnswl.name",
+    "dnswl.trust",
 ];
 
 /// A value and where it stands, so that a wrong one can be pointed at.
@@ -44,21 +67,35 @@ type Text = Spanned<String>;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct File {
+    pub include: Text,
     pub mode: Text,
     pub watch: Text,
     pub poll_interval: Text,
     pub ports: Spanned<Vec<u16>>,
-    pub block_variables: Vec<Text>,
+    /// A list of names, or a table of scores.
+    pub block_variables: Spanned<toml::Value>,
     pub exempt_recipients: Vec<Text>,
     pub kill: Text,
     pub grace: Text,
     pub allow: Allow,
     pub guard: Guard,
+    pub score: Score,
+    pub never_ban: NeverBan,
     pub ban: Ban,
     pub reply: Reply,
     pub lookup: Lookup,
+    pub cache: Cache,
     pub log: Log,
     pub dnsbl: Vec<Dnsbl>,
+    pub dnswl: Vec<Dnswl>,
+}
+
+/// The file that `include` names: lists alone.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Included {
+    pub dnsbl: Vec<Dnsbl>,
+    pub dnswl: Vec<Dnswl>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -73,6 +110,32 @@ pub struct Guard {
     pub enabled: bool,
     pub high_water: Spanned<u8>,
     pub low_water: Spanned<u8>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Score {
+    pub reject: Spanned<f64>,
+    pub ban: Spanned<f64>,
+    pub ban_needs: Spanned<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct NeverBan {
+    pub relays: Vec<Text>,
+    pub spf: Vec<Text>,
+    pub dnswl: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Cache {
+    pub entries: Spanned<usize>,
+    pub min_ttl: Text,
+    pub max_ttl: Text,
+    pub max_negative_ttl: Text,
+    pub stale: Text,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,7 +158,10 @@ pub struct Reply {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Lookup {
     pub limit: Text,
+    pub query_limit: Text,
+    pub in_flight: Spanned<usize>,
     pub nameservers: Vec<Text>,
+    pub query_non_global: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -110,12 +176,49 @@ pub struct Dnsbl {
     pub zone: Text,
     pub name: Option<Text>,
     #[serde(default = "all_codes")]
-    pub codes: Spanned<Vec<Text>>,
+    pub codes: Codes,
+    pub score: Option<Spanned<f64>>,
+    pub message: Option<Text>,
     #[serde(default = "yes")]
     pub ipv4: bool,
     #[serde(default = "yes")]
     pub ipv6: bool,
     pub lookup_url: Option<Text>,
+    #[serde(default = "yes")]
+    pub self_test: bool,
+    #[serde(default)]
+    pub max_queries_per_day: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Dnswl {
+    pub zone: Text,
+    pub name: Option<Text>,
+    pub codes: Option<Codes>,
+    pub score: Option<Spanned<f64>>,
+    pub trust: Option<Spanned<Trust>>,
+    #[serde(default = "yes")]
+    pub ipv4: bool,
+    #[serde(default = "yes")]
+    pub ipv6: bool,
+    #[serde(default = "yes")]
+    pub self_test: bool,
+    #[serde(default)]
+    pub max_queries_per_day: u64,
+}
+
+/// Each an address or a range, or a table of some with their own score.
+pub type Codes = Spanned<Vec<Spanned<toml::Value>>>;
+
+/// The scores of DNSWL's four levels.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Trust {
+    pub none: f64,
+    pub low: f64,
+    pub medium: f64,
+    pub high: f64,
 }
 
 /// A default: a value that stands nowhere in the file.
@@ -137,31 +240,34 @@ fn yes() -> bool {
 
 /// What a list answers for a listed address by RFC 5782 §2.1, less the values
 /// that lists use for errors (127.0.0.1, 127.0.0.255, 127.255.255.0/24).
-fn all_codes() -> Spanned<Vec<Text>> {
-    unwritten(texts(&[
-        "127.0.0.2-127.0.0.254",
-        "127.0.1.0-127.255.254.255",
-    ]))
+pub fn all_codes() -> Codes {
+    let ranges = ["127.0.0.2-127.0.0.254", "127.0.1.0-127.255.254.255"];
+    unwritten(ranges.map(|range| unwritten(range.into())).into())
 }
 
 impl Default for File {
     fn default() -> Self {
         Self {
+            include: text(""),
             mode: text("enforce"),
             watch: text("auto"),
             poll_interval: text("10ms"),
             ports: unwritten(vec![25]),
-            block_variables: texts(&["BLOCK", "BLOCK2"]),
+            block_variables: unwritten(toml::Value::from(vec!["BLOCK", "BLOCK2"])),
             exempt_recipients: texts(&["postmaster", "abuse"]),
             kill: text("always"),
             grace: text("10s"),
             allow: Allow::default(),
             guard: Guard::default(),
+            score: Score::default(),
+            never_ban: NeverBan::default(),
             ban: Ban::default(),
             reply: Reply::default(),
             lookup: Lookup::default(),
+            cache: Cache::default(),
             log: Log::default(),
             dnsbl: Vec::new(),
+            dnswl: Vec::new(),
         }
     }
 }
@@ -200,7 +306,42 @@ impl Default for Lookup {
     fn default() -> Self {
         Self {
             limit: text("2s"),
+            query_limit: text("900ms"),
+            in_flight: unwritten(512),
             nameservers: Vec::new(),
+            query_non_global: false,
+        }
+    }
+}
+
+impl Default for Score {
+    fn default() -> Self {
+        Self {
+            reject: unwritten(5.0),
+            ban: unwritten(10.0),
+            ban_needs: unwritten(1),
+        }
+    }
+}
+
+impl Default for NeverBan {
+    fn default() -> Self {
+        Self {
+            relays: Vec::new(),
+            spf: Vec::new(),
+            dnswl: true,
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            entries: unwritten(1_000_000),
+            min_ttl: text("1m"),
+            max_ttl: text("6h"),
+            max_negative_ttl: text("15m"),
+            stale: text("6h"),
         }
     }
 }

@@ -6,31 +6,70 @@
 
 mod error;
 mod file;
+mod lists;
 mod model;
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::dnsbl::{Thresholds, Zone};
 
 pub use error::{Error, Problem};
-pub use model::{Ban, Config, KillPolicy, Mode, Resolver, Watch, WatchBy};
+pub use model::{Ban, Config, KillPolicy, Mode, NeverBan, Resolver, Watch, WatchBy};
 
-/// Reads and checks the configuration file at `path`.
+/// Reads and checks the configuration file at `path`, and the one that it
+/// includes.
 ///
 /// # Errors
-/// Where the file cannot be read or anything in it is wrong.
+/// Where a file cannot be read or anything in it is wrong.
 pub fn read(path: &Path) -> Result<Config, Error> {
     let text = fs::read_to_string(path).map_err(|error| Error::Read(path.into(), error))?;
-    parse(&text).map_err(|problem| Error::Wrong(path.into(), problem))
+    let wrong = |problem| Error::Wrong(path.into(), problem);
+    let file = raw(&text).map_err(wrong)?;
+    let zones = if file.include.get_ref().is_empty() {
+        Vec::new()
+    } else {
+        let thresholds = model::thresholds(&text, &file.score, file.never_ban.dnswl);
+        include(
+            Path::new(file.include.get_ref()),
+            &thresholds.map_err(wrong)?,
+        )?
+    };
+    model::check(&text, file, zones).map_err(wrong)
 }
 
-/// Checks the configuration in `text`.
+/// Checks the configuration in `text`, without what it includes.
 ///
 /// # Errors
 /// The first thing that is wrong, with its line.
 pub fn parse(text: &str) -> Result<Config, Problem> {
-    let file: file::File =
-        toml::from_str(text).map_err(|error| Problem::from_toml(text, &error))?;
-    model::check(text, file)
+    model::check(text, raw(text)?, Vec::new())
+}
+
+/// The file that `path` includes, where it names one and is in order itself.
+#[must_use]
+pub fn included(path: &Path) -> Option<PathBuf> {
+    let file = raw(&fs::read_to_string(path).ok()?).ok()?;
+    let name = file.include.into_inner();
+    (!name.is_empty()).then(|| name.into())
+}
+
+fn raw(text: &str) -> Result<file::File, Problem> {
+    toml::from_str(text).map_err(|error| Problem::from_toml(text, &error))
+}
+
+/// The lists in the included file, whose zones may hold keys.
+fn include(path: &Path, thresholds: &Thresholds) -> Result<Vec<Zone>, Error> {
+    let failed = |error| Error::Read(path.into(), error);
+    if fs::metadata(path).map_err(failed)?.mode() & 0o007 != 0 {
+        return Err(Error::Open(path.into()));
+    }
+    let text = fs::read_to_string(path).map_err(failed)?;
+    let wrong = |problem| Error::Wrong(path.into(), problem);
+    let file: file::Included =
+        toml::from_str(&text).map_err(|error| wrong(Problem::from_toml(&text, &error)))?;
+    lists::check(&text, file.dnsbl, file.dnswl, thresholds).map_err(wrong)
 }
 
 #[cfg(test)]
@@ -43,7 +82,23 @@ mod tests {
     fn the_sample_configuration_is_right() {
         let config = parse(SAMPLE).unwrap();
         assert_eq!(config.mode, Mode::Enforce);
-        assert_eq!(config.zones.len(), 1);
+        let codes = [
+            "127.0.0.2",
+            "127.0.0.4",
+            "127.0.0.9",
+            "127.0.0.3",
+            "127.0.0.10",
+        ];
+        let scores = codes.map(|code| {
+            let code = code.parse().unwrap();
+            let met = crate::dnsbl::Met::of(&[code], config.zones[0].rules());
+            met.score(config.zones[0].rules()).points()
+        });
+        assert!((scores[0] - 10.0).abs() < 1e-9, "{scores:?}");
+        assert_eq!(scores[..3], [scores[0]; 3]);
+        assert_eq!(scores[3..], [5.0, 5.0]);
+        assert!(config.zones[1].allows());
+        assert_eq!(config.zones.len(), 2);
     }
 
     /// The sample shows each key with its default: without the tables that
@@ -187,7 +242,7 @@ mod tests {
             (
                 "[reply]\ntext = \"see {url}\"",
                 2,
-                "reply.text: unknown placeholder {url}, expected {ip}, {zone}, {lookup_url} or {contact}",
+                "reply.text: unknown placeholder {url}, expected {ip}, {zone}, {lookup_url}, {txt} or {contact}",
             ),
             (
                 "[reply]\ntext = \"a\\nb\"",
@@ -203,6 +258,57 @@ mod tests {
                 "block-variables = [\"\"]",
                 1,
                 "block-variables: \"\" is no name of an environment variable",
+            ),
+            (
+                "block-variables = \"BLOCK\"",
+                1,
+                "block-variables: expected a list of names, [\"BLOCK\"], or a table of scores, { BLOCK = 10, BLOCK2 = 5 }",
+            ),
+            (
+                "block-variables = { BLOCK = -1 }",
+                1,
+                "block-variables: BLOCK: expected a number, 0 to 100000",
+            ),
+            (
+                "[score]\nreject = 11",
+                2,
+                "score.ban: 10 is less than score.reject, expected 11 or more",
+            ),
+            ("[score]\nban = \"x\"", 2, "ban: expected a number"),
+            (
+                "[score]\nban-needs = 3\n[[dnsbl]]\nzone = \"bl.test\"",
+                2,
+                "score.ban-needs: 3 lists must agree, but there are 2 (couriertcpd's are one): nobody would ever be banned",
+            ),
+            (
+                "[[dnsbl]]\nzone = \"bl.test\"\ncodes = [{ codes = \"127.0.0.2\" }]",
+                3,
+                "dnsbl.codes: expected { codes = \"127.0.0.2\", score = 2.0 }",
+            ),
+            (
+                "[[dnsbl]]\nzone = \"bl.test\"\nscore = -1",
+                3,
+                "dnsbl.score: expected 0 or more (what speaks for a client is a [[dnswl]])",
+            ),
+            (
+                "[[dnswl]]\nzone = \"wl.test\"\ntrust = { high = 1 }",
+                3,
+                "dnswl: expected scores of 0 or less (what speaks against a client is a [[dnsbl]])",
+            ),
+            (
+                "[[dnsbl]]\nzone = \"bl.test\"\n[[dnswl]]\nzone = \"bl.test\"",
+                4,
+                "dnswl.zone: \"bl.test\" stands here twice",
+            ),
+            (
+                "[never-ban]\nspf = [\"x\"]",
+                2,
+                "never-ban.spf: \"x\" is no domain name",
+            ),
+            (
+                "[cache]\nmax-ttl = \"1s\"",
+                2,
+                "cache.max-ttl: 1s is out of range, expected 1m to 7days",
             ),
             (
                 "[log]\nlevel = \"all\"",
@@ -227,5 +333,76 @@ mod tests {
         assert!(!format!("{config:?}").contains("abcdefg"));
         let twice = format!("{text}\n{text}");
         assert!(!parse(&twice).unwrap_err().message.contains("abcdefg"));
+    }
+
+    #[test]
+    fn codes_and_scores_of_a_list() {
+        let config = parse(
+            "[[dnsbl]]\nzone = \"bl.test\"\nscore = 3\ncodes = [\"127.0.0.2\", { codes = \"127.0.0.2-127.0.0.4\", score = 2.5 }]\n\
+             [[dnswl]]\nzone = \"wl.test\"\n",
+        )
+        .unwrap();
+        let score = |list: usize, code: &str| {
+            let rules = config.zones[list].rules();
+            crate::dnsbl::Met::of(&[code.parse().unwrap()], rules)
+                .score(rules)
+                .points()
+        };
+        assert_eq!([score(0, "127.0.0.2"), score(0, "127.0.0.3")], [5.5, 2.5]);
+        assert_eq!([score(1, "127.0.0.2"), score(1, "127.0.0.1")], [-10.0, 0.0]);
+    }
+
+    #[test]
+    fn an_included_file_is_merged_and_its_errors_name_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = std::env::temp_dir().join(format!("rblfilter-include-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (main, keys) = (folder.join("main.toml"), folder.join("keys.toml"));
+        let text = format!("include = {keys:?}\n[score]\nban = 7\n[[dnsbl]]\nzone = \"bl.test\"\n");
+        fs::write(&main, text).unwrap();
+        let key = "abcdefghijklmnopqrstuvwxyz";
+        for (text, mode, expected) in [
+            (
+                format!("[[dnsbl]]\nzone = \"{key}.zen.test\"\n"),
+                0o600,
+                Ok(2),
+            ),
+            (
+                format!("[[dnsbl]]\nzone = \"{key}.zen.test\"\n"),
+                0o644,
+                Err("keys.toml: everybody may read it"),
+            ),
+            (
+                format!("\n[[dnsbl]]\nzone = \"{key}..test\"\n"),
+                0o600,
+                Err("keys.toml: line 3: dnsbl.zone: \"*..test\""),
+            ),
+            (
+                "mode = \"observe\"".into(),
+                0o600,
+                Err("keys.toml: line 1: unknown key \"mode\""),
+            ),
+            (
+                "[[dnsbl]]\nzone = \"bl.test\"".into(),
+                0o640,
+                Err("main.toml: line 1: include: bl.test stands in both files"),
+            ),
+        ] {
+            fs::write(&keys, text).unwrap();
+            fs::set_permissions(&keys, fs::Permissions::from_mode(mode)).unwrap();
+            match (read(&main), expected) {
+                (Ok(config), Ok(zones)) => {
+                    assert_eq!(config.zones.len(), zones);
+                    let rules = config.zones[1].rules();
+                    assert_eq!(rules[0].score, config.thresholds.ban, "7, of the main file");
+                }
+                (Err(error), Err(expected)) => {
+                    let error = error.to_string();
+                    assert!(error.contains(expected) && !error.contains(key), "{error}");
+                }
+                (read, _) => panic!("{expected:?}: {read:?}"),
+            }
+        }
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -4,14 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use hickory_resolver::proto::rr::Name;
 use ipnetwork::IpNetwork;
 use log::LevelFilter;
-use rblfilter_warden::policy::{MAX_BAN_SECONDS, MAX_SET_NAME, without_keys};
+use rblfilter_warden::policy::{MAX_BAN_SECONDS, MAX_SET_NAME};
 use toml::Spanned;
 
 use super::error::Problem;
 use super::file::{self, File};
-use crate::dnsbl::{Codes, CodesError, Zone};
+use super::lists;
+use crate::dnsbl::{Bounds, Score, Thresholds, Zone};
 use crate::guard::plan::Marks;
 use crate::reply::Template;
 
@@ -26,6 +28,8 @@ pub struct Config {
     pub ports: Vec<u16>,
     /// The environment variables that hold couriertcpd's verdicts.
     pub block_variables: Vec<String>,
+    /// What a verdict in each of them is worth.
+    pub block_scores: Vec<Score>,
     /// Recipients (lower case, local part or whole address) that are never refused.
     pub exempt_recipients: Vec<String>,
     /// When a refused session is ended.
@@ -34,16 +38,31 @@ pub struct Config {
     pub allow: Vec<IpNetwork>,
     /// Where the slot guard begins and leaves off; `None`: there is none.
     pub guard: Option<Marks>,
+    /// From how many points on a client is refused and banned.
+    pub thresholds: Thresholds,
+    /// Who is never banned.
+    pub never_ban: NeverBan,
     /// How addresses are banned.
     pub ban: Ban,
     /// The text after `554 5.7.1`.
     pub reply: Template,
     /// How the lists are asked.
     pub resolver: Resolver,
+    /// How long their answers are kept.
+    pub cache: Bounds,
     /// The least serious level that is logged.
     pub log_level: LevelFilter,
-    /// The DNS lists.
+    /// The DNS lists, those that speak for a client at the end.
     pub zones: Vec<Zone>,
+}
+
+/// Who is refused with a text, but never ended or banned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NeverBan {
+    /// Networks.
+    pub relays: Vec<IpNetwork>,
+    /// Domains whose SPF records' addresses are meant.
+    pub spf: Vec<Name>,
 }
 
 /// Whether sentences are carried out.
@@ -108,6 +127,12 @@ pub struct Ban {
 pub struct Resolver {
     /// The longest that a message waits for all lists together.
     pub limit: Duration,
+    /// The longest that one query is waited for; there are two tries.
+    pub query_limit: Duration,
+    /// The most queries that are open at the same time.
+    pub in_flight: usize,
+    /// Whether private addresses are looked up too.
+    pub query_non_global: bool,
     /// Nameservers; none: those in `/etc/resolv.conf`.
     pub nameservers: Vec<SocketAddr>,
 }
@@ -115,9 +140,39 @@ pub struct Resolver {
 /// The longest `lookup.limit`: courieresmtpd's own client would not wait longer.
 const MAX_LIMIT: Duration = Duration::from_secs(30);
 
-/// Checks what serde could not.
-pub fn check(text: &str, file: File) -> Result<Config, Problem> {
+/// Checks what serde could not; `included` are the lists of the file that
+/// `include` names.
+pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Problem> {
     let check = Check { text };
+    let mut thresholds = check.thresholds(&file.score, file.never_ban.dnswl)?;
+    let blocks = check.variables(&file.block_variables, thresholds.ban)?;
+    let mut zones = lists::check(text, file.dnsbl, file.dnswl, &thresholds)?;
+    for zone in included {
+        if zones.iter().any(|other| other.origin() == zone.origin()) {
+            let message = format!("include: {} stands in both files", zone.name());
+            return check.wrong(file.include.span(), message);
+        }
+        zones.push(zone);
+    }
+    // In the order of the files, with those that speak for a client at the end.
+    zones.sort_by_key(Zone::allows);
+    let against =
+        zones.iter().filter(|zone| !zone.allows()).count() + usize::from(!blocks.is_empty());
+    if thresholds.ban_needs > against.max(1) {
+        return check.wrong(
+            file.score.ban_needs.span(),
+            format!(
+                "score.ban-needs: {} lists must agree, but there are {against} (couriertcpd's are one): nobody would ever be banned",
+                thresholds.ban_needs
+            ),
+        );
+    }
+    thresholds.ban_needs = thresholds.ban_needs.max(1);
+    let limit = check.duration(
+        "lookup.limit",
+        &file.lookup.limit,
+        Duration::from_millis(100)..=MAX_LIMIT,
+    )?;
     let grace = check.duration(
         "grace",
         &file.grace,
@@ -147,7 +202,8 @@ pub fn check(text: &str, file: File) -> Result<Config, Problem> {
             )?,
         },
         ports: check.ports(&file.ports)?,
-        block_variables: check.variables(&file.block_variables)?,
+        block_variables: blocks.iter().map(|(name, _)| name.clone()).collect(),
+        block_scores: blocks.iter().map(|(_, score)| *score).collect(),
         exempt_recipients: check.recipients(&file.exempt_recipients)?,
         kill: check.one_of(
             "kill",
@@ -161,17 +217,37 @@ pub fn check(text: &str, file: File) -> Result<Config, Problem> {
             .allow
             .networks
             .iter()
-            .map(|n| check.network(n))
+            .map(|n| check.network("allow.networks", n))
             .collect::<Result<_, _>>()?,
         guard: check.guard(&file.guard)?,
+        thresholds,
+        never_ban: NeverBan {
+            relays: file
+                .never_ban
+                .relays
+                .iter()
+                .map(|n| check.network("never-ban.relays", n))
+                .collect::<Result<_, _>>()?,
+            spf: file
+                .never_ban
+                .spf
+                .iter()
+                .map(|domain| check.domain("never-ban.spf", domain))
+                .collect::<Result<_, _>>()?,
+        },
         ban: check.ban(&file.ban)?,
         reply: check.reply(&file.reply)?,
         resolver: Resolver {
-            limit: check.duration(
-                "lookup.limit",
-                &file.lookup.limit,
-                Duration::from_millis(100)..=MAX_LIMIT,
-            )?,
+            limit,
+            query_limit: check
+                .duration(
+                    "lookup.query-limit",
+                    &file.lookup.query_limit,
+                    Duration::from_millis(50)..=MAX_LIMIT,
+                )?
+                .min(limit / 2),
+            in_flight: check.within("lookup.in-flight", &file.lookup.in_flight, 1..=16_384)?,
+            query_non_global: file.lookup.query_non_global,
             nameservers: file
                 .lookup
                 .nameservers
@@ -179,6 +255,7 @@ pub fn check(text: &str, file: File) -> Result<Config, Problem> {
                 .map(|server| check.nameserver(server))
                 .collect::<Result<_, _>>()?,
         },
+        cache: check.cache(&file.cache)?,
         log_level: check.one_of(
             "log.level",
             &file.log.level,
@@ -189,17 +266,26 @@ pub fn check(text: &str, file: File) -> Result<Config, Problem> {
                 ("debug", LevelFilter::Debug),
             ],
         )?,
-        zones: check.zones(file.dnsbl)?,
+        zones,
     })
 }
 
+/// The points at which a client is refused and banned.
+pub fn thresholds(text: &str, score: &file::Score, dnswl: bool) -> Result<Thresholds, Problem> {
+    Check { text }.thresholds(score, dnswl)
+}
+
 /// The text that problems are located in.
-struct Check<'a> {
-    text: &'a str,
+pub(super) struct Check<'a> {
+    pub(super) text: &'a str,
 }
 
 impl Check<'_> {
-    fn wrong<T>(&self, span: Range<usize>, message: impl Into<String>) -> Result<T, Problem> {
+    pub(super) fn wrong<T>(
+        &self,
+        span: Range<usize>,
+        message: impl Into<String>,
+    ) -> Result<T, Problem> {
         Err(Problem::at(self.text, span, message))
     }
 
@@ -272,21 +358,132 @@ impl Check<'_> {
         Ok(ports.get_ref().clone())
     }
 
-    fn variables(&self, variables: &[Spanned<String>]) -> Result<Vec<String>, Problem> {
-        for variable in variables {
-            let name = variable.get_ref();
-            let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    fn thresholds(&self, score: &file::Score, dnswl: bool) -> Result<Thresholds, Problem> {
+        let positive = |key: &str, value: &Spanned<f64>| match self.score(key, value)? {
+            score if score.is_positive() => Ok(score),
+            _ => self.wrong(value.span(), format!("{key}: expected more than 0")),
+        };
+        let reject = positive("score.reject", &score.reject)?;
+        let ban = positive("score.ban", &score.ban)?;
+        if reject > ban {
+            let span = if score.ban.span().is_empty() {
+                score.reject.span()
+            } else {
+                score.ban.span()
+            };
+            let message =
+                format!("score.ban: {ban} is less than score.reject, expected {reject} or more");
+            return self.wrong(span, message);
+        }
+        Ok(Thresholds {
+            reject,
+            ban,
+            ban_needs: self.within("score.ban-needs", &score.ban_needs, 1..=100)?,
+            vouched_never_ban: dnswl,
+        })
+    }
+
+    pub(super) fn score(&self, key: &str, value: &Spanned<f64>) -> Result<Score, Problem> {
+        match Score::from_points(*value.get_ref()) {
+            Some(score) => Ok(score),
+            None => self.wrong(
+                value.span(),
+                format!("{key}: expected a number, -100000 to 100000"),
+            ),
+        }
+    }
+
+    fn within(
+        &self,
+        key: &str,
+        value: &Spanned<usize>,
+        range: RangeInclusive<usize>,
+    ) -> Result<usize, Problem> {
+        let number = *value.get_ref();
+        if range.contains(&number) {
+            return Ok(number);
+        }
+        let (least, most) = (range.start(), range.end());
+        self.wrong(
+            value.span(),
+            format!("{key}: {number} is out of range, expected {least} to {most}"),
+        )
+    }
+
+    fn cache(&self, cache: &file::Cache) -> Result<Bounds, Problem> {
+        let week = Duration::from_secs(7 * 24 * 3600);
+        let second = Duration::from_secs(1);
+        let min_ttl = self.duration("cache.min-ttl", &cache.min_ttl, second..=week)?;
+        Ok(Bounds {
+            entries: self.within("cache.entries", &cache.entries, 1000..=100_000_000)?,
+            min_ttl,
+            max_ttl: self.duration("cache.max-ttl", &cache.max_ttl, min_ttl..=week)?,
+            max_negative_ttl: self.duration(
+                "cache.max-negative-ttl",
+                &cache.max_negative_ttl,
+                min_ttl..=week,
+            )?,
+            stale: self.duration("cache.stale", &cache.stale, Duration::ZERO..=week)?,
+        })
+    }
+
+    fn domain(&self, key: &str, value: &Spanned<String>) -> Result<Name, Problem> {
+        let text = value.get_ref();
+        Zone::new(text)
+            .map(|zone| zone.origin().clone())
+            .map_or_else(
+                || self.wrong(value.span(), format!("{key}: {text:?} is no domain name")),
+                Ok,
+            )
+    }
+
+    /// The variables in a list, worth a ban each, or in a table with their
+    /// scores.
+    fn variables(
+        &self,
+        variables: &Spanned<toml::Value>,
+        ban: Score,
+    ) -> Result<Vec<(String, Score)>, Problem> {
+        let wrong = || {
+            self.wrong(
+                variables.span(),
+                "block-variables: expected a list of names, [\"BLOCK\"], or a table of scores, { BLOCK = 10, BLOCK2 = 5 }",
+            )
+        };
+        let mut all = Vec::new();
+        match variables.get_ref() {
+            toml::Value::Array(names) => {
+                for name in names {
+                    let Some(name) = name.as_str() else {
+                        return wrong();
+                    };
+                    all.push((name.to_owned(), ban));
+                }
+            }
+            toml::Value::Table(table) => {
+                for (name, value) in table {
+                    let score = lists::number(value).and_then(Score::from_points);
+                    let Some(score) = score.filter(|score| !score.is_negative()) else {
+                        return self.wrong(
+                            variables.span(),
+                            format!("block-variables: {name}: expected a number, 0 to 100000"),
+                        );
+                    };
+                    all.push((name.clone(), score));
+                }
+            }
+            _ => return wrong(),
+        }
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for (name, _) in &all {
             if name.is_empty() || !name.chars().all(fits) {
                 return self.wrong(
-                    variable.span(),
+                    variables.span(),
                     format!("block-variables: {name:?} is no name of an environment variable"),
                 );
             }
         }
-        Ok(variables
-            .iter()
-            .map(|variable| variable.get_ref().clone())
-            .collect())
+        Ok(all)
     }
 
     fn recipients(&self, recipients: &[Spanned<String>]) -> Result<Vec<String>, Problem> {
@@ -311,13 +508,13 @@ impl Check<'_> {
             .collect())
     }
 
-    fn network(&self, value: &Spanned<String>) -> Result<IpNetwork, Problem> {
+    fn network(&self, key: &str, value: &Spanned<String>) -> Result<IpNetwork, Problem> {
         let text = value.get_ref();
         let Ok(network) = text.parse::<IpNetwork>() else {
             return self.wrong(
                 value.span(),
                 format!(
-                    "allow.networks: {text:?} is no network, expected for example \"10.0.0.0/8\" or \"2001:db8::1\""
+                    "{key}: {text:?} is no network, expected for example \"10.0.0.0/8\" or \"2001:db8::1\""
                 ),
             );
         };
@@ -327,7 +524,7 @@ impl Check<'_> {
         self.wrong(
             value.span(),
             format!(
-                "allow.networks: {text:?} has host bits set, expected \"{}/{}\"",
+                "{key}: {text:?} has host bits set, expected \"{}/{}\"",
                 network.network(),
                 network.prefix()
             ),
@@ -424,85 +621,8 @@ impl Check<'_> {
                 )
             })
     }
-
-    fn zones(&self, lists: Vec<file::Dnsbl>) -> Result<Vec<Zone>, Problem> {
-        let mut zones: Vec<Zone> = Vec::new();
-        for list in lists {
-            let written = list.zone.get_ref();
-            let Some(mut zone) = Zone::new(written) else {
-                let shown = without_keys(written);
-                return self.wrong(
-                    list.zone.span(),
-                    format!("dnsbl.zone: {shown:?} is no domain name"),
-                );
-            };
-            if zones.iter().any(|other| other.origin() == zone.origin()) {
-                let shown = without_keys(written);
-                return self.wrong(
-                    list.zone.span(),
-                    format!("dnsbl.zone: {shown:?} stands here twice"),
-                );
-            }
-            if let Some(name) = &list.name {
-                let fits = |c: char| c.is_ascii_graphic() && !",[]".contains(c);
-                if !(1..=64).contains(&name.get_ref().len()) || !name.get_ref().chars().all(fits) {
-                    return self.wrong(
-                        name.span(),
-                        "dnsbl.name: expected 1 to 64 printable ASCII characters without space, comma or bracket",
-                    );
-                }
-                zone = zone.named(name.get_ref());
-            }
-            if let Some(url) = &list.lookup_url {
-                let text = url.get_ref();
-                if !text.chars().all(printable) || text.len() > 200 {
-                    return self.wrong(
-                        url.span(),
-                        "dnsbl.lookup-url: expected at most 200 printable ASCII characters",
-                    );
-                }
-                if text.replace("{ip}", "").contains(['{', '}']) {
-                    return self.wrong(
-                        url.span(),
-                        "dnsbl.lookup-url: unknown placeholder, expected {ip} alone",
-                    );
-                }
-                zone = zone.with_lookup_url(url.get_ref());
-            }
-            zones.push(
-                zone.with_codes(self.codes(&list.codes)?)
-                    .asked(list.ipv4, list.ipv6),
-            );
-        }
-        Ok(zones)
-    }
-
-    fn codes(&self, codes: &Spanned<Vec<Spanned<String>>>) -> Result<Codes, Problem> {
-        if codes.get_ref().is_empty() {
-            return self.wrong(
-                codes.span(),
-                "dnsbl.codes: expected at least one address or range",
-            );
-        }
-        let mut all = Codes::default();
-        for code in codes.get_ref() {
-            let text = code.get_ref();
-            if let Err(error) = all.add(text) {
-                let message = match error {
-                    CodesError::NoRange => format!(
-                        "dnsbl.codes: {text:?} is no range of addresses in 127.0.0.0/8, expected for example \"127.0.0.2\" or \"127.0.0.4-127.0.0.7\""
-                    ),
-                    CodesError::Errors => format!(
-                        "dnsbl.codes: {text:?} reaches into 127.255.255.0/24, which are errors and never listings"
-                    ),
-                };
-                return self.wrong(code.span(), message);
-            }
-        }
-        Ok(all)
-    }
 }
 
-fn printable(c: char) -> bool {
+pub(super) fn printable(c: char) -> bool {
     c == ' ' || c.is_ascii_graphic()
 }

@@ -54,6 +54,12 @@ impl Paths {
         self.sysconfdir.join("filters").join(format!("{name}-mode"))
     }
 
+    /// The folder of what is kept from one start to the next.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.localstatedir.join("rblfilter")
+    }
+
     /// The warden's executable.
     #[must_use]
     pub fn warden(&self) -> PathBuf {

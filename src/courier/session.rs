@@ -7,7 +7,7 @@ use std::{error, fmt};
 
 use rblfilter_warden::policy::without_keys;
 
-use crate::dnsbl::{Listing, is_error};
+use crate::dnsbl::is_error;
 
 /// Who is connected, and what couriertcpd already knows of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +38,19 @@ pub enum Verdict {
     None,
     /// Allow-listed in this variable.
     Allowed(String),
-    /// Listed.
-    Listed(Listing),
+    /// Listed, in each of these variables.
+    Listed(Vec<Listed>),
+}
+
+/// One of couriertcpd's listings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The variable that tells of it.
+    pub variable: String,
+    /// The list's name as it may be shown; the variable's where it is not told.
+    pub zone: String,
+    /// The address that the list answered, where it is known.
+    pub code: Option<Ipv4Addr>,
 }
 
 /// Why an environment is no session's.
@@ -139,11 +150,22 @@ impl Verdict {
             .iter()
             .map(|variable| Self::of_variable(environment, variable))
             .collect();
-        let is =
-            |wanted: fn(&Self) -> bool| verdicts.iter().find(|verdict| wanted(verdict)).cloned();
-        is(|verdict| matches!(verdict, Self::Allowed(_)))
-            .or_else(|| is(|verdict| matches!(verdict, Self::Listed(_))))
-            .unwrap_or(Self::None)
+        let allowed = |verdict: &&Self| matches!(verdict, Self::Allowed(_));
+        if let Some(allowed) = verdicts.iter().find(allowed) {
+            return allowed.clone();
+        }
+        let listed: Vec<Listed> = verdicts
+            .into_iter()
+            .flat_map(|verdict| match verdict {
+                Self::Listed(listed) => listed,
+                _ => Vec::new(),
+            })
+            .collect();
+        if listed.is_empty() {
+            Self::None
+        } else {
+            Self::Listed(listed)
+        }
     }
 
     fn of_variable(environment: &Environment<'_>, variable: &str) -> Self {
@@ -165,11 +187,11 @@ impl Verdict {
         if !listed || code.is_some_and(is_error) {
             return Self::None;
         }
-        Self::Listed(Listing {
+        Self::Listed(vec![Listed {
+            variable: variable.to_owned(),
             zone: zone.map_or_else(|| variable.to_owned(), |zone| without_keys(&zone)),
             code,
-            lookup_url: String::new(),
-        })
+        }])
     }
 }
 
@@ -204,12 +226,16 @@ mod tests {
         read(&environment(extra), &variables).unwrap()
     }
 
-    fn listed(zone: &str, code: Option<&str>) -> Verdict {
-        Verdict::Listed(Listing {
+    fn listed_in(variable: &str, zone: &str, code: Option<&str>) -> Verdict {
+        Verdict::Listed(vec![Listed {
+            variable: variable.into(),
             zone: zone.into(),
             code: code.map(|code| code.parse().unwrap()),
-            lookup_url: String::new(),
-        })
+        }])
+    }
+
+    fn listed(zone: &str, code: Option<&str>) -> Verdict {
+        listed_in("BLOCK2", zone, code)
     }
 
     #[test]
@@ -258,7 +284,10 @@ mod tests {
             (vec![zone], Verdict::None),
             (vec![code], Verdict::None),
             (vec![("BLOCK3", "Listed")], Verdict::None),
-            (vec![("BLOCK", "550 go away")], listed("BLOCK", None)),
+            (
+                vec![("BLOCK", "550 go away")],
+                listed_in("BLOCK", "BLOCK", None),
+            ),
             (
                 vec![("BLOCK", ""), ("BLOCK2", "Listed"), zone, code],
                 Verdict::Allowed("BLOCK".into()),
@@ -266,6 +295,16 @@ mod tests {
         ] {
             assert_eq!(session(&extra).verdict, expected, "{extra:?}");
         }
+    }
+
+    #[test]
+    fn each_variable_that_lists_counts() {
+        let both = session(&[("BLOCK", "a"), ("BLOCK2", "b")]).verdict;
+        let Verdict::Listed(listed) = both else {
+            panic!("{both:?}")
+        };
+        let variables: Vec<&str> = listed.iter().map(|l| l.variable.as_str()).collect();
+        assert_eq!(variables, ["BLOCK", "BLOCK2"]);
     }
 
     #[test]
@@ -290,7 +329,7 @@ mod tests {
         ];
         assert_eq!(
             session(&extra).verdict,
-            listed("*.zen.dq.spamhaus.net", Some("127.0.0.2"))
+            listed_in("BLOCK", "*.zen.dq.spamhaus.net", Some("127.0.0.2"))
         );
     }
 

@@ -1,6 +1,8 @@
 //! One message: from the request on the filter socket to the sentence and its
 //! execution.
 
+mod lists;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
@@ -12,23 +14,25 @@ use std::time::{Duration, Instant};
 
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::interval_at;
 
+use super::never_ban::NeverBan;
 use crate::config::{Config, KillPolicy, Mode, WatchBy};
 use crate::courier::aliases;
 use crate::courier::control_file::{self, Envelope};
 use crate::courier::identified::{Identified, Peer};
 use crate::courier::paths::Paths;
 use crate::courier::request::Request;
-use crate::courier::session::{Session, Verdict};
+use crate::courier::session::Session;
 use crate::degraded::{Degraded, Part};
-use crate::dnsbl::{CurrentLists, Listing, Verdicts};
+use crate::dnsbl::{Lists, Notice};
 use crate::enforce::ban;
 use crate::enforce::kill::{self, Killer};
+use crate::enforce::ledger::Ledger;
 use crate::enforce::warden::Warden;
 use crate::guard::{self, Keeper};
-use crate::judge::{self, Conviction};
+use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::metrics::Metrics;
 use crate::senders::Senders;
@@ -53,8 +57,11 @@ const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Filter {
     config: Config,
     paths: Paths,
-    lists: CurrentLists,
-    verdicts: Verdicts,
+    lists: Arc<Lists>,
+    /// What there is to hear of the lists, until somebody listens.
+    notices: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
+    never_ban: NeverBan,
+    ledger: Mutex<Ledger>,
     table: Arc<Table>,
     senders: Senders,
     killer: Killer,
@@ -90,11 +97,19 @@ impl Filter {
     /// Makes ready to judge by `config`.
     #[must_use]
     pub fn new(config: Config, paths: Paths) -> Self {
+        let (lists, notices) = Lists::new(
+            config.zones.clone(),
+            config.resolver.clone(),
+            config.cache,
+            config.thresholds,
+        );
         Self {
             protected: Mutex::new(Protected::new(config.allow.clone())),
             warden: Warden::new(paths.warden()),
-            lists: CurrentLists::new(config.zones.clone(), config.resolver.clone()),
-            verdicts: Verdicts::default(),
+            lists,
+            notices: Mutex::new(Some(notices)),
+            never_ban: NeverBan::new(&config.never_ban),
+            ledger: Mutex::default(),
             table: Arc::new(Table::new(
                 paths.piddir.clone(),
                 config.block_variables.clone(),
@@ -146,7 +161,9 @@ impl Filter {
     /// Says in the log whether look-ups and bans will work, before the first is
     /// needed. In `observe` mode there are no bans, and the warden is not started.
     pub async fn check(&self) {
-        if let Err(error) = self.lists.get(Instant::now()) {
+        if !self.config.zones.is_empty()
+            && let Err(error) = self.lists.resolver().check()
+        {
             self.degraded.enter(Part::Resolver, error, Instant::now());
         }
         if self.config.mode == Mode::Observe {
@@ -185,13 +202,11 @@ impl Filter {
             log::debug!("{}", event.field("reason", exemption));
             return Decision::Accept;
         }
-        let listing = match &session.verdict {
-            Verdict::Listed(listing) => Some(listing.clone()),
-            _ => self.ask_lists(session.client).await,
-        };
-        let Some(listing) = listing else {
+        let (Sentence::Reject(conviction) | Sentence::Ban(conviction)) =
+            self.sentence(session).await
+        else {
             log::debug!("{}", Event::new("passed").of_message(id).ip(session.client));
-            self.senders.delivered(session.client);
+            self.senders.delivered(session.client, Instant::now());
             return Decision::Accept;
         };
         if self.is_for_exempt_recipients(&envelope).await {
@@ -199,23 +214,19 @@ impl Filter {
             log::info!(
                 "{}",
                 event
-                    .field("zone", listing.zone)
+                    .field("zone", conviction.listing.zone)
                     .field("reason", "recipients")
             );
             return Decision::Accept;
         }
-        let conviction = judge::convict(session, listing);
         if self.config.mode == Mode::Observe {
-            let would = if conviction.ban { "ban" } else { "kill" };
             let event = listed(&identified, &conviction, id).field("action", "none");
-            log::info!("{}", event.field("would", would));
+            log::info!("{}", event.field("would", conviction.action()));
             return Decision::Accept;
         }
-        let reply = self.config.reply.render(
-            session.client,
-            &conviction.listing.zone,
-            &conviction.listing.lookup_url,
-        );
+        // One that is ended at once reads nothing.
+        let read = !conviction.end || self.config.kill != KillPolicy::Always;
+        let reply = self.reply(session.client, &conviction, read).await;
         let message_id = envelope.message_id;
         Decision::Refuse(
             reply,
@@ -309,26 +320,6 @@ impl Filter {
         self.graced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask_lists(&self, client: IpAddr) -> Option<Listing> {
-        let lists = match self.lists.get(Instant::now()) {
-            Ok(lists) => lists?,
-            Err(error) => {
-                self.degraded.enter(Part::Resolver, error, Instant::now());
-                return None;
-            }
-        };
-        self.degraded.leave(&Part::Resolver, Instant::now());
-        let findings = self.verdicts.get(&lists, client).await;
-        let now = Instant::now();
-        for zone in &findings.answered {
-            self.degraded.leave(&Part::List(zone.clone()), now);
-        }
-        for (zone, why) in &findings.unknown {
-            self.degraded.enter(Part::List(zone.clone()), why, now);
-        }
-        findings.listing.clone()
-    }
-
     /// Bans the client and ends its session. The client has its reply.
     pub async fn carry_out(&self, sentenced: Sentenced, stop: watch::Receiver<bool>) {
         let Sentenced {
@@ -338,6 +329,10 @@ impl Filter {
         } = sentenced;
         let id = message_id.as_deref();
         let event = listed(&identified, &conviction, id);
+        if !conviction.end {
+            log::info!("{}", event.field("action", conviction.action()));
+            return;
+        }
         match self.config.kill {
             KillPolicy::Always => {
                 // It frees the slot, so it comes first.
@@ -379,7 +374,8 @@ impl Filter {
         identified: &Identified,
     ) -> Event {
         self.metrics.listed.inc();
-        if conviction.ban && self.ban(identified.session.client).await {
+        let client = identified.session.client;
+        if conviction.ban && self.ban(client, &conviction.rests_on).await {
             self.metrics.bans.inc();
             let time = format!("{}s", self.config.ban.seconds);
             event.field("action", "ban").field("bantime", time)
@@ -401,11 +397,9 @@ impl Filter {
             return;
         }
         // Asked also for those who are judged later: the answer is there then.
-        let listing = match &session.verdict {
-            Verdict::Listed(listing) => Some(listing.clone()),
-            _ => self.ask_lists(session.client).await,
+        let Sentence::Ban(conviction) = self.sentence(session).await else {
+            return;
         };
-        let Some(listing) = listing else { return };
         // A client that may yet log in is judged when the control file shows
         // that it did not; and from the end of data on the filter socket alone
         // decides.
@@ -421,10 +415,9 @@ impl Filter {
                 return;
             }
         }
-        let conviction = judge::convict(session, listing);
         let event = listed(identified, &conviction, None).field("at", "connect");
         if self.config.mode == Mode::Observe {
-            let would = if conviction.ban { "ban" } else { "kill" };
+            let would = conviction.action();
             log::info!("{}", event.field("action", "none").field("would", would));
             return;
         }
@@ -517,8 +510,9 @@ impl Filter {
         None
     }
 
-    /// Whether `client` is banned now.
-    async fn ban(&self, client: IpAddr) -> bool {
+    /// Whether `client` is banned now; the ban would not be without any of the
+    /// lists in `rests_on`.
+    async fn ban(&self, client: IpAddr, rests_on: &[usize]) -> bool {
         let network = {
             let protected = self
                 .protected
@@ -533,6 +527,9 @@ impl Filter {
         match self.warden.ask(request).await {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
+                if reply.outcome == Outcome::Done {
+                    self.note_ban(network, client, rests_on).await;
+                }
                 reply.outcome.is_banned()
             }
             Err(error) => {
@@ -578,7 +575,7 @@ impl Keeper for Filter {
     }
 
     fn has_delivered(&self, client: IpAddr) -> bool {
-        self.senders.has_delivered(client)
+        self.senders.has_delivered(client, Instant::now())
     }
 
     fn shed(&self, identified: &Identified, silence: Duration) -> bool {
@@ -621,8 +618,14 @@ fn listed(identified: &Identified, conviction: &Conviction, id: Option<&str>) ->
         .ip(session.client)
         .port(session.client_port)
         .field("zone", &conviction.listing.zone);
-    match conviction.listing.code {
+    let event = match conviction.listing.code {
         Some(code) => event.field("code", code),
         None => event,
+    };
+    let event = event.field("score", conviction.score);
+    if conviction.also.is_empty() {
+        event
+    } else {
+        event.field("also", conviction.also.join("+"))
     }
 }

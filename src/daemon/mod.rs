@@ -7,6 +7,7 @@
 //! the worker.
 
 mod filter;
+mod never_ban;
 mod service;
 mod supervisor;
 mod worker;
@@ -15,6 +16,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::Path;
 
+pub use never_ban::NeverBan;
 pub use supervisor::run as supervise;
 pub use worker::{ROLE as WORKER_ROLE, run as work};
 

@@ -3,7 +3,7 @@
 //! 1. descriptors: those that the supervisor handed on are ours;
 //! 2. the log;
 //! 3. the configuration (a wrong one: every message is accepted);
-//! 4. the resolver and the warden;
+//! 4. what the lists said before, their tests, and the warden;
 //! 5. ready: courierfilter's descriptor 3 is closed, last.
 
 use std::ffi::OsString;
@@ -12,6 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::filter::Filter;
 use super::service::{self, Handed};
@@ -23,6 +24,9 @@ use crate::sys::descriptors;
 
 /// The first argument of a worker.
 pub const ROLE: &str = "supervised-worker";
+
+/// How long the stop waits for what the lists said to be written.
+const WRITE_TIME: Duration = Duration::from_secs(3);
 
 /// A worker's arguments: the socket's path, then the numbers of the
 /// descriptors of the listener, the control socket, and the ready pipe where
@@ -93,8 +97,11 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
             Ok(config) => {
                 let filter = Filter::new(config, paths);
                 log::info!("{}", filter.started());
+                filter.read_cache();
+                let filter = Arc::new(filter);
+                tokio::spawn(Arc::clone(&filter).keep_lists());
                 filter.check().await;
-                Some(Arc::new(filter))
+                Some(filter)
             }
             Err(error) => {
                 let event = Event::new("disabled").text(format!(
@@ -104,7 +111,13 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
                 None
             }
         };
-        service::run(handed, filter).await
+        let ended = service::run(handed, filter.clone()).await;
+        if let Some(filter) = filter {
+            // On a thread: a disk that hangs must not hold up the stop.
+            let written = tokio::task::spawn_blocking(move || filter.write_cache());
+            let _ = tokio::time::timeout(WRITE_TIME, written).await;
+        }
+        ended
     });
     // A thread that hangs on a dead disk must not hold up the stop.
     runtime.shutdown_background();

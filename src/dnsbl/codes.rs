@@ -24,6 +24,14 @@ pub fn is_error(code: Ipv4Addr) -> bool {
     !code.is_loopback() || code.octets()[..3] == [127, 255, 255]
 }
 
+/// Whether `code` is an error by custom: 127.0.0.1, which no list may answer
+/// (RFC 5782 §2.1), and 127.0.0.255, dnswl.org's word for "too many queries".
+/// A code that is named alone in the configuration overrides that.
+#[must_use]
+pub fn is_error_by_custom(code: Ipv4Addr) -> bool {
+    matches!(code.octets(), [127, 0, 0, 1 | 255])
+}
+
 impl Codes {
     /// Adds `A.B.C.D` or `A.B.C.D-E.F.G.H`.
     ///
@@ -51,7 +59,14 @@ impl Codes {
     /// Whether `code` means "listed".
     #[must_use]
     pub fn contains(&self, code: Ipv4Addr) -> bool {
-        !is_error(code) && self.0.iter().any(|range| range.contains(&code))
+        !is_error(code)
+            && self.0.iter().any(|range| range.contains(&code))
+            && (!is_error_by_custom(code) || self.names(code))
+    }
+
+    /// Whether `code` is named alone, not in a range.
+    fn names(&self, code: Ipv4Addr) -> bool {
+        self.0.contains(&(code..=code))
     }
 }
 
@@ -75,6 +90,18 @@ mod tests {
             ("10.0.0.2", false),
         ] {
             assert_eq!(codes.contains(code.parse().unwrap()), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_by_custom_is_a_listing_only_where_it_is_named_alone() {
+        for code in ["127.0.0.1", "127.0.0.255"] {
+            let address = code.parse().unwrap();
+            let mut codes = Codes::default();
+            codes.add("127.0.0.0-127.0.1.255").unwrap();
+            assert!(!codes.contains(address), "{code}");
+            codes.add(code).unwrap();
+            assert!(codes.contains(address), "{code}");
         }
     }
 

@@ -1,179 +1,504 @@
-//! Asking the lists, all at the same time.
+//! Asking the lists: from the cache, else all at the same time, each question
+//! once for all who want its answer.
+//!
+//! A question that has been asked is waited for to its own end, also where
+//! nobody wants to know any longer: its answer is in the cache for the next.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
-use std::{error, fmt};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
-};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::{RData, RecordType};
-use hickory_resolver::system_conf::read_system_conf;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::{sleep_until, timeout};
 
-use super::{Answer, Listing, Unknown, Zone, query};
-use crate::config::Resolver;
+use super::answer::{Answer, Unknown};
+use super::budget::{Budget, Grant};
+use super::cache::{Bounds, Cache, Entry, Key};
+use super::clock::Clock;
+use super::evidence::{Evidence, Listing};
+use super::global::is_global;
+use super::health::{Change, Health, Reason, Trust};
+use super::resolver::Resolver;
+use super::rule;
+use super::score::{Reach, Thresholds};
+use super::selftest::Family;
+use super::{Zone, query};
+use crate::config::Resolver as Settings;
 
-/// Queries that may be open at the same time; the next ones wait for them,
-/// within their limit.
-const MAX_OPEN: usize = 512;
+/// Questions that may wait for their turn, beside those that are open; what
+/// comes beyond is unknown.
+const QUEUE: usize = 8192;
 
-/// The lists and the resolver to ask them through.
+/// The lists, what they said, and how they are.
 #[derive(Debug)]
 pub struct Lists {
-    resolver: TokioResolver,
-    zones: Vec<Zone>,
-    limit: std::time::Duration,
-    open: Arc<Semaphore>,
+    pub(super) lists: Vec<List>,
+    pub(super) resolver: Resolver,
+    pub(super) cache: Cache,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+    thresholds: Thresholds,
+    in_flight: Mutex<HashMap<Key, Vec<Waiter>>>,
+    pub(super) turns: Semaphore,
+    pub(super) moved: watch::Sender<()>,
+    pub(super) wake: Notify,
+    notices: mpsc::UnboundedSender<Notice>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    unknown: AtomicU64,
 }
 
-/// Why the lists cannot be asked.
+/// How many answers there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// From the cache.
+    pub hits: u64,
+    /// That had to be asked for.
+    pub misses: u64,
+    /// Of those, how many no list gave.
+    pub unknown: u64,
+}
+
+/// One list.
 #[derive(Debug)]
-pub enum StartError {
-    /// `/etc/resolv.conf` names no nameserver that could be asked.
-    ResolvConf(NetError),
-    /// The resolver could not be built.
-    Resolver(NetError),
+pub(super) struct List {
+    pub(super) zone: Zone,
+    pub(super) number: u32,
+    reach: Reach,
+    pub(super) budget: Mutex<Budget>,
+    health: [Mutex<Health>; 2],
 }
 
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ResolvConf(error) => write!(f, "cannot use /etc/resolv.conf: {error}"),
-            Self::Resolver(error) => write!(f, "cannot start the resolver: {error}"),
-        }
+/// Who wants an answer, and as which list's he knows it.
+type Waiter = mpsc::UnboundedSender<(usize, Answer)>;
+
+/// What the admin, and the bans that rest on a list, must hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The list, by its place in the configuration.
+    pub list: usize,
+    /// What of it.
+    pub news: News,
+}
+
+/// What there is to hear of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It is not believed from now on; when it passed its last test.
+    Opened(Family, Reason, Option<Instant>),
+    /// It is believed again.
+    Closed(Family),
+    /// 80 % of its queries of the day are used.
+    BudgetLow,
+    /// It has no queries left today.
+    BudgetUsedUp,
+    /// A new day, and new queries.
+    BudgetRenewed,
+}
+
+/// What is known of a list's answer without asking.
+enum Known {
+    Answer(Answer),
+    /// Its test must end first.
+    Wait,
+    Ask,
+}
+
+impl List {
+    pub(super) fn health(&self, family: Family) -> MutexGuard<'_, Health> {
+        let index = usize::from(family == Family::V6);
+        // A health is whole at every moment, so a panic elsewhere leaves it usable.
+        self.health[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-// The cause's word is part of the text, so there is no source.
-impl error::Error for StartError {}
-
-/// What the lists said of a client.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Findings {
-    /// The first list that names the client.
-    pub listing: Option<Listing>,
-    /// The lists that gave an answer, by their shown names.
-    pub answered: Vec<String>,
-    /// The lists that did not, and why.
-    pub unknown: Vec<(String, Unknown)>,
+    /// The families that it is asked for.
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> + '_ {
+        [Family::V4, Family::V6].into_iter().filter(|family| {
+            let [entry, _] = family.test_entries();
+            self.zone.covers(entry)
+        })
+    }
 }
 
 impl Lists {
-    /// Makes ready to ask `zones` through the nameservers of `settings`, or of
-    /// `/etc/resolv.conf` where it names none.
-    ///
-    /// # Errors
-    /// Where there is no nameserver to ask.
-    pub fn new(zones: Vec<Zone>, settings: &Resolver) -> Result<Self, StartError> {
-        let config = if settings.nameservers.is_empty() {
-            let (system, _) = read_system_conf().map_err(StartError::ResolvConf)?;
-            ResolverConfig::from_name_servers(system.name_servers().to_vec())
-        } else {
-            let servers = settings.nameservers.iter().map(|server| {
-                let mut config = NameServerConfig::udp_and_tcp(server.ip());
-                for connection in &mut config.connections {
-                    connection.port = server.port();
-                }
-                config
-            });
-            ResolverConfig::from_name_servers(servers.collect())
+    /// Lists of these zones, and where what there is to hear of them comes.
+    #[must_use]
+    pub fn new(
+        zones: Vec<Zone>,
+        settings: Settings,
+        bounds: Bounds,
+        thresholds: Thresholds,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Notice>) {
+        let now = Instant::now();
+        let lists = zones
+            .into_iter()
+            .map(|zone| List {
+                number: zone.number(),
+                reach: rule::reach(zone.rules()),
+                budget: Mutex::default(),
+                health: [(); 2].map(|()| Mutex::new(Health::new(zone.self_test(), now))),
+                zone,
+            })
+            .collect();
+        let (notices, receiver) = mpsc::unbounded_channel();
+        let lists = Self {
+            lists,
+            resolver: Resolver::new(settings.clone()),
+            cache: Cache::new(bounds),
+            clock: Clock::new(now, SystemTime::now()),
+            turns: Semaphore::new(settings.in_flight),
+            settings,
+            thresholds,
+            in_flight: Mutex::default(),
+            moved: watch::Sender::new(()),
+            wake: Notify::new(),
+            notices,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
         };
-        let mut builder =
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options(settings);
-        Ok(Self {
-            resolver: builder.build().map_err(StartError::Resolver)?,
-            zones,
-            limit: settings.limit,
-            open: Arc::new(Semaphore::new(MAX_OPEN)),
-        })
+        (Arc::new(lists), receiver)
     }
 
-    /// Asks every list that covers `client` at the same time. Returns with the
-    /// first listing; else when all have answered, or at the limit.
-    pub async fn ask(&self, client: IpAddr) -> Findings {
-        let deadline = Instant::now() + self.limit;
-        let mut questions = JoinSet::new();
-        let mut waiting: Vec<&Zone> = Vec::new();
-        for zone in self.zones.iter().filter(|zone| zone.covers(client)) {
-            // A zone's origin was checked to leave room for any client.
-            let Some(name) = query::name(client, zone.origin()) else {
-                continue;
-            };
-            let (resolver, open) = (self.resolver.clone(), Arc::clone(&self.open));
-            let index = waiting.len();
-            waiting.push(zone);
-            questions.spawn(async move {
-                // The semaphore is never closed.
-                let _turn = open.acquire_owned().await;
-                (index, resolver.lookup(name, RecordType::A).await)
-            });
+    /// The resolver that they are asked through.
+    #[must_use]
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
+    }
+
+    /// The list at this place of the configuration.
+    #[must_use]
+    pub fn zone(&self, list: usize) -> Option<&Zone> {
+        self.lists.get(list).map(|list| &list.zone)
+    }
+
+    /// How many answers there were, since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            hits: self.hits.load(Relaxed),
+            misses: self.misses.load(Relaxed),
+            unknown: self.unknown.load(Relaxed),
         }
-        let mut findings = Findings::default();
-        let mut pending: Vec<bool> = vec![true; waiting.len()];
-        while let Ok(Some(answered)) = timeout_at(deadline, questions.join_next()).await {
-            // A task that panicked stays pending, and so unknown.
-            let Ok((index, result)) = answered else {
-                continue;
-            };
-            let zone = waiting[index];
-            pending[index] = false;
-            let answer = match result {
-                Ok(lookup) => Answer::from_addresses(&addresses(lookup.answers()), zone.codes()),
-                Err(error) => Answer::from_error(&error),
-            };
-            match answer {
-                Answer::Unknown(why) => findings.unknown.push((zone.name().to_owned(), why)),
-                Answer::NotListed => findings.answered.push(zone.name().to_owned()),
-                Answer::Listed(code) => {
-                    findings.answered.push(zone.name().to_owned());
-                    findings.listing = Some(Listing {
-                        zone: zone.name().to_owned(),
-                        code: Some(code),
-                        lookup_url: zone.lookup_url().to_owned(),
-                    });
-                    // The others' answers could not change the sentence.
-                    return findings;
+    }
+
+    /// What the lists say of `client`, beside couriertcpd's `courier`. Returns
+    /// once no outstanding answer could change the sentence, or at the limit.
+    pub async fn ask(self: &Arc<Self>, client: IpAddr, courier: Vec<Listing>) -> Evidence {
+        let client = client.to_canonical();
+        let mut evidence = Evidence::of_courier(courier);
+        if !self.settings.query_non_global && !is_global(client) {
+            return evidence;
+        }
+        let now = Instant::now();
+        let mut waiting: Vec<usize> = (0..self.lists.len())
+            .filter(|index| self.lists[*index].zone.covers(client))
+            .collect();
+        self.answer_known(client, now, &mut waiting, &mut evidence);
+        if waiting.is_empty() || self.is_decided(&evidence, &waiting, &[]) {
+            return evidence;
+        }
+        let (sender, mut answers) = mpsc::unbounded_channel();
+        let mut moved = self.moved.subscribe();
+        let mut asked: Vec<usize> = Vec::new();
+        let deadline = sleep_until((now + self.settings.limit).into());
+        tokio::pin!(deadline);
+        loop {
+            let now = Instant::now();
+            self.answer_known(client, now, &mut waiting, &mut evidence);
+            waiting.retain(|index| {
+                let ready = self.trust(*index, client) == Trust::Yes;
+                if ready {
+                    self.question(*index, client, &sender, now);
+                    asked.push(*index);
                 }
+                !ready
+            });
+            if asked.is_empty() && waiting.is_empty()
+                || self.is_decided(&evidence, &waiting, &asked)
+            {
+                return evidence;
+            }
+            tokio::select! {
+                Some((index, answer)) = answers.recv() => {
+                    asked.retain(|asked| *asked != index);
+                    let answer = match (&answer, self.trust(index, client)) {
+                        (Answer::Unknown(_), _) | (_, Trust::Yes) => answer,
+                        // It is in the cache once the test is passed.
+                        (_, Trust::Wait) => { waiting.push(index); continue; }
+                        (_, Trust::No) => Answer::Unknown(Unknown::Down),
+                    };
+                    evidence.add(index, &self.lists[index].zone, answer, true);
+                }
+                _ = moved.changed(), if !waiting.is_empty() => {}
+                () = &mut deadline => break,
             }
         }
-        for (zone, _) in waiting
-            .iter()
-            .zip(&pending)
-            .filter(|(_, pending)| **pending)
-        {
-            findings
-                .unknown
-                .push((zone.name().to_owned(), Unknown::Timeout));
+        let now = Instant::now();
+        for index in asked.into_iter().chain(waiting) {
+            self.health_of(index, client).overdue(now);
+            evidence.add(
+                index,
+                &self.lists[index].zone,
+                Answer::Unknown(Unknown::Timeout),
+                false,
+            );
         }
-        findings
+        self.wake.notify_one();
+        evidence
+    }
+
+    fn is_decided(&self, evidence: &Evidence, waiting: &[usize], asked: &[usize]) -> bool {
+        let outstanding = waiting.iter().chain(asked);
+        let reaches = outstanding.map(|index| self.lists[*index].reach);
+        self.thresholds.decided(evidence.tally, reaches).is_some()
+    }
+
+    fn health_of(&self, index: usize, client: IpAddr) -> MutexGuard<'_, Health> {
+        self.lists[index].health(Family::of(client))
+    }
+
+    fn trust(&self, index: usize, client: IpAddr) -> Trust {
+        self.health_of(index, client).trust()
+    }
+
+    /// Whether list number `index` has its breaker open for `client`'s family.
+    #[must_use]
+    pub fn is_open(&self, index: usize, client: IpAddr) -> bool {
+        self.health_of(index, client).is_open()
+    }
+
+    /// When it last passed its self-test.
+    #[must_use]
+    pub fn last_passed(&self, index: usize, client: IpAddr) -> Option<Instant> {
+        self.health_of(index, client).last_passed()
+    }
+
+    /// Takes those out of `waiting` whose answer is known.
+    fn answer_known(
+        &self,
+        client: IpAddr,
+        now: Instant,
+        waiting: &mut Vec<usize>,
+        evidence: &mut Evidence,
+    ) {
+        waiting.retain(|index| match self.known(*index, client, now) {
+            Known::Answer(answer) => {
+                evidence.add(*index, &self.lists[*index].zone, answer, false);
+                false
+            }
+            Known::Wait | Known::Ask => true,
+        });
+    }
+
+    fn known(&self, index: usize, client: IpAddr, now: Instant) -> Known {
+        let list = &self.lists[index];
+        let entry = self.cache.get(&Key::new(list.number, client));
+        let seconds = self.clock.seconds(now);
+        let health = self.health_of(index, client);
+        let trust = health.trust();
+        if let Some(entry) = entry.filter(|entry| {
+            let usable = match trust {
+                Trust::No => entry.is_usable(seconds, &self.cache.bounds),
+                Trust::Yes | Trust::Wait => entry.is_fresh(seconds),
+            };
+            usable && health.believes(self.clock.instant(entry.got))
+        }) {
+            self.hits.fetch_add(1, Relaxed);
+            return Known::Answer(entry.answer());
+        }
+        match trust {
+            Trust::Yes => Known::Ask,
+            Trust::Wait => Known::Wait,
+            Trust::No => Known::Answer(Answer::Unknown(Unknown::Down)),
+        }
+    }
+
+    /// Asks list number `index`, unless that is being asked; the answer comes
+    /// to `waiter`.
+    fn question(self: &Arc<Self>, index: usize, client: IpAddr, waiter: &Waiter, now: Instant) {
+        let key = Key::new(self.lists[index].number, client);
+        let refused = {
+            let mut open = self.in_flight();
+            let full = open.len() >= self.settings.in_flight + QUEUE;
+            match open.get_mut(&key) {
+                Some(waiters) => {
+                    waiters.push(waiter.clone());
+                    return;
+                }
+                None if full => Some(Unknown::Busy),
+                None if !self.grant(index, now) => Some(Unknown::Budget),
+                None => {
+                    open.insert(key, vec![waiter.clone()]);
+                    None
+                }
+            }
+        };
+        if let Some(unknown) = refused {
+            // Its receiver is the caller's own.
+            let _ = waiter.send((index, Answer::Unknown(unknown)));
+            return;
+        }
+        self.misses.fetch_add(1, Relaxed);
+        tokio::spawn(Arc::clone(self).fetch(index, client, key));
+    }
+
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<Key, Vec<Waiter>>> {
+        self.in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one query more may be sent to list number `index` today.
+    pub(super) fn grant(&self, index: usize, now: Instant) -> bool {
+        let list = &self.lists[index];
+        let (day, grant) = {
+            let mut budget = list.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = *budget;
+            let grant = budget.take(list.zone.max_queries(), self.clock.seconds(now));
+            let most = list.zone.max_queries().unwrap_or(u64::MAX);
+            (before.used > most && budget.day != before.day, grant)
+        };
+        if day {
+            self.notice(index, News::BudgetRenewed);
+        }
+        match grant {
+            Grant::Warning => self.notice(index, News::BudgetLow),
+            Grant::UsedUp => self.notice(index, News::BudgetUsedUp),
+            Grant::Yes | Grant::No => {}
+        }
+        matches!(grant, Grant::Yes | Grant::Warning)
+    }
+
+    pub(super) fn notice(&self, list: usize, news: News) {
+        // Nobody listens once the filter stops.
+        let _ = self.notices.send(Notice { list, news });
+    }
+
+    async fn fetch(self: Arc<Self>, index: usize, client: IpAddr, key: Key) {
+        // Whatever happens, those who wait get an answer.
+        let mut asked = Asked {
+            lists: &self,
+            index,
+            key,
+            answer: Answer::Unknown(Unknown::Timeout),
+        };
+        asked.answer = match timeout(self.settings.limit, self.turns.acquire()).await {
+            Ok(_turn) => self.query(index, client, key).await,
+            Err(_) => Answer::Unknown(Unknown::Busy),
+        };
+    }
+
+    async fn query(&self, index: usize, client: IpAddr, key: Key) -> Answer {
+        let list = &self.lists[index];
+        // A zone's origin was checked to leave room for any client.
+        let Some(name) = query::name(client, list.zone.origin()) else {
+            return Answer::NotListed;
+        };
+        let tries = self.settings.query_limit * 2 + Duration::from_millis(100);
+        let result = timeout(tries, self.resolver.addresses(&name)).await;
+        let (answer, ttl) = match result {
+            Ok(Ok(records)) => (
+                Answer::from_addresses(&records.data, list.zone.rules()),
+                records.ttl,
+            ),
+            Ok(Err(unknown)) => (Answer::Unknown(unknown), None),
+            Err(_) => (Answer::Unknown(Unknown::Timeout), None),
+        };
+        let now = Instant::now();
+        let seconds = self.clock.seconds(now);
+        if let Some(entry) = Entry::new(&answer, ttl, seconds, &self.cache.bounds) {
+            self.cache.insert(key, entry);
+        }
+        self.note(index, client, &answer, now);
+        answer
+    }
+
+    /// Notes what an answer tells of the list's health.
+    fn note(&self, index: usize, client: IpAddr, answer: &Answer, now: Instant) {
+        let family = Family::of(client);
+        let mut health = self.lists[index].health(family);
+        let Answer::Unknown(unknown) = answer else {
+            health.answered();
+            return;
+        };
+        self.unknown.fetch_add(1, Relaxed);
+        let change = health.failed(unknown, now);
+        let passed = health.last_passed();
+        drop(health);
+        self.changed(index, family, change, passed);
+    }
+
+    /// Tells of a breaker that has opened or closed.
+    pub(super) fn changed(
+        &self,
+        index: usize,
+        family: Family,
+        change: Option<Change>,
+        passed: Option<Instant>,
+    ) {
+        match change {
+            Some(Change::Opened(reason)) => {
+                self.notice(index, News::Opened(family, reason, passed));
+            }
+            Some(Change::Closed) => self.notice(index, News::Closed(family)),
+            None => {}
+        }
+        self.moved.send_replace(());
+        self.wake.notify_one();
+    }
+
+    /// Keeps what list number `index` answered for `client`, as if it had been
+    /// asked.
+    pub fn learn(&self, index: usize, client: IpAddr, codes: &[std::net::Ipv4Addr]) {
+        let list = &self.lists[index];
+        let answer = Answer::from_addresses(codes, list.zone.rules());
+        let seconds = self.clock.seconds(Instant::now());
+        if let Some(entry) = Entry::new(&answer, None, seconds, &self.cache.bounds) {
+            let client = client.to_canonical();
+            self.cache.insert(Key::new(list.number, client), entry);
+        }
+    }
+
+    /// The lists in `evidence` name `client` anew, which is known to be good:
+    /// they are tested at once. True where one is, and the client is to be asked
+    /// for again.
+    #[must_use]
+    pub fn doubt(&self, client: IpAddr, evidence: &Evidence) -> bool {
+        let client = client.to_canonical();
+        let now = Instant::now();
+        let mut doubt = false;
+        for index in &evidence.fresh {
+            if !self.lists[*index].zone.allows() {
+                doubt |= self.health_of(*index, client).lists_a_good_client(now);
+            }
+        }
+        if doubt {
+            self.wake.notify_one();
+        }
+        doubt
     }
 }
 
-fn addresses(records: &[hickory_resolver::proto::rr::Record]) -> Vec<Ipv4Addr> {
-    records
-        .iter()
-        .filter_map(|record| match &record.data {
-            RData::A(address) => Some(address.0),
-            _ => None,
-        })
-        .collect()
+/// A question that is open. When it ends, be it by a panic, those who wait have
+/// its answer.
+struct Asked<'a> {
+    lists: &'a Lists,
+    index: usize,
+    key: Key,
+    answer: Answer,
 }
 
-fn options(settings: &Resolver) -> ResolverOpts {
-    let mut options = ResolverOpts::default();
-    // Two tries within the limit.
-    options.timeout = settings.limit / 2;
-    options.attempts = 1;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.server_ordering_strategy = ServerOrderingStrategy::QueryStatistics;
-    options.max_active_requests = MAX_OPEN;
-    options.ndots = 0;
-    options
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let waiters = self.lists.in_flight().remove(&self.key);
+        for waiter in waiters.into_iter().flatten() {
+            // It may have given up.
+            let _ = waiter.send((self.index, self.answer.clone()));
+        }
+    }
 }

@@ -1,31 +1,41 @@
-//! The DNS lists: which zones there are, what they are asked, what their
-//! answers mean.
+//! The DNS lists: which there are, what they are asked, what their answers
+//! mean and are worth, and whether they are to be believed.
 //!
 //! A list's answer is `listed`, `not listed` or `unknown`; an error of any kind
-//! is `unknown`, and nobody is refused for what is not known.
+//! is `unknown`, and nobody is refused for what is not known. What decides is
+//! pure (`answer`, `rule`, `score`, `selftest`, `health`, `budget`, `cache`'s
+//! entries); `resolver`, `lookup`, `test_run` and `keep` do the rest.
 
 mod answer;
+mod budget;
+mod cache;
+mod clock;
 mod codes;
-mod current;
+mod evidence;
+mod global;
+mod health;
+mod keep;
+mod look;
 mod lookup;
-mod query;
-mod verdicts;
+pub mod query;
+mod resolver;
+mod rule;
+mod score;
+mod selftest;
+pub mod spf;
+mod test_run;
 mod zone;
 
-pub use answer::{Answer, Unknown};
+pub use answer::{Answer, Hit, Unknown};
+pub use cache::{Bounds, Cache, Entry, Key};
 pub use codes::{Codes, CodesError, is_error};
-pub use current::CurrentLists;
-pub use lookup::{Lists, StartError};
-pub use verdicts::Verdicts;
+pub use evidence::{Evidence, Listing};
+pub use global::is_global;
+pub use health::{Change, Health, Reason, Trust};
+pub use look::Look;
+pub use lookup::{Counts, Lists, News, Notice};
+pub use resolver::{Records, Resolver, StartError};
+pub use rule::{MOST_RULES, Match, Met, Rule, reach};
+pub use score::{Level, Reach, Score, Tally, Thresholds};
+pub use selftest::{Failure, Family, Probe, verdict};
 pub use zone::Zone;
-
-/// A list that names a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listing {
-    /// The list's name as it may be shown.
-    pub zone: String,
-    /// The address that the list answered, where it is known.
-    pub code: Option<std::net::Ipv4Addr>,
-    /// Where a person can look the client up; may hold `{ip}`.
-    pub lookup_url: String,
-}

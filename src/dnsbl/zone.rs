@@ -7,7 +7,9 @@ use hickory_resolver::proto::rr::Name;
 
 use rblfilter_warden::policy::without_keys;
 
-use super::{Codes, query};
+use super::query;
+use super::rule::Rule;
+use crate::reply::Template;
 
 /// A list to ask. Its domain may hold a secret key, so it is never shown; its
 /// name is.
@@ -15,20 +17,28 @@ use super::{Codes, query};
 pub struct Zone {
     origin: Name,
     name: String,
-    codes: Codes,
+    allows: bool,
+    rules: Vec<Rule>,
     ipv4: bool,
     ipv6: bool,
     lookup_url: String,
+    message: Option<Template>,
+    self_test: bool,
+    max_queries: Option<u64>,
 }
 
 impl fmt::Debug for Zone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Zone")
             .field("name", &self.name)
-            .field("codes", &self.codes)
+            .field("allows", &self.allows)
+            .field("rules", &self.rules)
             .field("ipv4", &self.ipv4)
             .field("ipv6", &self.ipv6)
             .field("lookup_url", &self.lookup_url)
+            .field("message", &self.message)
+            .field("self_test", &self.self_test)
+            .field("max_queries", &self.max_queries)
             .finish_non_exhaustive()
     }
 }
@@ -57,10 +67,14 @@ impl Zone {
         Some(Self {
             origin,
             name: without_keys(&domain),
-            codes: Codes::default(),
+            allows: false,
+            rules: Vec::new(),
             ipv4: true,
             ipv6: true,
             lookup_url: String::new(),
+            message: None,
+            self_test: true,
+            max_queries: None,
         })
     }
 
@@ -71,10 +85,38 @@ impl Zone {
         self
     }
 
-    /// The same list, where only these answers mean "listed".
+    /// The same list, whose answers are worth this.
     #[must_use]
-    pub fn with_codes(mut self, codes: Codes) -> Self {
-        self.codes = codes;
+    pub fn with_rules(mut self, rules: Vec<Rule>) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// The same list as one of those who speak for a client.
+    #[must_use]
+    pub fn allowing(mut self) -> Self {
+        self.allows = true;
+        self
+    }
+
+    /// The same list, whose listings are told of with this text.
+    #[must_use]
+    pub fn with_message(mut self, message: Template) -> Self {
+        self.message = Some(message);
+        self
+    }
+
+    /// The same list, without self-tests: its operator breaks RFC 5782.
+    #[must_use]
+    pub fn without_self_test(mut self) -> Self {
+        self.self_test = false;
+        self
+    }
+
+    /// The same list, asked at most so often a day.
+    #[must_use]
+    pub fn with_max_queries(mut self, most: u64) -> Self {
+        self.max_queries = Some(most);
         self
     }
 
@@ -105,10 +147,44 @@ impl Zone {
         &self.name
     }
 
-    /// The answers that mean "listed".
+    /// What its answers are worth.
     #[must_use]
-    pub fn codes(&self) -> &Codes {
-        &self.codes
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Whether it speaks for clients.
+    #[must_use]
+    pub fn allows(&self) -> bool {
+        self.allows
+    }
+
+    /// What a client is told that it lists, where that is not `reply.text`.
+    #[must_use]
+    pub fn message(&self) -> Option<&Template> {
+        self.message.as_ref()
+    }
+
+    /// Whether it is tested by RFC 5782 §5.
+    #[must_use]
+    pub fn self_test(&self) -> bool {
+        self.self_test
+    }
+
+    /// The most queries a day.
+    #[must_use]
+    pub fn max_queries(&self) -> Option<u64> {
+        self.max_queries
+    }
+
+    /// A number that stands for this list, with these rules, from one start to
+    /// the next: what was kept of another one is not this one's. (FNV-1a.)
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        let text = format!("{} {:?}", self.name, self.rules);
+        text.bytes().fold(0x811c_9dc5, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        })
     }
 
     /// Where a person can look a client up; may hold `{ip}`.

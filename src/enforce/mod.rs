@@ -3,4 +3,5 @@
 
 pub mod ban;
 pub mod kill;
+pub mod ledger;
 pub mod warden;

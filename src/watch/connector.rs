@@ -84,20 +84,24 @@ mod tests {
         assert_eq!(pids(&message(EXEC, 4712, 4711)), [4711]);
         let two = [message(EXEC, 1, 1), message(1, 2, 2), message(EXEC, 3, 3)].concat();
         assert_eq!(pids(&two), [1, 3], "a fork is no exec");
-        assert_eq!(pids(&message(0, 0, 0)), [], "nor is the acknowledgement");
+        assert_eq!(
+            pids(&message(0, 0, 0)),
+            [0_i32; 0],
+            "nor is the acknowledgement"
+        );
     }
 
     #[test]
     fn no_bytes_do_harm() {
         let good = message(EXEC, 7, 7);
         for end in 0..good.len() - 16 {
-            assert_eq!(pids(&good[..end]), [], "cut at {end}");
+            assert_eq!(pids(&good[..end]), [0_i32; 0], "cut at {end}");
         }
         for length in [0, 1, 15, 16, 20, 77, u32::MAX] {
             let mut bad = good.clone();
             bad[..4].copy_from_slice(&length.to_ne_bytes());
-            assert_eq!(pids(&bad), [], "length {length}");
+            assert_eq!(pids(&bad), [0_i32; 0], "length {length}");
         }
-        assert_eq!(pids(&message(EXEC, 7, u32::MAX)), []);
+        assert_eq!(pids(&message(EXEC, 7, u32::MAX)), [0_i32; 0]);
     }
 }

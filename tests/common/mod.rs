@@ -11,10 +11,14 @@ use rblfilter_lab::smtp::{Client, Message, Outcome, Reply};
 use rblfilter_lab::{Config, Lab, Product, wait_for};
 
 /// One zone of our own, the lab's rbldnsd.
-pub const ZONE: &str = "[[dnsbl]]\nzone = \"bl.test\"\n";
+pub const ZONE: &str = "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n";
+
+/// The same, after a `[lookup]` table with keys of its own.
+pub const OF_LOOKUP: &str = "query-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n";
 
 /// The same, and judgement at the end of data alone.
-pub const OWN_ZONE: &str = "watch = \"off\"\n[[dnsbl]]\nzone = \"bl.test\"\n";
+pub const OWN_ZONE: &str =
+    "watch = \"off\"\n[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n";
 
 /// An address that bl.test lists, and one that it does not.
 pub const LISTED: &str = "127.66.1.2";

@@ -2,7 +2,7 @@
 //!
 //! It is started by the filter with a `SOCK_SEQPACKET` socket as descriptor 0,
 //! raises `CAP_NET_ADMIN` from its file capability, and adds addresses to two
-//! sets, whose names and whose exceptions it reads from the configuration
+//! sets and takes them out again, whose names and whose exceptions it reads from the configuration
 //! itself. It ends when the filter closes the socket. What it has to say goes
 //! to standard error, which courierfilter hands to syslog.
 
@@ -132,6 +132,11 @@ impl Warden {
                 let outcome = self
                     .refusal(network, seconds)
                     .unwrap_or_else(|| self.sets.ban(network, seconds, Instant::now()));
+                (outcome, network.is_ipv6())
+            }
+            // Whom it lets in again, our own two sets alone kept out.
+            Request::Unban { network } => {
+                let outcome = self.sets.unban(network);
                 (outcome, network.is_ipv6())
             }
         };

@@ -32,13 +32,18 @@ pub enum Request {
         /// How long, in seconds, at least 1.
         seconds: u32,
     },
+    /// Take `network` out of the set of its family, where it is in.
+    Unban {
+        /// The network, as it was banned.
+        network: IpNetwork,
+    },
 }
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Outcome {
-    /// Done: for a ban, the entry is new.
+    /// Done: for a ban, the entry is new; for its end, it is gone.
     Done = 0,
     /// The entry was there and now runs longer.
     Extended = 1,
@@ -132,18 +137,12 @@ impl Request {
             Self::Watch => bytes[1] = 3,
             Self::Ban { network, seconds } => {
                 bytes[1] = 2;
-                bytes[3] = network.prefix();
                 bytes[8..12].copy_from_slice(&seconds.to_le_bytes());
-                match network.ip() {
-                    IpAddr::V4(ip) => {
-                        bytes[2] = 4;
-                        bytes[16..20].copy_from_slice(&ip.octets());
-                    }
-                    IpAddr::V6(ip) => {
-                        bytes[2] = 6;
-                        bytes[16..32].copy_from_slice(&ip.octets());
-                    }
-                }
+                put(&mut bytes, *network);
+            }
+            Self::Unban { network } => {
+                bytes[1] = 4;
+                put(&mut bytes, *network);
             }
         }
         bytes
@@ -161,26 +160,46 @@ impl Request {
         let request = match bytes[1] {
             1 => Self::Check,
             3 => Self::Watch,
-            2 => {
-                let address: IpAddr = match bytes[2] {
-                    4 => Ipv4Addr::new(bytes[16], bytes[17], bytes[18], bytes[19]).into(),
-                    6 => {
-                        let mut octets = [0; 16];
-                        octets.copy_from_slice(&bytes[16..32]);
-                        Ipv6Addr::from(octets).into()
-                    }
-                    _ => return None,
-                };
-                Self::Ban {
-                    network: IpNetwork::new(address, bytes[3]).ok()?,
-                    seconds: word(8),
-                }
-            }
+            2 => Self::Ban {
+                network: network_in(bytes)?,
+                seconds: word(8),
+            },
+            4 => Self::Unban {
+                network: network_in(bytes)?,
+            },
             _ => return None,
         };
         // One form only: a message with stray bytes is not ours.
         (request.encode(serial) == *bytes).then_some((serial, request))
     }
+}
+
+/// Writes a request's network.
+fn put(bytes: &mut [u8; REQUEST_LEN], network: IpNetwork) {
+    bytes[3] = network.prefix();
+    match network.ip() {
+        IpAddr::V4(ip) => {
+            bytes[2] = 4;
+            bytes[16..20].copy_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            bytes[2] = 6;
+            bytes[16..32].copy_from_slice(&ip.octets());
+        }
+    }
+}
+
+fn network_in(bytes: &[u8; REQUEST_LEN]) -> Option<IpNetwork> {
+    let address: IpAddr = match bytes[2] {
+        4 => Ipv4Addr::new(bytes[16], bytes[17], bytes[18], bytes[19]).into(),
+        6 => {
+            let mut octets = [0; 16];
+            octets.copy_from_slice(&bytes[16..32]);
+            Ipv6Addr::from(octets).into()
+        }
+        _ => return None,
+    };
+    IpNetwork::new(address, bytes[3]).ok()
 }
 
 impl Reply {
@@ -227,6 +246,9 @@ mod tests {
             Request::Watch,
             ban("127.66.1.2/32", 3600),
             ban("2001:db8:1:2::/64", u32::MAX),
+            Request::Unban {
+                network: "2001:db8:1:2::/64".parse().unwrap(),
+            },
         ] {
             assert_eq!(Request::decode(&request.encode(77)), Some((77, request)));
         }

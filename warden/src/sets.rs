@@ -57,6 +57,18 @@ impl Sets {
     }
 }
 
+impl Sets {
+    /// Takes `network` out of its set, where it is in.
+    pub fn unban(&mut self, network: IpNetwork) -> Outcome {
+        if network.is_ipv4() {
+            &mut self.v4
+        } else {
+            &mut self.v6
+        }
+        .unban(network)
+    }
+}
+
 struct Set {
     name: String,
     session: Session<HashNet>,
@@ -99,6 +111,16 @@ impl Set {
             self.forget_ended(now);
         }
         outcome
+    }
+
+    fn unban(&mut self, network: IpNetwork) -> Outcome {
+        self.ends.remove(&network);
+        let entry = NetDataType::new(network.network(), network.prefix());
+        match self.session.del(entry) {
+            // It may have ended by itself.
+            Ok(_) => Outcome::Done,
+            Err(error) => self.failed(&error),
+        }
     }
 
     /// The entry exists: makes it run at least `seconds` more.

@@ -1,7 +1,9 @@
 //! The DNS server of the lab: a real rbldnsd, a socket that never answers, or none.
 //!
 //! The zone `bl.test` has IPv4 and IPv6 entries, `bl6.test` only the IPv6 ones, and both the test entries of RFC 5782
-//! (§5): 127.0.0.2 and ::FFFF:7F00:2 are listed, 127.0.0.1 and ::FFFF:7F00:1 are not.
+//! (§5): 127.0.0.2 and ::FFFF:7F00:2 are listed, 127.0.0.1 and ::FFFF:7F00:1 are not. `KEY.dqs.test` (see [`KEY`]) is
+//! the same list under a name with a key; `wl.test` is an allow list; `other.test` a second one with entries of its own;
+//! `spf.test` has an SPF record. With [`Dns::Unbound`] a real resolver stands between.
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -13,14 +15,18 @@ use std::time::Duration;
 use crate::command::{Command, Process};
 use crate::namespaces::Namespaces;
 use crate::stub::{self, Stub};
-use crate::{Error, wait_for};
+use crate::{Config, Error, wait_for};
 
 const FOLDER: &str = "/run/lab/dns";
+/// A key as Spamhaus DQS has them: what must never be shown.
+pub const KEY: &str = "abcdefghijklmnopqrstuvwxyz";
+/// Where rbldnsd is behind unbound.
+const BEHIND: &str = "127.0.0.1/5353";
 const QUERIES: &str = "/run/lab/dns/queries";
 const LIMIT: Duration = Duration::from_secs(10);
-/// `2.0.0.127.bl.test`, A, IN, id 1, recursion not desired.
+/// `2.0.0.127.bl.test`, A, IN, id 1, recursion desired.
 const QUESTION: &[u8] =
-    b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x012\x010\x010\x03127\x02bl\x04test\0\0\x01\0\x01";
+    b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x012\x010\x010\x03127\x02bl\x04test\0\0\x01\0\x01";
 
 /// What answers on port 53.
 ///
@@ -31,6 +37,8 @@ pub enum Dns {
     /// A real rbldnsd.
     #[default]
     Rbldnsd,
+    /// A real unbound, and rbldnsd behind it.
+    Unbound,
     /// Nothing: a query is refused at once (ICMP port unreachable).
     None,
     /// A socket that takes queries and never answers.
@@ -43,7 +51,7 @@ pub enum Dns {
 pub type Listing = (String, Ipv4Addr);
 
 enum Server {
-    Rbldnsd(Process),
+    Rbldnsd(Vec<Process>),
     Silent(#[expect(dead_code, reason = "held open")] UdpSocket),
     Stub(#[expect(dead_code, reason = "ends when dropped")] stub::Server),
 }
@@ -60,7 +68,7 @@ impl Dnsbl {
     pub(crate) fn new(
         spaces: &Rc<Namespaces>,
         address: Ipv4Addr,
-        listed: &[Listing],
+        config: &Config,
     ) -> Result<Self, Error> {
         fs::create_dir(FOLDER).map_err(|e| Error::io("make", FOLDER, e))?;
         write(QUERIES, String::new())?;
@@ -73,7 +81,18 @@ impl Dnsbl {
             listed: Vec::new(),
             server: None,
         };
-        dnsbl.list(listed)?;
+        dnsbl.list(&config.listed)?;
+        for (name, entries) in [("white", &config.allowed), ("other", &config.also_listed)] {
+            let mut text = String::from(":127.0.0.2:Listed\n127.0.0.2\n");
+            for (network, code) in entries {
+                let _ = writeln!(text, "{network} :{code}:Listed by {name}");
+            }
+            write(&format!("{FOLDER}/{name}"), text)?;
+        }
+        write(
+            &format!("{FOLDER}/spf"),
+            format!("@ TXT \"v=spf1 {} -all\"\n", config.spf),
+        )?;
         Ok(dnsbl)
     }
 
@@ -112,8 +131,13 @@ impl Dnsbl {
                     .map_err(|e| Error::io("bind", format!("{}:53", self.address), e))?;
                 self.server = Some(Server::Stub(server));
             }
-            Dns::Rbldnsd => {
-                let (log, listen) = (format!("+{QUERIES}"), format!("{}/53", self.address));
+            Dns::Rbldnsd | Dns::Unbound => {
+                let log = format!("+{QUERIES}");
+                let listen = if dns == Dns::Unbound {
+                    BEHIND.to_owned()
+                } else {
+                    format!("{}/53", self.address)
+                };
                 let words = [
                     "-n", "-b", &listen, "-u", "nobody", "-w", FOLDER, "-c", "0", "-l", &log,
                 ];
@@ -121,6 +145,11 @@ impl Dnsbl {
                     "bl.test:ip4set:four",
                     "bl.test:ip6trie:six",
                     "bl6.test:ip6trie:six",
+                    &format!("{KEY}.dqs.test:ip4set:four"),
+                    &format!("{KEY}.dqs.test:ip6trie:six"),
+                    "wl.test:ip4set:white",
+                    "other.test:ip4set:other",
+                    "spf.test:generic:spf",
                 ];
                 let mut command = Command::new(&self.spaces, "rbldnsd");
                 command.args(words).args(zones).current_dir("/");
@@ -130,7 +159,11 @@ impl Dnsbl {
                 let process = command
                     .spawn()
                     .map_err(|e| Error::io("start", "rbldnsd", e))?;
-                self.server = Some(Server::Rbldnsd(process));
+                let mut processes = vec![process];
+                if dns == Dns::Unbound {
+                    processes.push(self.unbound()?);
+                }
+                self.server = Some(Server::Rbldnsd(processes));
                 let timeout = || Error::Timeout {
                     what: "an answer of rbldnsd".into(),
                     limit: LIMIT,
@@ -144,12 +177,44 @@ impl Dnsbl {
     }
 
     pub(crate) fn stop(&mut self) -> Result<(), Error> {
-        if let Some(Server::Rbldnsd(process)) = self.server.take() {
-            process
-                .kill()
-                .map_err(|e| Error::io("kill", "rbldnsd", e))?;
+        if let Some(Server::Rbldnsd(processes)) = self.server.take() {
+            for process in processes {
+                process
+                    .kill()
+                    .map_err(|e| Error::io("kill", "rbldnsd", e))?;
+            }
         }
         Ok(())
+    }
+
+    /// A resolver on port 53 that asks rbldnsd.
+    fn unbound(&self) -> Result<Process, Error> {
+        let path = format!("{FOLDER}/unbound.conf");
+        let stubs = [
+            "bl.test",
+            "bl6.test",
+            "dqs.test",
+            "wl.test",
+            "other.test",
+            "spf.test",
+        ]
+        .map(|zone| {
+            format!("stub-zone:\n name: {zone}\n stub-addr: 127.0.0.1@5353\n stub-no-cache: no\n")
+        });
+        let text = format!(
+            "server:\n interface: 127.0.0.1\n username: \"\"\n chroot: \"\"\n directory: {FOLDER}\n pidfile: \"\"\n use-syslog: no\n \
+             do-not-query-localhost: no\n module-config: iterator\n local-zone: test. nodefault\n qname-minimisation: no\n{}",
+            stubs.concat()
+        );
+        write(&path, text)?;
+        let mut command = Command::new(&self.spaces, "unbound");
+        command.args(["-d", "-p", "-c", &path]).current_dir("/");
+        command
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        command
+            .spawn()
+            .map_err(|e| Error::io("start", "unbound", e))
     }
 
     /// The names that rbldnsd was asked for, in order, repeated as asked.
@@ -179,7 +244,10 @@ fn answers(server: Ipv4Addr) -> bool {
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
         socket.connect((server, 53))?;
         socket.send(QUESTION)?;
-        socket.recv(&mut [0; 512])
+        let mut answer = [0; 512];
+        let length = socket.recv(&mut answer)?;
+        // Unbound is there before rbldnsd: SERVFAIL.
+        Ok::<_, std::io::Error>(length > 12 && answer[3] & 15 == 0)
     };
-    ask().is_ok()
+    ask().is_ok_and(|answered| answered)
 }

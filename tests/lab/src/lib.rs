@@ -56,7 +56,7 @@ use smtp::{Message, Outcome};
 use syslog::Syslog;
 
 pub use command::{Command, Process};
-pub use dnsbl::{Dns, Listing};
+pub use dnsbl::{Dns, KEY, Listing};
 pub use error::Error;
 pub use namespaces::Spaces;
 pub use processes::{ProcessInfo, Session};
@@ -106,6 +106,12 @@ pub struct Config {
     pub dns: Dns,
     /// What `bl.test` lists; the IPv6 part is `bl6.test` too.
     pub listed: Vec<Listing>,
+    /// What `wl.test` and `other.test` list, IPv4 alone.
+    pub allowed: Vec<Listing>,
+    /// See there.
+    pub also_listed: Vec<Listing>,
+    /// The terms of `spf.test`'s SPF record.
+    pub spf: String,
     /// Whether to start Courier. Without, it is configured only; see [`Lab::start_courier`].
     pub courier: bool,
 }
@@ -134,6 +140,9 @@ impl Default for Config {
                 ("127.66.0.0/16".into(), code),
                 ("fd00:66::/32".into(), code),
             ],
+            allowed: Vec::new(),
+            also_listed: Vec::new(),
+            spf: String::new(),
             courier: true,
         }
     }
@@ -185,7 +194,7 @@ impl Lab {
         replace(resolv, &format!("nameserver {}\n", endpoints.dns))
             .map_err(|e| Error::io("write", resolv, e))?;
         let syslog = Syslog::start()?;
-        let mut dnsbl = Dnsbl::new(&spaces, endpoints.dns, &config.listed)?;
+        let mut dnsbl = Dnsbl::new(&spaces, endpoints.dns, &config)?;
         dnsbl.start(config.dns)?;
         courier::configure(&spaces, &config)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -589,6 +598,7 @@ fn requirements(spaces: Spaces) -> Result<(), Error> {
         ("couriertcpd", "courier-mta"),
         ("makeuserdb", "courier-authlib-userdb"),
         ("rbldnsd", "rbldnsd"),
+        ("unbound", "unbound"),
         ("ipset", "ipset"),
         ("iptables", "iptables"),
         ("ip", "iproute2"),

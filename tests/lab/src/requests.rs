@@ -72,7 +72,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let theirs = measure(&lab, "ratefilter", options)?;
     lab.run_ok(&["filterctl", "stop", "ratefilter"])?;
 
-    product.start(&lab, "[[dnsbl]]\nzone = \"bl.test\"\n")?;
+    product.start(
+        &lab,
+        "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n",
+    )?;
     let ours = measure(&lab, "rblfilter", options)?;
     // A peer that it could not tell is accepted without being judged: that would be no measure.
     if let Some(line) = lab.log_matching("unidentified").first() {

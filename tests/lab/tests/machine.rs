@@ -89,7 +89,10 @@ fn the_watch_is_told_by_the_kernel() {
     };
     let lab = Lab::start(config()).unwrap();
     product
-        .start(&lab, "[[dnsbl]]\nzone = \"bl.test\"\n")
+        .start(
+            &lab,
+            "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n",
+        )
         .unwrap();
     lab.wait_for_log("watching,by=events", LIMIT).unwrap();
     let outcome = lab.send(&Message::default(), Ipv4Addr::new(127, 66, 1, 2));

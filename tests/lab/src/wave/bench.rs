@@ -118,7 +118,7 @@ impl Plan {
     }
 
     fn toml(&self) -> String {
-        let zone = "[[dnsbl]]\nzone = \"bl.test\"\n";
+        let zone = "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n";
         let own = self.guard == Guard::Rblfilter;
         format!("{}\n{}", self.toml, if own { zone } else { "" })
     }

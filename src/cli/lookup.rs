@@ -1,0 +1,332 @@
+//! `rblfilter lookup`: what the lists say of an address, and what would follow.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use rblfilter_warden::protected::Protected;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::exit;
+use crate::config::{self, Config};
+use crate::courier::session::parse_address;
+use crate::daemon::NeverBan;
+use crate::dnsbl::{Answer, Evidence, Level, Lists, Look, News, Notice, is_global};
+
+/// Addresses that are asked for at the same time.
+const AT_ONCE: usize = 128;
+
+/// Ask the DNS lists for addresses: what each says, what that is worth, and the
+/// sentence. Exit status: 0 all pass, 1 one is listed, 2 a list did not say.
+#[derive(Debug, Args)]
+pub struct Command {
+    /// The addresses; "-" reads them from standard input, one a line
+    #[arg(required_unless_present = "file", value_name = "ADDRESS")]
+    addresses: Vec<String>,
+    /// Read addresses from this file, one a line
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// How the whole run ends: the worst of its addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    #[default]
+    Pass,
+    Unknown,
+    Listed,
+}
+
+pub fn run(command: &Command, path: &Path) -> ExitCode {
+    let config = match config::read(path) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("rblfilter: {error}");
+            return exit::CONFIG.into();
+        }
+    };
+    let addresses = match addresses(command) {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            eprintln!("rblfilter: {error}");
+            return exit::USAGE.into();
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let end = runtime.and_then(|runtime| runtime.block_on(all(&config, addresses, command.json)));
+    match end {
+        Ok(End::Pass) => ExitCode::SUCCESS,
+        Ok(End::Listed) => ExitCode::from(1),
+        Ok(End::Unknown) => ExitCode::from(2),
+        // The reader has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rblfilter: {error}");
+            exit::SOFTWARE.into()
+        }
+    }
+}
+
+fn addresses(command: &Command) -> Result<Vec<IpAddr>, String> {
+    let mut all = Vec::new();
+    let parse = |text: &str| {
+        parse_address(text).ok_or_else(|| {
+            format!("{text:?} is no address, expected for example 203.0.113.9 or 2001:db8::1")
+        })
+    };
+    let mut lines = |reader: &mut dyn BufRead, name: &str| -> Result<(), String> {
+        for (line, number) in reader.lines().zip(1..) {
+            let line = line.map_err(|error| format!("cannot read {name}: {error}"))?;
+            let text = line.split('#').next().unwrap_or_default().trim();
+            if !text.is_empty() {
+                all.push(parse(text).map_err(|error| format!("{name}: line {number}: {error}"))?);
+            }
+        }
+        Ok(())
+    };
+    if let Some(path) = &command.file {
+        let file =
+            File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        lines(&mut BufReader::new(file), &path.display().to_string())?;
+    }
+    for text in &command.addresses {
+        if text == "-" {
+            lines(&mut io::stdin().lock(), "standard input")?;
+        }
+    }
+    for text in command.addresses.iter().filter(|text| *text != "-") {
+        all.push(parse(text)?);
+    }
+    Ok(all)
+}
+
+async fn all(config: &Config, addresses: Vec<IpAddr>, json: bool) -> io::Result<End> {
+    let (lists, mut notices) = Lists::new(
+        config.zones.clone(),
+        config.resolver.clone(),
+        config.cache,
+        config.thresholds,
+    );
+    if let Err(error) = lists.resolver().check() {
+        eprintln!("rblfilter: {error}");
+    }
+    let testing = tokio::spawn(Arc::clone(&lists).keep_tested());
+    let named = Arc::clone(&lists);
+    let hearing = tokio::spawn(async move {
+        while let Some(Notice { list, news }) = notices.recv().await {
+            if let (Some(zone), News::Opened(_, reason, _)) = (named.zone(list), news) {
+                eprintln!("rblfilter: {}: not believed: {reason}", zone.name());
+            }
+        }
+    });
+    let never_ban = NeverBan::new(&config.never_ban);
+    never_ban.read_once(lists.resolver()).await;
+    let mut protected = Protected::new(config.allow.clone());
+    // Where they cannot be listed, nobody is taken for one of them.
+    let _ = protected.refresh(std::time::Instant::now());
+    let bar = bar(addresses.len());
+    let mut open: VecDeque<(IpAddr, JoinHandle<Vec<Look>>)> = VecDeque::new();
+    let mut rest = addresses.into_iter();
+    let mut end = End::Pass;
+    loop {
+        while open.len() < AT_ONCE {
+            let Some(address) = rest.next() else { break };
+            let asked = config.resolver.query_non_global || is_global(address);
+            let lists = Arc::clone(&lists);
+            let task = async move {
+                if asked {
+                    lists.look(address).await
+                } else {
+                    Vec::new()
+                }
+            };
+            open.push_back((address, tokio::spawn(task)));
+        }
+        let Some((address, task)) = open.pop_front() else {
+            break;
+        };
+        let looks = task.await.map_err(io::Error::other)?;
+        let found = Found::new(config, &lists, address, looks, &never_ban, &protected);
+        end = end.max(found.end());
+        let text = if json { found.json() } else { found.text() };
+        bar.suspend(|| io::stdout().write_all(text.as_bytes()))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    testing.abort();
+    hearing.abort();
+    Ok(end)
+}
+
+/// For more than a screenful, where somebody looks.
+fn bar(addresses: usize) -> ProgressBar {
+    if addresses < 20 || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} addresses, {per_sec}, {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(u64::try_from(addresses).unwrap_or(u64::MAX)).with_style(style)
+}
+
+/// One address and all that was found.
+struct Found<'a> {
+    lists: &'a Lists,
+    address: IpAddr,
+    looks: Vec<Look>,
+    evidence: Evidence,
+    level: Level,
+    note: Option<&'static str>,
+}
+
+impl<'a> Found<'a> {
+    fn new(
+        config: &Config,
+        lists: &'a Lists,
+        address: IpAddr,
+        looks: Vec<Look>,
+        never_ban: &NeverBan,
+        protected: &Protected,
+    ) -> Self {
+        let mut evidence = Evidence::default();
+        for look in looks.iter().filter(|look| look.believed) {
+            if let Some(zone) = lists.zone(look.list) {
+                evidence.add(look.list, zone, look.answer.clone(), false);
+            }
+        }
+        let mut level = config.thresholds.level(evidence.tally);
+        let mut note = None;
+        if protected.protects(address).is_some() {
+            level = Level::Pass;
+            note = Some("never judged: allow.networks, or the host's own address");
+        } else if level == Level::Ban && never_ban.contains(address) {
+            level = Level::Reject;
+            note = Some("never banned: never-ban");
+        } else if looks.is_empty() {
+            note = Some("no list is asked for it (is it private? lookup.query-non-global)");
+        }
+        Self {
+            lists,
+            address,
+            looks,
+            evidence,
+            level,
+            note,
+        }
+    }
+
+    fn end(&self) -> End {
+        let unknown = |look: &Look| !look.believed || matches!(look.answer, Answer::Unknown(_));
+        if self.level > Level::Pass {
+            End::Listed
+        } else if self.looks.iter().any(unknown) {
+            End::Unknown
+        } else {
+            End::Pass
+        }
+    }
+
+    fn name(&self, look: &Look) -> &str {
+        self.lists
+            .zone(look.list)
+            .map_or("?", crate::dnsbl::Zone::name)
+    }
+
+    fn score(&self, look: &Look) -> f64 {
+        match (&look.answer, self.lists.zone(look.list)) {
+            (Answer::Listed(hit), Some(zone)) => hit.met.score(zone.rules()).points(),
+            _ => 0.0,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!(
+            "{}: {}, score {}\n",
+            self.address, self.level, self.evidence.tally.score
+        );
+        if let Some(note) = self.note {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {note}");
+        }
+        let width = self.looks.iter().map(|look| self.name(look).len()).max();
+        for look in &self.looks {
+            let codes: Vec<String> = look.codes.iter().map(ToString::to_string).collect();
+            let codes = codes.join(" ");
+            let meaning = match &look.answer {
+                Answer::Listed(_) => format!("listed {codes}, score {}", self.score(look)),
+                Answer::NotListed if codes.is_empty() => "not listed".to_owned(),
+                Answer::NotListed => format!("answered {codes}, which no rule is for"),
+                Answer::Unknown(unknown) => format!("unknown: {unknown}"),
+            };
+            let _ = write!(
+                text,
+                "  {:width$}  {meaning}{}",
+                self.name(look),
+                look.ttl
+                    .map(|ttl| format!(", ttl {}s", ttl.as_secs()))
+                    .unwrap_or_default(),
+                width = width.unwrap_or(0),
+            );
+            let _ = write!(text, ", {}", milliseconds(look.took));
+            if !look.text.is_empty() {
+                let _ = write!(text, ": {}", look.text);
+            }
+            text.push_str(if look.believed {
+                "\n"
+            } else {
+                " (not believed: it has failed its self-test)\n"
+            });
+        }
+        text
+    }
+
+    fn json(&self) -> String {
+        let lists: Vec<serde_json::Value> = self
+            .looks
+            .iter()
+            .map(|look| {
+                let (answer, why) = match &look.answer {
+                    Answer::Listed(_) => ("listed", None),
+                    Answer::NotListed => ("not-listed", None),
+                    Answer::Unknown(unknown) => ("unknown", Some(unknown.to_string())),
+                };
+                json!({
+                    "name": self.name(look),
+                    "answer": answer,
+                    "why": why,
+                    "codes": look.codes,
+                    "score": self.score(look),
+                    "ttl": look.ttl.map(|ttl| ttl.as_secs()),
+                    "milliseconds": look.took.as_secs_f64() * 1000.0,
+                    "text": look.text,
+                    "believed": look.believed,
+                })
+            })
+            .collect();
+        let object = json!({
+            "address": self.address,
+            "sentence": self.level.to_string(),
+            "score": self.evidence.tally.score.points(),
+            "note": self.note,
+            "lists": lists,
+        });
+        format!("{object}\n")
+    }
+}
+
+fn milliseconds(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1000.0)
+}

@@ -1,0 +1,195 @@
+//! What the lists say of a session, what follows from it, and what follows
+//! from a list that turns out to be wrong.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use rblfilter_warden::request as warden_request;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{Degraded, Filter};
+use crate::courier::session::Session;
+use crate::degraded::Part;
+use crate::dnsbl::{Family, News, Notice};
+use crate::judge::{self, Conviction, Sentence};
+use crate::log::Event;
+use crate::reply::Facts;
+
+/// The file of what the lists said, in [`crate::courier::paths::Paths::state`].
+const CACHE_FILE: &str = "dnsbl-cache";
+
+impl Filter {
+    /// The sentence for a session that nothing exempts.
+    pub(super) async fn sentence(&self, session: &Session) -> Sentence {
+        let courier = || judge::courier_listings(session, &self.config);
+        let begun = Instant::now();
+        let mut evidence = self.lists.ask(session.client, courier()).await;
+        let never_ban = self.never_ban.contains(session.client);
+        // A list that names the good is tested before it is believed.
+        let good = || {
+            never_ban
+                || evidence.tally.vouched
+                || self.senders.has_delivered(session.client, Instant::now())
+        };
+        if !evidence.fresh.is_empty() && good() && self.lists.doubt(session.client, &evidence) {
+            // Both together within the limit; who is good passes at its end.
+            let left = self.config.resolver.limit.saturating_sub(begun.elapsed());
+            match timeout(left, self.lists.ask(session.client, courier())).await {
+                Ok(tested) => evidence = tested,
+                Err(_) => return Sentence::Pass,
+            }
+        }
+        judge::sentence(session, &evidence, never_ban, &self.config.thresholds)
+    }
+
+    /// The reply to a refused message. `read`: somebody may read it, so that it
+    /// is worth asking the list for its text.
+    pub(super) async fn reply(
+        &self,
+        client: IpAddr,
+        conviction: &Conviction,
+        read: bool,
+    ) -> String {
+        let listing = &conviction.listing;
+        let template = listing.message.as_ref().unwrap_or(&self.config.reply);
+        let txt = match listing.list {
+            Some(list) if read && template.wants_txt() => self.lists.text(list, client).await,
+            _ => String::new(),
+        };
+        template.render(Facts {
+            ip: client,
+            zone: &listing.zone,
+            lookup_url: &listing.lookup_url,
+            txt: &txt,
+        })
+    }
+
+    /// Notes a ban, so that it can be lifted where a list that it rests on
+    /// turns out to be wrong; and does so where one did meanwhile.
+    pub(super) async fn note_ban(&self, network: IpNetwork, client: IpAddr, rests_on: &[usize]) {
+        let time = Duration::from_secs(self.config.ban.seconds.into());
+        self.ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .banned(network, rests_on, Instant::now(), time);
+        for list in rests_on {
+            if self.lists.is_open(*list, client) {
+                self.lift(
+                    *list,
+                    Family::of(client),
+                    self.lists.last_passed(*list, client),
+                )
+                .await;
+            }
+        }
+    }
+
+    /// Keeps the lists tested, the SPF records fresh, and does what follows,
+    /// until the future is dropped.
+    pub async fn keep_lists(self: Arc<Self>) {
+        let notices = self
+            .notices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(notices) = notices else { return };
+        let testing = Arc::clone(&self.lists).keep_tested();
+        let spf = self.never_ban.keep(self.lists.resolver(), &self.degraded);
+        tokio::join!(testing, spf, self.hear(notices));
+    }
+
+    async fn hear(&self, mut notices: mpsc::UnboundedReceiver<Notice>) {
+        while let Some(Notice { list, news }) = notices.recv().await {
+            let Some(zone) = self.lists.zone(list) else {
+                continue;
+            };
+            let name = zone.name().to_owned();
+            let now = Instant::now();
+            match news {
+                News::Opened(family, reason, passed) => {
+                    self.degraded.enter(Part::List(name, family), reason, now);
+                    self.lift(list, family, passed).await;
+                }
+                News::Closed(family) => {
+                    self.degraded.leave(&Part::Resolver, now);
+                    self.degraded.leave(&Part::List(name, family), now);
+                }
+                News::BudgetLow => {
+                    let event = Event::new("budget").field("zone", name);
+                    log::warn!(
+                        "{}",
+                        event.text(
+                            "80 % of max-queries-per-day are used; beyond, the list is not asked until midnight UTC"
+                        )
+                    );
+                }
+                News::BudgetUsedUp => {
+                    let text = "max-queries-per-day is used up: the list is not asked until midnight UTC (ask its operator for a data feed, or raise the limit)";
+                    self.degraded.enter(Part::Budget(name), text, now);
+                }
+                News::BudgetRenewed => self.degraded.leave(&Part::Budget(name), now),
+            }
+        }
+    }
+
+    /// Lifts the bans that rest on this list and were made after `since`.
+    async fn lift(&self, list: usize, family: Family, since: Option<Instant>) {
+        let wrong = self
+            .ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lift(list, family == Family::V6, since, Instant::now());
+        if wrong.is_empty() {
+            return;
+        }
+        let mut lifted = 0;
+        for network in &wrong {
+            let request = warden_request::Request::Unban { network: *network };
+            match self.warden.ask(request).await {
+                Ok(reply) => {
+                    self.ban_state(reply.ipv6, reply.outcome);
+                    lifted += usize::from(reply.outcome == warden_request::Outcome::Done);
+                }
+                Err(error) => self.degraded.enter(Part::Warden, error, Instant::now()),
+            }
+        }
+        let zone = self.lists.zone(list).map(|zone| zone.name().to_owned());
+        let event = Event::new("lifted")
+            .field("zone", zone.unwrap_or_default())
+            .field("bans", lifted);
+        if lifted == wrong.len() {
+            log::warn!("{event}");
+        } else {
+            let text = format!("{} could not be lifted", wrong.len() - lifted);
+            log::error!("{}", event.text(text));
+        }
+    }
+
+    /// Reads what the lists said before the last stop.
+    pub fn read_cache(&self) {
+        let path = self.paths.state().join(CACHE_FILE);
+        match self.lists.read(&path) {
+            Ok(0) => {}
+            Ok(entries) => log::info!("{}", Event::new("cache").field("read", entries)),
+            Err(error) => self.cache_failed(&path, &error),
+        }
+    }
+
+    /// Writes what the lists said for the next start.
+    pub fn write_cache(&self) {
+        let path = self.paths.state().join(CACHE_FILE);
+        match self.lists.write(&path) {
+            Ok(entries) => log::info!("{}", Event::new("cache").field("written", entries)),
+            Err(error) => self.cache_failed(&path, &error),
+        }
+    }
+
+    fn cache_failed(&self, path: &Path, error: &std::io::Error) {
+        let text = format!("cannot use {}: {error}", path.display());
+        Degraded::enter(&self.degraded, Part::Cache, text, Instant::now());
+    }
+}

@@ -1,0 +1,437 @@
+//! Whether a list is believed: its self-tests, its errors, its breaker.
+//!
+//! A list (each family of it for itself) begins untested and is not believed
+//! before it has passed its first self-test. A failed test, an answer that is
+//! an error by its address, or a string of errors opens the breaker: the list
+//! is neither believed nor waited for, is tested again with growing pauses,
+//! and comes back with the first test that it passes. What it said before the
+//! last test that it passed stays believed all the while.
+//!
+//! Pure: no clock, no I/O.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::answer::Unknown;
+use super::selftest::Failure;
+
+/// The time between two tests of a list that works, less or more a tenth.
+pub const TEST_EVERY: Duration = Duration::from_secs(30 * 60);
+/// The first pause of a list that does not, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// After so many errors in a row a test is due.
+const ERRORS_TO_TEST: u32 = 3;
+/// After so many the breaker opens, whatever the tests say.
+const ERRORS_TO_OPEN: u32 = 10;
+/// How long a test that was passed stands against a suspicion.
+const SUSPICION_AFTER: Duration = Duration::from_secs(60);
+/// One that fails again so soon after it came back goes on with its pauses.
+const RELAPSE: Duration = Duration::from_secs(600);
+/// Longer than any answer is kept.
+const LIE_REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Whether a list is believed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is.
+    Yes,
+    /// That is being found out; it takes a moment.
+    Wait,
+    /// It is not, and not waited for.
+    No,
+}
+
+/// A breaker that has opened or closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The list is not believed from now on.
+    Opened(Reason),
+    /// It is believed again.
+    Closed,
+}
+
+/// Why a breaker opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The self-test failed.
+    Test(Failure),
+    /// It answered an error code.
+    Answer(Unknown),
+    /// So many errors in a row; the last one.
+    Row(u32, Unknown),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Test(failure) => write!(f, "{failure}"),
+            Self::Answer(unknown) => write!(f, "{unknown}"),
+            Self::Row(times, unknown) => write!(f, "{unknown} ({times} times in a row)"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Untested,
+    Closed,
+    /// A test is due; whether to wait for it.
+    Suspect {
+        wait: bool,
+    },
+    Open {
+        /// Whether what it said may have been wrong.
+        lied: bool,
+    },
+}
+
+/// The health of one list's family.
+#[derive(Clone, Debug)]
+pub struct Health {
+    state: State,
+    errors: u32,
+    passed: Option<Instant>,
+    next_test: Option<Instant>,
+    testing: bool,
+    pause: Duration,
+    /// Answers got in here are not believed: the list may have lied.
+    tainted: Option<(Option<Instant>, Instant)>,
+    regular: bool,
+}
+
+impl Health {
+    /// A list at `now`; `tested` is false where its operator breaks RFC 5782
+    /// on purpose: it is believed until it fails to answer.
+    #[must_use]
+    pub fn new(tested: bool, now: Instant) -> Self {
+        Self {
+            state: if tested {
+                State::Untested
+            } else {
+                State::Closed
+            },
+            errors: 0,
+            passed: (!tested).then_some(now),
+            next_test: tested.then_some(now),
+            testing: false,
+            pause: FIRST_PAUSE,
+            tainted: None,
+            regular: tested,
+        }
+    }
+
+    /// Whether the list is believed now.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        match self.state {
+            State::Closed => Trust::Yes,
+            State::Untested | State::Suspect { wait: true } => Trust::Wait,
+            State::Suspect { wait: false } | State::Open { .. } => Trust::No,
+        }
+    }
+
+    /// Whether an answer that was got at `got` is believed.
+    #[must_use]
+    pub fn believes(&self, got: Instant) -> bool {
+        let tainted = self
+            .tainted
+            .is_some_and(|(from, to)| from.is_none_or(|from| got > from) && got <= to);
+        !tainted && (self.trust() == Trust::Yes || self.passed.is_some_and(|passed| got <= passed))
+    }
+
+    /// Whether the breaker is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// When the last passed test was.
+    #[must_use]
+    pub fn last_passed(&self) -> Option<Instant> {
+        self.passed
+    }
+
+    /// The list gave an answer that is none of the errors.
+    pub fn answered(&mut self) {
+        self.errors = 0;
+    }
+
+    /// It did not.
+    pub fn failed(&mut self, why: &Unknown, now: Instant) -> Option<Change> {
+        // These are ours, not the list's.
+        if matches!(why, Unknown::Busy | Unknown::Budget | Unknown::Down) {
+            return None;
+        }
+        self.errors = self.errors.saturating_add(1);
+        if self.state != State::Closed {
+            return None;
+        }
+        match why {
+            Unknown::ErrorCode(_) => Some(self.open(Reason::Answer(why.clone()), true, now)),
+            _ if self.errors >= ERRORS_TO_OPEN => {
+                Some(self.open(Reason::Row(self.errors, why.clone()), false, now))
+            }
+            _ if self.errors >= ERRORS_TO_TEST || *why == Unknown::Timeout => {
+                self.suspect(false, now);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// A message has waited for it in vain: no other does before it is tested.
+    pub fn overdue(&mut self, now: Instant) {
+        if !self.is_open() {
+            self.suspect(false, now);
+        }
+    }
+
+    /// It suddenly lists a client that is known to be good. Whether it is
+    /// tested for that, and nobody banned on it until it has passed.
+    pub fn lists_a_good_client(&mut self, now: Instant) -> bool {
+        let fresh = |at: Instant| now.saturating_duration_since(at) < SUSPICION_AFTER;
+        let doubt = self.regular && self.state == State::Closed && !self.passed.is_some_and(fresh);
+        if doubt {
+            self.suspect(true, now);
+        }
+        doubt
+    }
+
+    /// A test is wanted now.
+    pub fn test_now(&mut self, now: Instant) {
+        self.next_test = Some(now);
+    }
+
+    fn suspect(&mut self, wait: bool, now: Instant) {
+        self.state = State::Suspect { wait };
+        self.next_test = Some(now);
+    }
+
+    fn open(&mut self, reason: Reason, lied: bool, now: Instant) -> Change {
+        let relapse = self
+            .passed
+            .is_some_and(|passed| now.saturating_duration_since(passed) < RELAPSE);
+        if !relapse {
+            self.pause = FIRST_PAUSE;
+        }
+        self.state = State::Open { lied };
+        self.next_test = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Change::Opened(reason)
+    }
+
+    /// When it is to be tested next.
+    #[must_use]
+    pub fn next_test(&self) -> Option<Instant> {
+        self.next_test.filter(|_| !self.testing)
+    }
+
+    /// Whether a test is to be begun at `now`; the caller owes its verdict.
+    pub fn begin_test(&mut self, now: Instant) -> bool {
+        let due = self.next_test().is_some_and(|at| now >= at);
+        self.testing |= due;
+        due
+    }
+
+    /// The verdict of a test. `jitter`, 0 to 1, spreads the tests of many hosts.
+    pub fn tested(
+        &mut self,
+        verdict: Result<(), Failure>,
+        now: Instant,
+        jitter: f64,
+    ) -> Option<Change> {
+        self.testing = false;
+        match verdict {
+            Ok(()) => {
+                let was = self.state;
+                if was == (State::Open { lied: true }) {
+                    let from = match self.tainted {
+                        // A second lie: what is between is of no worth either.
+                        Some((from, to)) if now.saturating_duration_since(to) < LIE_REMEMBERED => {
+                            from
+                        }
+                        _ => self.passed,
+                    };
+                    // Cached answers' times are whole seconds, rounded up.
+                    self.tainted = Some((from, now + Duration::from_secs(1)));
+                }
+                self.state = State::Closed;
+                self.passed = Some(now);
+                self.next_test = self
+                    .regular
+                    .then(|| now + TEST_EVERY.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0)));
+                if self.is_errors_row() {
+                    self.errors = 0;
+                }
+                matches!(was, State::Open { .. }).then_some(Change::Closed)
+            }
+            Err(failure) => {
+                let lied = failure.is_lie();
+                if let State::Open { lied: before } = self.state {
+                    self.state = State::Open {
+                        lied: before || lied,
+                    };
+                    self.next_test = Some(now + self.pause.mul_f64(0.9 + 0.2 * jitter));
+                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                    return None;
+                }
+                Some(self.open(Reason::Test(failure), lied, now))
+            }
+        }
+    }
+
+    /// Whether a row of errors opened it: a passed test ends that row.
+    fn is_errors_row(&self) -> bool {
+        self.errors >= ERRORS_TO_OPEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn lies() -> Result<(), Failure> {
+        Err(Failure::ListsTheWorld(Ipv4Addr::new(127, 0, 0, 2)))
+    }
+
+    fn passed(health: &mut Health, now: Instant) -> Option<Change> {
+        health.tested(Ok(()), now, 0.5)
+    }
+
+    fn healthy(now: Instant) -> Health {
+        let mut health = Health::new(true, now);
+        assert!(health.begin_test(now));
+        assert_eq!(passed(&mut health, now), None);
+        health
+    }
+
+    #[test]
+    fn nobody_believes_a_list_before_its_first_test() {
+        let now = Instant::now();
+        let mut health = Health::new(true, now);
+        assert_eq!(health.trust(), Trust::Wait);
+        assert!(!health.believes(now));
+        assert!(
+            health.begin_test(now) && !health.begin_test(now),
+            "one test at a time"
+        );
+        assert_eq!(passed(&mut health, now), None, "nothing to tell of");
+        assert_eq!(health.trust(), Trust::Yes);
+        let untested = Health::new(false, now);
+        assert_eq!((untested.trust(), untested.next_test()), (Trust::Yes, None));
+    }
+
+    #[test]
+    fn tests_come_every_half_hour_with_jitter() {
+        let now = Instant::now();
+        for (jitter, minutes) in [(0.0, 27), (1.0, 33)] {
+            let mut health = healthy(now);
+            health.tested(Ok(()), now, jitter);
+            assert_eq!(health.next_test(), Some(now + SECOND * 60 * minutes));
+        }
+    }
+
+    #[test]
+    fn a_failed_test_opens_and_pauses_double_until_one_is_passed() {
+        let start = Instant::now();
+        let mut health = healthy(start);
+        let mut now = start + SECOND * 1800;
+        assert!(matches!(
+            health.tested(lies(), now, 0.5),
+            Some(Change::Opened(_))
+        ));
+        assert_eq!(health.trust(), Trust::No);
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            let next = health.next_test().unwrap();
+            pauses.push((next - now).as_secs());
+            now = next;
+            assert!(health.begin_test(now));
+            assert_eq!(health.tested(lies(), now, 0.5), None, "told once");
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
+        assert_eq!(passed(&mut health, now), Some(Change::Closed));
+        assert_eq!(health.trust(), Trust::Yes);
+    }
+
+    #[test]
+    fn what_a_list_said_before_its_last_passed_test_stays_believed() {
+        let start = Instant::now();
+        let mut health = healthy(start + SECOND * 10);
+        let said = |seconds: u32| start + SECOND * seconds;
+        health.tested(lies(), said(100), 0.5);
+        assert!(health.believes(said(5)));
+        assert!(!health.believes(said(50)), "it may have lied already");
+        passed(&mut health, said(200));
+        assert!(health.believes(said(5)));
+        assert!(!health.believes(said(50)) && !health.believes(said(150)));
+        assert!(health.believes(said(300)));
+    }
+
+    #[test]
+    fn a_timeout_is_waited_for_once() {
+        let now = Instant::now();
+        let mut health = healthy(now);
+        assert_eq!(health.failed(&Unknown::Timeout, now), None);
+        assert_eq!(health.trust(), Trust::No);
+        assert!(health.begin_test(now), "tested at once");
+        assert_eq!(passed(&mut health, now), None, "not worth a line");
+        assert_eq!(health.trust(), Trust::Yes);
+    }
+
+    #[test]
+    fn a_string_of_errors_opens_whatever_the_tests_say() {
+        let now = Instant::now();
+        let mut health = healthy(now);
+        let error = Unknown::Unreachable("io");
+        let mut opened = None;
+        for _ in 0..ERRORS_TO_OPEN {
+            opened = health.failed(&error, now).or(opened);
+            if health.trust() == Trust::No && !health.is_open() {
+                passed(&mut health, now);
+            }
+        }
+        assert!(
+            matches!(opened, Some(Change::Opened(Reason::Row(10, _)))),
+            "{opened:?}"
+        );
+        let mut health = healthy(now);
+        for _ in 0..100 {
+            health.failed(&error, now);
+            health.answered();
+        }
+        assert_eq!(health.trust(), Trust::Yes, "no string");
+    }
+
+    #[test]
+    fn an_error_code_opens_at_once_and_our_own_limits_never() {
+        let now = Instant::now();
+        let mut health = healthy(now);
+        for ours in [Unknown::Busy, Unknown::Budget, Unknown::Down] {
+            for _ in 0..100 {
+                assert_eq!(health.failed(&ours, now), None);
+            }
+        }
+        assert_eq!(health.trust(), Trust::Yes);
+        let code = Unknown::ErrorCode(Ipv4Addr::new(127, 255, 255, 254));
+        assert!(matches!(health.failed(&code, now), Some(Change::Opened(_))));
+        assert!(health.is_open());
+    }
+
+    #[test]
+    fn a_listed_good_client_has_the_list_tested_unless_it_just_was() {
+        let now = Instant::now();
+        let mut health = healthy(now);
+        assert!(!health.lists_a_good_client(now + SECOND * 59));
+        let later = now + SECOND * 61;
+        assert!(health.lists_a_good_client(later));
+        assert_eq!(health.trust(), Trust::Wait);
+        assert!(health.begin_test(later));
+        passed(&mut health, later);
+        assert_eq!(health.trust(), Trust::Yes);
+    }
+}

@@ -1,0 +1,621 @@
+//! What nameservers can do wrong, and what comes of it: nobody is convicted on
+//! it, and nobody waits twice.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hickory_resolver::proto::op::{Message, OpCode, Query, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{A, CNAME, SOA};
+use hickory_resolver::proto::rr::{Name, RData, Record};
+use rblfilter::config;
+use rblfilter::dnsbl::{Evidence, Family, Level, Lists, News, Notice, Reason, Unknown};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{sleep, timeout};
+
+const LIMIT: Duration = Duration::from_secs(10);
+const CODE: [u8; 4] = [127, 0, 0, 2];
+const CLIENT: &str = "203.0.113.9";
+
+/// What the server does about a query for a client (the test entries are
+/// answered as they should be, unless it says `Everything`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    Lists,
+    ListsNobody,
+    /// Truncated over UDP, whole over TCP.
+    Truncates,
+    WrongId,
+    /// The answer's record is another name's.
+    WrongOwner,
+    Cname,
+    Huge,
+    NoSoa,
+    Ttl(u32),
+    Refuses,
+    ServFail,
+    Delays(u64),
+    Silent,
+    ErrorCode([u8; 4]),
+    /// bl.test lists, wl.test says that it is asked too often.
+    AllowListErrs,
+    Everything(Whole),
+}
+
+/// What it does about all queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whole {
+    ListsTheWorld,
+    Nxdomain,
+    Refuses,
+    Silent,
+    Answers([u8; 4]),
+}
+
+struct Server {
+    address: SocketAddr,
+    does: Arc<Mutex<Does>>,
+    queries: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+    most_open: Arc<AtomicUsize>,
+}
+
+impl Server {
+    async fn start(does: Does) -> Self {
+        // The same port for both; another process may have taken one of them.
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                break (Arc::new(udp), tcp);
+            }
+        };
+        let server = Self {
+            address: udp.local_addr().unwrap(),
+            does: Arc::new(Mutex::new(does)),
+            queries: Arc::default(),
+            open: Arc::default(),
+            most_open: Arc::default(),
+        };
+        let (does, queries) = (Arc::clone(&server.does), Arc::clone(&server.queries));
+        let (open, most) = (Arc::clone(&server.open), Arc::clone(&server.most_open));
+        tokio::spawn(async move {
+            let mut bytes = [0; 4096];
+            while let Ok((len, peer)) = udp.recv_from(&mut bytes).await {
+                let query = Message::from_vec(&bytes[..len]).unwrap();
+                if !is_test(&query.queries[0]) {
+                    queries.fetch_add(1, SeqCst);
+                }
+                most.fetch_max(open.fetch_add(1, SeqCst) + 1, SeqCst);
+                let (udp, does, open) =
+                    (Arc::clone(&udp), *does.lock().unwrap(), Arc::clone(&open));
+                tokio::spawn(async move {
+                    if let Does::Delays(milliseconds) = does
+                        && !is_test(&query.queries[0])
+                    {
+                        sleep(Duration::from_millis(milliseconds)).await;
+                    }
+                    open.fetch_sub(1, SeqCst);
+                    if let Some(answer) = answer(&query, does, false) {
+                        udp.send_to(&answer.to_vec().unwrap(), peer).await.unwrap();
+                    }
+                });
+            }
+        });
+        let does = Arc::clone(&server.does);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = tcp.accept().await {
+                let does = Arc::clone(&does);
+                tokio::spawn(async move {
+                    while let Ok(len) = stream.read_u16().await {
+                        let mut bytes = vec![0; len.into()];
+                        stream.read_exact(&mut bytes).await.unwrap();
+                        let query = Message::from_vec(&bytes).unwrap();
+                        let does = *does.lock().unwrap();
+                        let Some(answer) = answer(&query, does, true) else {
+                            return;
+                        };
+                        let answer = answer.to_vec().unwrap();
+                        stream
+                            .write_u16(answer.len().try_into().unwrap())
+                            .await
+                            .unwrap();
+                        stream.write_all(&answer).await.unwrap();
+                    }
+                });
+            }
+        });
+        server
+    }
+
+    fn now(&self, does: Does) {
+        *self.does.lock().unwrap() = does;
+    }
+
+    fn queries(&self) -> usize {
+        self.queries.load(SeqCst)
+    }
+}
+
+/// Whether it is a query for one of RFC 5782's test entries.
+fn is_test(query: &Query) -> bool {
+    let name = query.name().to_ascii().to_lowercase();
+    [
+        "1.0.0.127.",
+        "2.0.0.127.",
+        "1.0.0.0.0.0.f.7.f.f.f.f.",
+        "2.0.0.0.0.0.f.7.f.f.f.f.",
+    ]
+    .iter()
+    .any(|entry| name.starts_with(entry))
+}
+
+fn record(name: &Name, ttl: u32, address: [u8; 4]) -> Record {
+    Record::from_rdata(name.clone(), ttl, RData::A(A(Ipv4Addr::from(address))))
+}
+
+fn soa(name: &Name) -> Record {
+    let soa = SOA::new(name.clone(), name.clone(), 1, 60, 60, 60, 60);
+    Record::from_rdata(name.clone(), 60, RData::SOA(soa))
+}
+
+fn answer(query: &Message, does: Does, tcp: bool) -> Option<Message> {
+    let question = query.queries[0].clone();
+    let name = question.name().clone();
+    let mut answer = Message::response(query.metadata.id, OpCode::Query);
+    answer.metadata.recursion_available = true;
+    answer.add_query(question.clone());
+    let origin = Name::from_ascii("bl.test.").unwrap();
+    let nobody = |mut answer: Message| {
+        answer.metadata.response_code = ResponseCode::NXDomain;
+        answer.add_authority(soa(&origin));
+        Some(answer)
+    };
+    let code = |mut answer: Message, code| {
+        answer.metadata.response_code = code;
+        Some(answer)
+    };
+    if let Does::Everything(whole) = does {
+        return match whole {
+            Whole::ListsTheWorld => {
+                answer.add_answer(record(&name, 60, CODE));
+                Some(answer)
+            }
+            Whole::Answers(address) => {
+                answer.add_answer(record(&name, 60, address));
+                Some(answer)
+            }
+            Whole::Nxdomain => nobody(answer),
+            Whole::Refuses => code(answer, ResponseCode::Refused),
+            Whole::Silent => None,
+        };
+    }
+    if is_test(&question) {
+        if name.to_ascii().starts_with('1') {
+            return nobody(answer);
+        }
+        answer.add_answer(record(&name, 60, CODE));
+        return Some(answer);
+    }
+    match does {
+        Does::ListsNobody => return nobody(answer),
+        Does::NoSoa => return code(answer, ResponseCode::NXDomain),
+        Does::Refuses => return code(answer, ResponseCode::Refused),
+        Does::ServFail => return code(answer, ResponseCode::ServFail),
+        Does::Silent => return None,
+        Does::Truncates if !tcp => answer.metadata.truncation = true,
+        Does::Huge if !tcp => answer.metadata.truncation = true,
+        Does::Huge => {
+            answer.add_answers((0..1000).map(|_| record(&name, 60, CODE)));
+        }
+        Does::WrongId => {
+            answer.metadata.id = query.metadata.id.wrapping_add(1);
+            answer.add_answer(record(&name, 60, CODE));
+        }
+        Does::WrongOwner => {
+            let other = Name::from_ascii("7.7.7.7.bl.test.").unwrap();
+            answer.add_answer(record(&other, 60, CODE));
+        }
+        Does::Cname => {
+            let (b, c) = (
+                Name::from_ascii("b.bl.test.").unwrap(),
+                Name::from_ascii("c.bl.test.").unwrap(),
+            );
+            let alias = |from: &Name, to: &Name| {
+                Record::from_rdata(from.clone(), 60, RData::CNAME(CNAME(to.clone())))
+            };
+            answer.add_answer(alias(&name, &b));
+            answer.add_answer(alias(&b, &c));
+            answer.add_answer(record(&c, 60, CODE));
+        }
+        Does::Ttl(ttl) => {
+            answer.add_answer(record(&name, ttl, CODE));
+        }
+        Does::AllowListErrs => {
+            let allows = name.to_ascii().to_lowercase().ends_with("wl.test.");
+            let address = if allows { [127, 0, 0, 255] } else { CODE };
+            answer.add_answer(record(&name, 60, address));
+        }
+        Does::ErrorCode(address) => {
+            answer.add_answer(record(&name, 60, address));
+        }
+        _ => {
+            answer.add_answer(record(&name, 60, CODE));
+        }
+    }
+    Some(answer)
+}
+
+/// Lists of this configuration through this server, kept tested.
+fn lists(servers: &[&Server], toml: &str) -> (Arc<Lists>, UnboundedReceiver<Notice>) {
+    let nameservers: Vec<String> = servers
+        .iter()
+        .map(|server| format!("\"{}\"", server.address))
+        .collect();
+    let text = format!(
+        "lookup.limit = \"1s\"\nlookup.query-limit = \"300ms\"\nlookup.nameservers = [{}]\nblock-variables = []\n{toml}",
+        nameservers.join(",")
+    );
+    let config = config::parse(&text).unwrap();
+    let (lists, notices) = Lists::new(
+        config.zones,
+        config.resolver,
+        config.cache,
+        config.thresholds,
+    );
+    tokio::spawn(Arc::clone(&lists).keep_tested());
+    (lists, notices)
+}
+
+const ONE: &str = "[[dnsbl]]\nzone = \"bl.test\"\n";
+
+fn level(evidence: &Evidence) -> Level {
+    let config = config::parse("").unwrap();
+    config.thresholds.level(evidence.tally)
+}
+
+async fn ask(lists: &Arc<Lists>, client: &str) -> (Evidence, Duration) {
+    let begun = Instant::now();
+    let asked = lists.ask(client.parse().unwrap(), vec![]);
+    let evidence = timeout(LIMIT, asked).await.unwrap();
+    (evidence, begun.elapsed())
+}
+
+async fn news(notices: &mut UnboundedReceiver<Notice>) -> News {
+    timeout(LIMIT, notices.recv()).await.unwrap().unwrap().news
+}
+
+/// The next news of IPv4.
+async fn news4(notices: &mut UnboundedReceiver<Notice>) -> News {
+    loop {
+        match news(notices).await {
+            News::Opened(Family::V6, ..) | News::Closed(Family::V6) => {}
+            news => return news,
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_right_convict_and_no_others_do() {
+    for (does, expected) in [
+        (Does::Lists, Level::Ban),
+        (Does::Truncates, Level::Ban),
+        (Does::Cname, Level::Ban),
+        (Does::Huge, Level::Ban),
+        (Does::Ttl(0), Level::Ban),
+        (Does::Ttl(1 << 31), Level::Ban),
+        (Does::Delays(200), Level::Ban),
+        (Does::ListsNobody, Level::Pass),
+        (Does::NoSoa, Level::Pass),
+        (Does::WrongId, Level::Pass),
+        (Does::WrongOwner, Level::Pass),
+        (Does::Refuses, Level::Pass),
+        (Does::ServFail, Level::Pass),
+        (Does::Silent, Level::Pass),
+        (Does::ErrorCode([127, 255, 255, 254]), Level::Pass),
+        (Does::ErrorCode([127, 0, 0, 1]), Level::Pass),
+        (Does::ErrorCode([198, 51, 100, 1]), Level::Pass),
+        (Does::ErrorCode([127, 0, 0, 2]), Level::Ban),
+    ] {
+        let server = Server::start(does).await;
+        let (lists, _notices) = lists(&[&server], ONE);
+        let (evidence, took) = ask(&lists, CLIENT).await;
+        assert_eq!(level(&evidence), expected, "{does:?}: {evidence:?}");
+        assert!(took < Duration::from_millis(1300), "{does:?}: {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_asked_for_once_and_kept() {
+    for does in [
+        Does::Lists,
+        Does::NoSoa,
+        Does::Ttl(0),
+        Does::Ttl(1 << 31),
+        Does::ListsNobody,
+    ] {
+        let server = Server::start(does).await;
+        let (lists, _notices) = lists(&[&server], ONE);
+        let first = ask(&lists, CLIENT).await.0;
+        for _ in 0..10 {
+            assert_eq!(level(&ask(&lists, CLIENT).await.0), level(&first));
+        }
+        // As IPv4, however it is written.
+        let mapped = ask(&lists, "::ffff:203.0.113.9").await.0;
+        assert_eq!(level(&mapped), level(&first));
+        assert_eq!(server.queries(), 1, "{does:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_at_the_same_time_gets_the_same_answer() {
+    let server = Server::start(Does::Delays(100)).await;
+    let (lists, _notices) = lists(&[&server], ONE);
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let lists = Arc::clone(&lists);
+        asking.spawn(async move { ask(&lists, CLIENT).await.0 });
+    }
+    let all = asking.join_all().await;
+    assert!(all.iter().all(|evidence| level(evidence) == Level::Ban));
+    assert_eq!(server.queries(), 1);
+}
+
+#[tokio::test]
+async fn no_more_queries_are_open_than_may_be() {
+    let server = Server::start(Does::Delays(20)).await;
+    let (lists, _notices) = lists(&[&server], &format!("lookup.in-flight = 8\n{ONE}"));
+    ask(&lists, CLIENT).await;
+    server.most_open.store(0, SeqCst);
+    let mut asking = tokio::task::JoinSet::new();
+    for host in 0..100 {
+        let lists = Arc::clone(&lists);
+        asking.spawn(async move { ask(&lists, &format!("203.0.113.{host}")).await.0 });
+    }
+    let all = asking.join_all().await;
+    assert!(all.iter().all(|evidence| level(evidence) == Level::Ban));
+    assert!(server.most_open.load(SeqCst) <= 8, "{:?}", server.most_open);
+}
+
+/// The list dies: one message waits, no other does, and it comes back by itself.
+#[tokio::test]
+async fn a_dead_list_is_waited_for_once() {
+    let server = Server::start(Does::Lists).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    assert_eq!(level(&ask(&lists, CLIENT).await.0), Level::Ban);
+    server.now(Does::Everything(Whole::Silent));
+    let (evidence, took) = ask(&lists, "203.0.113.10").await;
+    assert_eq!(level(&evidence), Level::Pass);
+    assert!(took >= Duration::from_millis(500), "{took:?}");
+    for host in 11..60 {
+        let (evidence, took) = ask(&lists, &format!("203.0.113.{host}")).await;
+        assert!(
+            matches!(evidence.unknown[..], [(0, Unknown::Down)]),
+            "{evidence:?}"
+        );
+        assert!(took < Duration::from_millis(50), "{host}: {took:?}");
+    }
+    assert!(matches!(
+        news4(&mut notices).await,
+        News::Opened(Family::V4, Reason::Test(_), Some(_))
+    ));
+    server.now(Does::Lists);
+    assert_eq!(news4(&mut notices).await, News::Closed(Family::V4));
+    assert_eq!(level(&ask(&lists, "203.0.113.70").await.0), Level::Ban);
+}
+
+#[tokio::test]
+async fn a_late_answer_serves_the_next() {
+    let server = Server::start(Does::Delays(260)).await;
+    let (lists, _notices) = lists(&[&server], ONE);
+    ask(&lists, "203.0.113.1").await;
+    // Its asker gives up; the question goes on.
+    let early = timeout(
+        Duration::from_millis(50),
+        lists.ask(CLIENT.parse().unwrap(), vec![]),
+    );
+    assert!(early.await.is_err());
+    let queries = server.queries();
+    let (evidence, _) = ask(&lists, CLIENT).await;
+    assert_eq!(level(&evidence), Level::Ban);
+    assert_eq!(server.queries(), queries, "not asked again");
+}
+
+#[tokio::test]
+async fn one_dead_list_of_three_does_not_hold_up_the_others_sentence() {
+    let server = Server::start(Does::Lists).await;
+    let toml = "[[dnsbl]]\nzone = \"a.test\"\n[[dnsbl]]\nzone = \"b.test\"\n[[dnsbl]]\nzone = \"c.test\"\n";
+    let (lists, _notices) = lists(&[&server], toml);
+    ask(&lists, CLIENT).await;
+    let (evidence, took) = ask(&lists, "203.0.113.10").await;
+    assert_eq!(level(&evidence), Level::Ban);
+    assert!(took < Duration::from_millis(300), "{took:?}");
+}
+
+/// From one moment to the next it lists everybody; what the self-test finds.
+#[tokio::test]
+async fn a_list_that_lists_the_world_convicts_nobody_from_its_test_on() {
+    let server = Server::start(Does::ListsNobody).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    assert_eq!(level(&ask(&lists, CLIENT).await.0), Level::Pass);
+    server.now(Does::Everything(Whole::ListsTheWorld));
+    // Believed for now: nothing shows it yet.
+    assert_eq!(level(&ask(&lists, "203.0.113.10").await.0), Level::Ban);
+    lists.test_now();
+    let News::Opened(Family::V4, reason, Some(_)) = news4(&mut notices).await else {
+        panic!("it opens, and tells when it was last right");
+    };
+    assert!(
+        reason.to_string().contains("may list the whole world"),
+        "{reason}"
+    );
+    for client in [CLIENT, "203.0.113.10", "203.0.113.11"] {
+        assert_eq!(level(&ask(&lists, client).await.0), Level::Pass, "{client}");
+    }
+    // What it said meanwhile is forgotten when it is right again.
+    server.now(Does::ListsNobody);
+    assert_eq!(news4(&mut notices).await, News::Closed(Family::V4));
+    assert_eq!(level(&ask(&lists, "203.0.113.10").await.0), Level::Pass);
+}
+
+#[tokio::test]
+async fn a_list_that_is_wrong_from_the_start_convicts_nobody() {
+    for (whole, reason) in [
+        (Whole::ListsTheWorld, "may list the whole world"),
+        (Whole::Nxdomain, "does not list 127.0.0.2"),
+        (Whole::Refuses, "REFUSED"),
+        (Whole::Silent, "no answer in time"),
+        (Whole::Answers([198, 51, 100, 1]), "an error and no listing"),
+        (Whole::Answers([127, 255, 255, 254]), "use one of your own"),
+    ] {
+        let server = Server::start(Does::Everything(whole)).await;
+        let (lists, mut notices) = lists(&[&server], ONE);
+        let (evidence, took) = ask(&lists, CLIENT).await;
+        assert_eq!(level(&evidence), Level::Pass, "{whole:?}");
+        assert!(took < Duration::from_millis(1300), "{whole:?}: {took:?}");
+        let News::Opened(Family::V4, why, None) = news4(&mut notices).await else {
+            panic!("{whole:?}");
+        };
+        assert!(why.to_string().contains(reason), "{whole:?}: {why}");
+    }
+}
+
+/// A list that breaks the rule on purpose is believed, and so is one that has
+/// no test entry for IPv6, of IPv4 clients.
+#[tokio::test]
+async fn self_tests_can_be_switched_off() {
+    let server = Server::start(Does::Everything(Whole::ListsTheWorld)).await;
+    let (lists, mut notices) = lists(&[&server], &format!("{ONE}self-test = false\n"));
+    assert_eq!(level(&ask(&lists, CLIENT).await.0), Level::Ban);
+    assert!(notices.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn an_allow_list_that_fails_vouches_for_nobody() {
+    let toml = format!("{ONE}[[dnswl]]\nzone = \"wl.test\"\n");
+    let server = Server::start(Does::Lists).await;
+    let (both, _notices) = lists(&[&server], &toml);
+    let (evidence, _) = ask(&both, CLIENT).await;
+    assert!(evidence.tally.vouched, "{evidence:?}");
+    assert_eq!(level(&evidence), Level::Pass);
+    // dnswl.org's answer to over-users.
+    let over = Server::start(Does::AllowListErrs).await;
+    let (lists, _notices) = lists(&[&over], &toml);
+    let (evidence, _) = ask(&lists, CLIENT).await;
+    assert_eq!(level(&evidence), Level::Ban, "{evidence:?}");
+    assert!(matches!(evidence.unknown[..], [(1, Unknown::ErrorCode(_))]));
+}
+
+#[tokio::test]
+async fn a_budget_ends_and_is_warned_of() {
+    let server = Server::start(Does::Lists).await;
+    let toml = format!("{ONE}ipv6 = false\nmax-queries-per-day = 10\n");
+    let (lists, mut notices) = lists(&[&server], &toml);
+    let mut banned = 0;
+    for host in 0..20 {
+        let (evidence, _) = ask(&lists, &format!("203.0.113.{host}")).await;
+        banned += usize::from(level(&evidence) == Level::Ban);
+        if level(&evidence) == Level::Pass {
+            assert!(
+                matches!(evidence.unknown[..], [(0, Unknown::Budget)]),
+                "{evidence:?}"
+            );
+        }
+    }
+    // Two were for its self-test.
+    assert_eq!(banned, 8);
+    assert_eq!(news(&mut notices).await, News::BudgetLow);
+    assert_eq!(news(&mut notices).await, News::BudgetUsedUp);
+}
+
+#[tokio::test]
+async fn private_addresses_are_not_looked_up() {
+    let server = Server::start(Does::Lists).await;
+    let (shut, _notices) = lists(&[&server], ONE);
+    for client in ["127.66.1.2", "10.0.0.1", "fd00:66::1"] {
+        assert_eq!(level(&ask(&shut, client).await.0), Level::Pass);
+    }
+    assert_eq!(server.queries(), 0);
+    let toml = format!("lookup.query-non-global = true\n{ONE}");
+    let (open, _notices) = lists(&[&server], &toml);
+    assert_eq!(level(&ask(&open, "127.66.1.2").await.0), Level::Ban);
+}
+
+#[tokio::test]
+async fn what_is_known_outlives_a_restart() {
+    let path = std::env::temp_dir().join(format!("rblfilter-cache-{}", std::process::id()));
+    let server = Server::start(Does::Lists).await;
+    let (before, _notices) = lists(&[&server], ONE);
+    for host in 0..20 {
+        ask(&before, &format!("203.0.113.{host}")).await;
+    }
+    assert_eq!(before.write(&path).unwrap(), 20);
+    let (after, _notices) = lists(&[&server], ONE);
+    assert_eq!(after.read(&path).unwrap(), 20);
+    let asked = server.queries();
+    for host in 0..20 {
+        let (evidence, _) = ask(&after, &format!("203.0.113.{host}")).await;
+        assert_eq!(level(&evidence), Level::Ban);
+    }
+    assert_eq!(server.queries(), asked);
+    // Another configuration's answers are not this one's.
+    let (other, _notices) = lists(&[&server], &format!("{ONE}score = 7\n"));
+    other.read(&path).unwrap();
+    ask(&other, "203.0.113.1").await;
+    assert_eq!(server.queries(), asked + 1);
+    // Damage.
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[60] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let (damaged, _notices) = lists(&[&server], ONE);
+    assert!(damaged.read(&path).is_err());
+    std::fs::write(&path, &bytes[..70]).unwrap();
+    assert!(damaged.read(&path).is_err());
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(damaged.read(&path).unwrap(), 0);
+}
+
+/// What a list said before it last passed its test stands in while it is down.
+#[tokio::test]
+async fn an_answer_from_better_days_serves_while_a_list_is_down() {
+    let server = Server::start(Does::Lists).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    let client: IpAddr = CLIENT.parse().unwrap();
+    ask(&lists, CLIENT).await;
+    // Times of answers are whole seconds, rounded up.
+    let got = Instant::now();
+    let later = async {
+        while lists
+            .last_passed(0, client)
+            .is_none_or(|at| at < got + Duration::from_millis(2100))
+        {
+            lists.test_now();
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, later).await.unwrap();
+    ask(&lists, "203.0.113.10").await;
+    server.now(Does::Everything(Whole::Silent));
+    lists.test_now();
+    assert!(matches!(news4(&mut notices).await, News::Opened(..)));
+    assert_eq!(level(&ask(&lists, CLIENT).await.0), Level::Ban);
+    let since = ask(&lists, "203.0.113.10").await.0;
+    assert_eq!(level(&since), Level::Pass, "got since the last passed test");
+    let counts = lists.counts();
+    assert_eq!((counts.hits, counts.misses), (1, 2), "{counts:?}");
+}
+
+#[tokio::test]
+async fn a_dead_nameserver_beside_a_live_one_costs_nobody_a_verdict() {
+    let dead = Server::start(Does::Everything(Whole::Silent)).await;
+    let live = Server::start(Does::Lists).await;
+    let (lists, _notices) = lists(&[&dead, &live], ONE);
+    for host in 0..10 {
+        let client: IpAddr = format!("203.0.113.{host}").parse().unwrap();
+        let (evidence, _) = ask(&lists, &client.to_string()).await;
+        assert_eq!(level(&evidence), Level::Ban, "{host}: {evidence:?}");
+    }
+}
