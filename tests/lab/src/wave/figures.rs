@@ -68,7 +68,7 @@ pub struct Spam {
     pub open_ms: Option<Percentiles>,
     /// Sessions that couriertcpd began each second, mail included.
     pub sessions_per_second: Option<f64>,
-    /// From the exec of courieresmtpd to its end, where a signal ended it.
+    /// From the exec of courieresmtpd to its end, of those that did not hang up by themselves.
     pub exec_to_kill_ms: Option<Percentiles>,
     /// From the fork after accept to the end, of these and of those that never became courieresmtpd.
     pub accept_to_end_ms: Option<Percentiles>,
