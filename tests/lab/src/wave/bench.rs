@@ -213,7 +213,9 @@ impl Plan {
             notes.push("processor time of all: no cgroup version 2 here".into());
         }
         let tally = Arc::new(Tally::default());
-        let meter = Meter::start(&lab).map_err(|e| Error::io("watch", "couriertcpd", e))?;
+        let meter = Meter::start(&lab, self.wave.length)
+            .map_err(|e| Error::io("watch", "couriertcpd", e))?;
+        let own_before = meter::own_time();
         let (all_before, filter_before) = (lab.cpu(), time(&lab, &filter));
         let begun = kernel::now();
         let load = self.start_load(&lab, &tally)?;
@@ -229,6 +231,7 @@ impl Plan {
             Some(now?.saturating_sub(before?).as_secs_f64())
         };
         let all_s = used(all_before, lab.cpu());
+        let generator_s = used(own_before, meter::own_time());
         let filter_s =
             used(Some(filter_before), Some(time(&lab, &filter))).filter(|_| !filter.is_empty());
         let lives = match observer {
@@ -269,6 +272,7 @@ impl Plan {
             mail: mail(&tally, self.wave.length),
             cpu: Cpu {
                 all_s,
+                generator_s,
                 filter_s,
                 filter_percent: filter_s.map(|used| 100.0 * used / seconds),
                 filter_idle_percent: idle,
