@@ -1,5 +1,5 @@
 //! The benchmark runs, and its figures are what they say.
-#![allow(clippy::unwrap_used)] // Also in the helpers, which clippy.toml does not exempt.
+#![allow(clippy::unwrap_used)] // Also outside the tests, where clippy.toml does not exempt it.
 
 use std::path::Path;
 use std::process::Command;
