@@ -1,5 +1,5 @@
 //! A lab in the machine's own network and pid namespaces.
-#![allow(clippy::unwrap_used)] // Also in the helpers, which clippy.toml does not exempt.
+#![allow(clippy::unwrap_used)] // Also outside the tests, where clippy.toml does not exempt it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -213,7 +213,9 @@ impl Plan {
             notes.push("processor time of all: no cgroup version 2 here".into());
         }
         let tally = Arc::new(Tally::default());
-        let meter = Meter::start(&lab).map_err(|e| Error::io("watch", "couriertcpd", e))?;
+        let meter = Meter::start(&lab, self.wave.length)
+            .map_err(|e| Error::io("watch", "couriertcpd", e))?;
+        let own_before = meter::own_time();
         let (all_before, filter_before) = (lab.cpu(), time(&lab, &filter));
         let begun = kernel::now();
         let load = self.start_load(&lab, &tally)?;
@@ -229,6 +231,7 @@ impl Plan {
             Some(now?.saturating_sub(before?).as_secs_f64())
         };
         let all_s = used(all_before, lab.cpu());
+        let generator_s = used(own_before, meter::own_time());
         let filter_s =
             used(Some(filter_before), Some(time(&lab, &filter))).filter(|_| !filter.is_empty());
         let lives = match observer {
@@ -265,10 +268,11 @@ impl Plan {
                 kernel_peak: kernel_slots.map(|(peak, _)| peak),
                 kernel_mean: kernel_slots.map(|(_, mean)| mean),
             },
-            spam: spam(&tally, lives.as_ref(), self.wave.length),
+            spam: spam(&tally, lives.as_ref(), &self.wave, wave_end),
             mail: mail(&tally, self.wave.length),
             cpu: Cpu {
                 all_s,
+                generator_s,
                 filter_s,
                 filter_percent: filter_s.map(|used| 100.0 * used / seconds),
                 filter_idle_percent: idle,
@@ -320,17 +324,15 @@ fn loaded(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-fn spam(tally: &Tally, lives: Option<&Lives>, length: Duration) -> Spam {
+fn spam(tally: &Tally, lives: Option<&Lives>, wave: &Wave, wave_end: u64) -> Spam {
     let ended = tally.ended();
     let times = |pick: &dyn Fn(&kernel::Life) -> Option<u64>| {
-        let ended = &lives?.ended;
-        Percentiles::of(
-            ended
-                .iter()
-                .filter_map(pick)
-                .map(Duration::from_nanos)
-                .collect(),
-        )
+        // Those that hung up by themselves, at the end of their hold or of the wave, were not ended.
+        let hold = nanos(wave.hold.saturating_sub(Duration::from_millis(100)));
+        let ended = lives?.ended.iter().filter(|life| {
+            !life.legitimate && life.exit < wave_end && life.exit - life.fork < hold
+        });
+        Percentiles::of(ended.filter_map(pick).map(Duration::from_nanos).collect())
     };
     Spam {
         connects: loaded(&tally.spam_sent),
@@ -340,11 +342,10 @@ fn spam(tally: &Tally, lives: Option<&Lives>, length: Duration) -> Spam {
         ended: ended.len(),
         open_ms: Percentiles::of(ended),
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        sessions_per_second: lives.map(|lives| lives.ended.len() as f64 / length.as_secs_f64()),
-        exec_to_kill_ms: times(&|life| life.exec.filter(|_| life.killed).map(|at| life.exit - at)),
-        accept_to_end_ms: times(&|life| {
-            (life.killed || life.exec.is_none()).then(|| life.exit - life.fork)
-        }),
+        sessions_per_second: lives
+            .map(|lives| lives.ended.len() as f64 / wave.length.as_secs_f64()),
+        exec_to_kill_ms: times(&|life| life.exec.map(|at| life.exit - at)),
+        accept_to_end_ms: times(&|life| Some(life.exit - life.fork)),
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Slots {
     pub all: u32,
     /// The most that were in use when looked at.
     pub peak: usize,
-    /// The mean of all looks.
+    /// The mean of all looks while spammers came.
     pub mean: f64,
     /// The peak of each half second.
     pub series: Vec<usize>,
@@ -68,7 +68,7 @@ pub struct Spam {
     pub open_ms: Option<Percentiles>,
     /// Sessions that couriertcpd began each second, mail included.
     pub sessions_per_second: Option<f64>,
-    /// From the exec of courieresmtpd to its end, where a signal ended it.
+    /// From the exec of courieresmtpd to its end, of those that did not hang up by themselves.
     pub exec_to_kill_ms: Option<Percentiles>,
     /// From the fork after accept to the end, of these and of those that never became courieresmtpd.
     pub accept_to_end_ms: Option<Percentiles>,
@@ -92,6 +92,8 @@ pub struct Mail {
 pub struct Cpu {
     /// Seconds of all processes of the lab, the load generator apart.
     pub all_s: Option<f64>,
+    /// Seconds of the load generator and the meters, and of a slow or silent list's server.
+    pub generator_s: Option<f64>,
     /// Seconds of the filter's processes.
     pub filter_s: Option<f64>,
     /// The same, as a part of one processor.
@@ -224,6 +226,7 @@ impl Figures {
             pair(self.mail.latency_late_ms.as_ref()),
         );
         row("processor, s, all but the generator", one(self.cpu.all_s));
+        row("  the generator", one(self.cpu.generator_s));
         row(
             "  the filter, s / % of one processor",
             format!(

@@ -32,7 +32,10 @@ const CN_MSG: usize = 20;
 const NLMSG_DONE: u32 = 3;
 /// Some fifty thousand events; the times are the kernel's, so nobody has to hurry.
 const BUFFER: usize = 32 << 20;
-const LOOK: Duration = Duration::from_millis(20);
+/// Less than a message takes: while it is in the slot, its process says whose it is.
+const LOOK: Duration = Duration::from_millis(2);
+/// How the environment of a legitimate sender's courieresmtpd says so.
+const LEGITIMATE: &[u8] = b"\0TCPREMOTEIP=::ffff:127.1.";
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the kernel tells of a process (not of its threads).
@@ -49,8 +52,8 @@ pub enum Event {
     },
     /// It runs another program.
     Exec(i32),
-    /// It has ended, with its wait status.
-    Exit(i32, u32),
+    /// It has ended.
+    Exit(i32),
 }
 
 /// One child of couriertcpd, in nanoseconds of CLOCK_MONOTONIC.
@@ -62,15 +65,22 @@ pub struct Life {
     pub exec: Option<u64>,
     /// When it ended.
     pub exit: u64,
-    /// Whether a signal ended it.
-    pub killed: bool,
+    /// Whether it was a legitimate sender's.
+    pub legitimate: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    fork: u64,
+    exec: Option<u64>,
+    legitimate: bool,
 }
 
 /// The lives of one process's children, from their events.
 #[derive(Debug, Default)]
 pub struct Lives {
     parent: i32,
-    open: HashMap<i32, (u64, Option<u64>)>,
+    open: HashMap<i32, Open>,
     /// Those that have ended, in that order.
     pub ended: Vec<Life>,
     /// How often events were lost.
@@ -78,25 +88,33 @@ pub struct Lives {
 }
 
 impl Lives {
-    /// Takes one event in.
-    pub fn take(&mut self, at: u64, event: Event) {
+    /// Takes one event in. `is_legitimate` looks at a process that has just become courieresmtpd; one that has ended
+    /// before that was nobody's who sent a message.
+    pub fn take(&mut self, at: u64, event: Event, is_legitimate: impl FnOnce(i32) -> bool) {
         match event {
             Event::Fork { parent, child } if parent == self.parent => {
-                self.open.insert(child, (at, None));
+                let open = Open {
+                    fork: at,
+                    exec: None,
+                    legitimate: false,
+                };
+                self.open.insert(child, open);
             }
             Event::Exec(pid) => {
-                if let Some((_, exec)) = self.open.get_mut(&pid) {
-                    exec.get_or_insert(at);
+                if let Some(open) = self.open.get_mut(&pid)
+                    && open.exec.is_none()
+                {
+                    open.exec = Some(at);
+                    open.legitimate = is_legitimate(pid);
                 }
             }
-            Event::Exit(pid, status) => {
-                if let Some((fork, exec)) = self.open.remove(&pid) {
-                    let killed = status & 0x7f != 0;
+            Event::Exit(pid) => {
+                if let Some(open) = self.open.remove(&pid) {
                     self.ended.push(Life {
-                        fork,
-                        exec,
+                        fork: open.fork,
+                        exec: open.exec,
                         exit: at,
-                        killed,
+                        legitimate: open.legitimate,
                     });
                 }
             }
@@ -107,7 +125,7 @@ impl Lives {
     /// The most at a time, and the mean, between two times; those that have not ended count until `to`.
     #[must_use]
     pub fn slots(&self, from: u64, to: u64) -> (usize, f64) {
-        let open = self.open.values().map(|(fork, _)| (*fork, to));
+        let open = self.open.values().map(|open| (open.fork, to));
         let spans = self.ended.iter().map(|life| (life.fork, life.exit));
         let (mut steps, mut total) = (Vec::new(), 0_u64);
         for (fork, exit) in spans.chain(open) {
@@ -222,15 +240,23 @@ fn observe(socket: &OwnedFd, end: &AtomicBool, parent: &AtomicI32) -> Lives {
         let last = end.load(Ordering::Relaxed);
         lives.parent = parent.load(Ordering::Relaxed);
         let drained = drain(socket, |event| match event {
-            Some((at, event)) => lives.take(at, event),
+            Some((at, event)) => lives.take(at, event, is_legitimate),
             None => lives.overruns += 1,
         });
         if last || drained.is_err() {
             return lives;
         }
-        // Not at once for each event: they keep, and the processor is the server's.
+        // Not at once for each event: they keep, and the processor is the server's. How a session ended does not tell
+        // whose it was: courieresmtpd takes a SIGTERM for an end like any other once it has said its greeting.
         std::thread::sleep(LOOK);
     }
+}
+
+fn is_legitimate(pid: i32) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment
+        .windows(LEGITIMATE.len())
+        .any(|part| part == LEGITIMATE)
 }
 
 fn wait(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
@@ -280,7 +306,7 @@ fn event(message: &[u8]) -> Option<(u64, Event)> {
             child: number(3)?,
         },
         EXEC => Event::Exec(number(1)?),
-        EXIT if number(0)? == number(1)? => Event::Exit(number(1)?, word(event, 24)?),
+        EXIT if number(0)? == number(1)? => Event::Exit(number(1)?),
         _ => return None,
     };
     Some((at, event))
@@ -322,7 +348,7 @@ mod tests {
             parent: 10,
             child: 11,
         };
-        let wanted = [(5, fork), (7, Event::Exec(11)), (9, Event::Exit(11, 15))];
+        let wanted = [(5, fork), (7, Event::Exec(11)), (9, Event::Exit(11))];
         assert_eq!(read, wanted, "threads and other events are passed over");
         for end in 0..datagram.len() {
             let _ = events(&datagram[..end]).count();
@@ -347,20 +373,20 @@ mod tests {
                     child: 7,
                 },
             ),
-            (200, Event::Exit(1, 15)),
+            (200, Event::Exit(1)),
             (200, fork(3)),
-            (250, Event::Exit(2, 0)),
+            (250, Event::Exit(2)),
         ] {
-            lives.take(at, event);
+            lives.take(at, event, |pid| pid == 1);
         }
         let first = Life {
             fork: 100,
             exec: Some(110),
             exit: 200,
-            killed: true,
+            legitimate: true,
         };
         assert_eq!(lives.ended[0], first);
-        assert!(!lives.ended[1].killed && lives.ended.len() == 2);
+        assert!(!lives.ended[1].legitimate && lives.ended.len() == 2);
         let (peak, mean) = lives.slots(100, 300);
         assert_eq!(peak, 2);
         assert!((mean - 1.5).abs() < 1e-9, "{mean}");

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+
 use crate::Lab;
 
 /// Between two looks at the slots.
@@ -20,7 +22,7 @@ pub const POINT: Duration = Duration::from_millis(500);
 pub struct Slots {
     /// The most that were seen.
     pub peak: usize,
-    /// The mean of all looks.
+    /// The mean of all looks while spammers came.
     pub mean: f64,
     /// The peak of each half second.
     pub series: Vec<usize>,
@@ -34,11 +36,11 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Starts it in the lab.
+    /// Starts it in the lab. The mean is that of this long; after it the last senders wait, and nobody else comes.
     ///
     /// # Errors
     /// If couriertcpd does not run.
-    pub fn start(lab: &Lab) -> io::Result<Self> {
+    pub fn start(lab: &Lab, length: Duration) -> io::Result<Self> {
         let pid = lab.couriertcpd_pid()?;
         let children = File::open(format!("/proc/{pid}/task/{pid}/children"))?;
         // couriertcpd's courierlogger is no session.
@@ -47,7 +49,7 @@ impl Meter {
         let ended = Arc::clone(&end);
         let thread = std::thread::Builder::new()
             .name("meter".into())
-            .spawn(move || look(&children, others, &ended))?;
+            .spawn(move || look(&children, others, length, &ended))?;
         Ok(Self { end, thread })
     }
 
@@ -63,7 +65,7 @@ impl Meter {
     }
 }
 
-fn look(children: &File, others: usize, end: &AtomicBool) -> Slots {
+fn look(children: &File, others: usize, length: Duration, end: &AtomicBool) -> Slots {
     let mut slots = Slots::default();
     let (mut looks, mut total) = (0_u32, 0.0);
     let (begun, mut buffer) = (Instant::now(), Vec::new());
@@ -79,8 +81,10 @@ fn look(children: &File, others: usize, end: &AtomicBool) -> Slots {
         }
         slots.series[point] = slots.series[point].max(used);
         slots.peak = slots.peak.max(used);
-        looks += 1;
-        total += f64::from(u32::try_from(used).unwrap_or(0));
+        if begun.elapsed() < length {
+            looks += 1;
+            total += f64::from(u32::try_from(used).unwrap_or(0));
+        }
         std::thread::sleep(LOOK);
     }
     slots.mean = total / f64::from(looks.max(1));
@@ -149,6 +153,20 @@ fn kib(text: &str, key: &str) -> u64 {
                 .ok()
         })
         .unwrap_or(0)
+}
+
+/// The processor time of this process.
+#[must_use]
+pub fn own_time() -> Option<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    [usage.user_time(), usage.system_time()]
+        .iter()
+        .map(|time| {
+            let whole = u64::try_from(time.tv_sec()).ok()?;
+            let micros = u64::try_from(time.tv_usec()).ok()?;
+            Some(Duration::from_secs(whole) + Duration::from_micros(micros))
+        })
+        .sum()
 }
 
 /// The processor time of these processes by their own count, to 10 ms; for machines without cgroups.
