@@ -41,6 +41,8 @@ enum Does {
     Delays(u64),
     Silent,
     ErrorCode([u8; 4]),
+    /// Lists the world, and is slow to answer for the test entries.
+    HidesThatItListsTheWorld,
     /// bl.test lists, wl.test says that it is asked too often.
     AllowListErrs,
     Everything(Whole),
@@ -97,6 +99,9 @@ impl Server {
                         && !is_test(&query.queries[0])
                     {
                         sleep(Duration::from_millis(milliseconds)).await;
+                    }
+                    if does == Does::HidesThatItListsTheWorld && is_test(&query.queries[0]) {
+                        sleep(Duration::from_millis(200)).await;
                     }
                     open.fetch_sub(1, SeqCst);
                     if let Some(answer) = answer(&query, does, false) {
@@ -193,7 +198,7 @@ fn answer(query: &Message, does: Does, tcp: bool) -> Option<Message> {
             Whole::Silent => None,
         };
     }
-    if is_test(&question) {
+    if is_test(&question) && does != Does::HidesThatItListsTheWorld {
         if name.to_ascii().starts_with('1') {
             return nobody(answer);
         }
@@ -481,6 +486,38 @@ async fn a_list_that_is_wrong_from_the_start_convicts_nobody() {
         };
         assert!(why.to_string().contains(reason), "{whole:?}: {why}");
     }
+}
+
+#[tokio::test]
+async fn nobody_is_convicted_while_the_first_test_is_out() {
+    let server = Server::start(Does::HidesThatItListsTheWorld).await;
+    let (lists, _notices) = lists(&[&server], ONE);
+    let (evidence, took) = ask(&lists, CLIENT).await;
+    assert_eq!(level(&evidence), Level::Pass, "{evidence:?}");
+    assert!(took >= Duration::from_millis(200), "waited for: {took:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_after_the_list_failed_convicts_nobody() {
+    let server = Server::start(Does::Delays(250)).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    assert_eq!(level(&ask(&lists, CLIENT).await.0), Level::Ban);
+    let asking = {
+        let lists = Arc::clone(&lists);
+        tokio::spawn(async move { ask(&lists, "203.0.113.10").await.0 })
+    };
+    let queries = server.queries();
+    let asked = async {
+        while server.queries() == queries {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LIMIT, asked).await.unwrap();
+    server.now(Does::Everything(Whole::ListsTheWorld));
+    lists.test_now();
+    assert!(matches!(news4(&mut notices).await, News::Opened(..)));
+    let evidence = asking.await.unwrap();
+    assert_eq!(level(&evidence), Level::Pass, "{evidence:?}");
 }
 
 /// A list that breaks the rule on purpose is believed, and so is one that has

@@ -9,17 +9,19 @@ use super::model::{Check, printable};
 use crate::dnsbl::{Codes, CodesError, MOST_RULES, Match, Rule, Score, Thresholds, Zone};
 use crate::reply::Template;
 
-/// The lists in `text`, those that speak for a client after the others.
+/// The lists in `text`, those that speak for a client after the others;
+/// `contact` is what `{contact}` stands for in their messages.
 pub fn check(
     text: &str,
     dnsbls: Vec<file::Dnsbl>,
     dnswls: Vec<file::Dnswl>,
     thresholds: &Thresholds,
+    contact: &str,
 ) -> Result<Vec<Zone>, Problem> {
     let check = Check { text };
     let mut zones: Vec<Zone> = Vec::new();
     for list in dnsbls {
-        let zone = check.dnsbl(&list, thresholds.ban)?;
+        let zone = check.dnsbl(&list, thresholds.ban, contact)?;
         check.new_one(&zones, &zone, "dnsbl.zone", &list.zone)?;
         zones.push(zone);
     }
@@ -58,7 +60,7 @@ impl Check<'_> {
         )
     }
 
-    fn dnsbl(&self, list: &file::Dnsbl, ban: Score) -> Result<Zone, Problem> {
+    fn dnsbl(&self, list: &file::Dnsbl, ban: Score, contact: &str) -> Result<Zone, Problem> {
         let mut zone = self.zone("dnsbl", &list.zone, list.name.as_ref())?;
         if let Some(url) = &list.lookup_url {
             let text = url.get_ref();
@@ -77,7 +79,7 @@ impl Check<'_> {
             zone = zone.with_lookup_url(url.get_ref());
         }
         if let Some(message) = list.message.as_ref().filter(|m| !m.get_ref().is_empty()) {
-            match Template::parse(message.get_ref(), "") {
+            match Template::parse(message.get_ref(), contact) {
                 Ok(template) => zone = zone.with_message(template),
                 Err(error) => {
                     return self.wrong(message.span(), format!("dnsbl.message: {error}"));

@@ -34,6 +34,7 @@ pub fn read(path: &Path) -> Result<Config, Error> {
         include(
             Path::new(file.include.get_ref()),
             &thresholds.map_err(wrong)?,
+            file.reply.contact.get_ref(),
         )?
     };
     model::check(&text, file, zones).map_err(wrong)
@@ -60,7 +61,7 @@ fn raw(text: &str) -> Result<file::File, Problem> {
 }
 
 /// The lists in the included file, whose zones may hold keys.
-fn include(path: &Path, thresholds: &Thresholds) -> Result<Vec<Zone>, Error> {
+fn include(path: &Path, thresholds: &Thresholds, contact: &str) -> Result<Vec<Zone>, Error> {
     let failed = |error| Error::Read(path.into(), error);
     if fs::metadata(path).map_err(failed)?.mode() & 0o007 != 0 {
         return Err(Error::Open(path.into()));
@@ -69,7 +70,7 @@ fn include(path: &Path, thresholds: &Thresholds) -> Result<Vec<Zone>, Error> {
     let wrong = |problem| Error::Wrong(path.into(), problem);
     let file: file::Included =
         toml::from_str(&text).map_err(|error| wrong(Problem::from_toml(&text, &error)))?;
-    lists::check(&text, file.dnsbl, file.dnswl, thresholds).map_err(wrong)
+    lists::check(&text, file.dnsbl, file.dnswl, thresholds, contact).map_err(wrong)
 }
 
 #[cfg(test)]

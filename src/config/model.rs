@@ -145,8 +145,15 @@ const MAX_LIMIT: Duration = Duration::from_secs(30);
 pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Problem> {
     let check = Check { text };
     let mut thresholds = check.thresholds(&file.score, file.never_ban.dnswl)?;
+    let reply = check.reply(&file.reply)?;
     let blocks = check.variables(&file.block_variables, thresholds.ban)?;
-    let mut zones = lists::check(text, file.dnsbl, file.dnswl, &thresholds)?;
+    let mut zones = lists::check(
+        text,
+        file.dnsbl,
+        file.dnswl,
+        &thresholds,
+        file.reply.contact.get_ref(),
+    )?;
     for zone in included {
         if zones.iter().any(|other| other.origin() == zone.origin()) {
             let message = format!("include: {} stands in both files", zone.name());
@@ -236,7 +243,7 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
                 .collect::<Result<_, _>>()?,
         },
         ban: check.ban(&file.ban)?,
-        reply: check.reply(&file.reply)?,
+        reply,
         resolver: Resolver {
             limit,
             query_limit: check

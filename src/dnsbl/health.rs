@@ -384,6 +384,18 @@ mod tests {
     }
 
     #[test]
+    fn one_that_a_message_waited_for_in_vain_is_waited_for_by_no_other() {
+        let now = Instant::now();
+        for mut health in [healthy(now), Health::new(true, now)] {
+            health.overdue(now);
+            assert_eq!(health.trust(), Trust::No);
+            assert_eq!(health.next_test(), Some(now));
+            passed(&mut health, now);
+            assert_eq!(health.trust(), Trust::Yes);
+        }
+    }
+
+    #[test]
     fn a_string_of_errors_opens_whatever_the_tests_say() {
         let now = Instant::now();
         let mut health = healthy(now);
