@@ -20,7 +20,7 @@ use super::{EX_SOFTWARE, filter_name};
 use crate::config;
 use crate::courier::paths::Paths;
 use crate::log::{self as event_log, Event};
-use crate::sys::descriptors;
+use crate::sys::{descriptors, run_soon};
 
 /// The first argument of a worker.
 pub const ROLE: &str = "supervised-worker";
@@ -87,6 +87,10 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     let config = config::read(&paths.config());
     if let Ok(config) = &config {
         log::set_max_level(config.log_level);
+    }
+    // After the log's thread was started, which need not.
+    if let Err(error) = run_soon() {
+        log::debug!("{}", Event::new("limits").text(error));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

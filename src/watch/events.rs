@@ -11,6 +11,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Sighting, connector};
+use crate::sys::run_soon;
 
 /// Starts to read `socket`, which is subscribed.
 ///
@@ -25,6 +26,8 @@ pub fn start(socket: OwnedFd, sightings: Sender<Sighting>) -> io::Result<()> {
 
 /// Ends when nobody listens any more, or the socket fails.
 fn read(socket: &OwnedFd, sightings: &Sender<Sighting>) {
+    // Where it cannot be had, all comes a little later.
+    let _ = run_soon();
     let mut bytes = [0_u8; 16 * 1024];
     // A gap that could not be told for lack of room is told first.
     let mut gap = false;

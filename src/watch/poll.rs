@@ -22,6 +22,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::{SESSION, Sighting};
 use crate::courier::listener::{Listener, Listeners};
 use crate::courier::process::{comm, numbers};
+use crate::sys::run_soon;
 
 /// How often the pid files are read (a couriertcpd that was started again has
 /// another number), and the children looked at, whatever inotify says.
@@ -81,6 +82,8 @@ struct Poller {
 
 impl Poller {
     fn run(&mut self, every: Duration, mut hints: Hints) {
+        // Where it cannot be had, all comes a little later.
+        let _ = run_soon();
         let mut all = self.listeners.look();
         let mut looked = Instant::now();
         let mut fast = 0;
