@@ -43,6 +43,8 @@ enum Does {
     ErrorCode([u8; 4]),
     /// Lists the world, and is slow to answer for the test entries.
     HidesThatItListsTheWorld,
+    /// bl.test lists, wl.test speaks for everybody, as for over-users.
+    AllowListVouchesForAll,
     /// b.test is silent, the others list.
     OneIsDead,
     /// bl.test lists, wl.test says that it is asked too often.
@@ -203,6 +205,10 @@ fn answer(query: &Message, does: Does, tcp: bool) -> Option<Message> {
     let below = |zone: &str| name.to_ascii().to_lowercase().ends_with(zone);
     if does == Does::OneIsDead && below(".b.test.") {
         return None;
+    }
+    if does == Does::AllowListVouchesForAll && below(".wl.test.") {
+        answer.add_answer(record(&name, 60, [127, 0, 5, 3]));
+        return Some(answer);
     }
     if is_test(&question) && does != Does::HidesThatItListsTheWorld {
         if name.to_ascii().starts_with('1') {
@@ -587,7 +593,11 @@ async fn an_allow_list_that_fails_vouches_for_nobody() {
     let (evidence, _) = ask(&both, CLIENT).await;
     assert!(evidence.tally.vouched, "{evidence:?}");
     assert_eq!(level(&evidence), Level::Pass);
-    // dnswl.org's answer to over-users.
+    let all = Server::start(Does::AllowListVouchesForAll).await;
+    let (lists_all, _notices) = lists(&[&all], &toml);
+    let (evidence, _) = ask(&lists_all, CLIENT).await;
+    assert_eq!(level(&evidence), Level::Ban, "{evidence:?}");
+    // dnswl.org's other answer to over-users.
     let over = Server::start(Does::AllowListErrs).await;
     let (lists, _notices) = lists(&[&over], &toml);
     let (evidence, _) = ask(&lists, CLIENT).await;
