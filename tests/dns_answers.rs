@@ -43,6 +43,10 @@ enum Does {
     ErrorCode([u8; 4]),
     /// Lists the world, and is slow to answer for the test entries.
     HidesThatItListsTheWorld,
+    /// bl.test lists, wl.test speaks for everybody, as for over-users.
+    AllowListVouchesForAll,
+    /// b.test is silent, the others list.
+    OneIsDead,
     /// bl.test lists, wl.test says that it is asked too often.
     AllowListErrs,
     Everything(Whole),
@@ -198,6 +202,14 @@ fn answer(query: &Message, does: Does, tcp: bool) -> Option<Message> {
             Whole::Silent => None,
         };
     }
+    let below = |zone: &str| name.to_ascii().to_lowercase().ends_with(zone);
+    if does == Does::OneIsDead && below(".b.test.") {
+        return None;
+    }
+    if does == Does::AllowListVouchesForAll && below(".wl.test.") {
+        answer.add_answer(record(&name, 60, [127, 0, 5, 3]));
+        return Some(answer);
+    }
     if is_test(&question) && does != Does::HidesThatItListsTheWorld {
         if name.to_ascii().starts_with('1') {
             return nobody(answer);
@@ -240,8 +252,11 @@ fn answer(query: &Message, does: Does, tcp: bool) -> Option<Message> {
             answer.add_answer(record(&name, ttl, CODE));
         }
         Does::AllowListErrs => {
-            let allows = name.to_ascii().to_lowercase().ends_with("wl.test.");
-            let address = if allows { [127, 0, 0, 255] } else { CODE };
+            let address = if below("wl.test.") {
+                [127, 0, 0, 255]
+            } else {
+                CODE
+            };
             answer.add_answer(record(&name, 60, address));
         }
         Does::ErrorCode(address) => {
@@ -431,13 +446,53 @@ async fn a_late_answer_serves_the_next() {
 
 #[tokio::test]
 async fn one_dead_list_of_three_does_not_hold_up_the_others_sentence() {
-    let server = Server::start(Does::Lists).await;
-    let toml = "[[dnsbl]]\nzone = \"a.test\"\n[[dnsbl]]\nzone = \"b.test\"\n[[dnsbl]]\nzone = \"c.test\"\n";
-    let (lists, _notices) = lists(&[&server], toml);
+    let server = Server::start(Does::OneIsDead).await;
+    let zone =
+        |name: &str, score: u8| format!("[[dnsbl]]\nzone = \"{name}.test\"\nscore = {score}\n");
+    // The dead one could not change it: nobody waits, not even the first.
+    let toml = [zone("a", 10), zone("b", 10), zone("c", 10)].concat();
+    let (strong, _notices) = lists(&[&server], &toml);
+    for host in 0..5 {
+        let (evidence, took) = ask(&strong, &format!("203.0.113.{host}")).await;
+        assert_eq!(level(&evidence), Level::Ban);
+        assert!(took < Duration::from_millis(300), "{took:?}");
+    }
+    // It could: the first waits for it, and no other.
+    let toml = [zone("a", 4), zone("b", 4), zone("c", 4)].concat();
+    let (weak, _notices) = lists(&[&server], &toml);
+    for host in 0..5 {
+        let (evidence, took) = ask(&weak, &format!("203.0.113.{host}")).await;
+        assert_eq!(level(&evidence), Level::Reject);
+        let most = if host == 0 { 1300 } else { 100 };
+        assert!(took < Duration::from_millis(most), "{host}: {took:?}");
+    }
+}
+
+/// It lists a client whose mail was accepted before: it is tested before that
+/// is believed, and found out without one good message lost.
+#[tokio::test]
+async fn a_good_client_that_is_suddenly_listed_has_the_list_tested() {
+    let server = Server::start(Does::ListsNobody).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    let client: IpAddr = "203.0.113.10".parse().unwrap();
     ask(&lists, CLIENT).await;
-    let (evidence, took) = ask(&lists, "203.0.113.10").await;
-    assert_eq!(level(&evidence), Level::Ban);
-    assert!(took < Duration::from_millis(300), "{took:?}");
+    lists.is_good(client);
+    // Two seconds after a test another is worth while.
+    let passed = lists.last_passed(0, client).unwrap();
+    sleep((passed + Duration::from_millis(2100)).saturating_duration_since(Instant::now())).await;
+    server.now(Does::Everything(Whole::ListsTheWorld));
+    let (evidence, _) = ask(&lists, "203.0.113.10").await;
+    assert_eq!(level(&evidence), Level::Ban, "what the list says");
+    assert!(
+        !lists.doubt("203.0.113.11".parse().unwrap(), false, &evidence),
+        "nobody knows it"
+    );
+    assert!(lists.doubt(client, false, &evidence));
+    let (evidence, _) = ask(&lists, "203.0.113.10").await;
+    assert_eq!(level(&evidence), Level::Pass, "{evidence:?}");
+    assert!(matches!(news4(&mut notices).await, News::Opened(..)));
+    // Nor is anybody else convicted any more.
+    assert_eq!(level(&ask(&lists, "203.0.113.12").await.0), Level::Pass);
 }
 
 /// From one moment to the next it lists everybody; what the self-test finds.
@@ -538,7 +593,11 @@ async fn an_allow_list_that_fails_vouches_for_nobody() {
     let (evidence, _) = ask(&both, CLIENT).await;
     assert!(evidence.tally.vouched, "{evidence:?}");
     assert_eq!(level(&evidence), Level::Pass);
-    // dnswl.org's answer to over-users.
+    let all = Server::start(Does::AllowListVouchesForAll).await;
+    let (lists_all, _notices) = lists(&[&all], &toml);
+    let (evidence, _) = ask(&lists_all, CLIENT).await;
+    assert_eq!(level(&evidence), Level::Ban, "{evidence:?}");
+    // dnswl.org's other answer to over-users.
     let over = Server::start(Does::AllowListErrs).await;
     let (lists, _notices) = lists(&[&over], &toml);
     let (evidence, _) = ask(&lists, CLIENT).await;

@@ -206,6 +206,32 @@ fn bans_that_rest_on_a_list_that_fails_are_lifted() {
     assert_delivered(&lab, &message(), LISTED, 2);
 }
 
+/// From one moment to the next the list names everybody: a client whose mail
+/// was accepted before finds it out, and loses no message.
+#[test]
+fn a_list_that_names_the_world_costs_a_known_client_nothing() {
+    let mut lab = lab(
+        Config::default(),
+        &format!(
+            "{}[cache]\nmin-ttl = \"1s\"\nmax-ttl = \"1s\"\nmax-negative-ttl = \"1s\"\n{}",
+            "watch = \"off\"\n", ZONE
+        ),
+    );
+    assert_delivered(&lab, &message(), CLEAN, 1);
+    let known = std::time::Instant::now();
+    lab.dns_list(&[("127.0.0.0/8".into(), code(2))]).unwrap();
+    // What is kept of it ends, and its last test is two seconds old.
+    let over = Duration::from_millis(2500).saturating_sub(known.elapsed());
+    std::thread::sleep(over);
+    assert_delivered(&lab, &message(), CLEAN, 2);
+    let line = lab
+        .wait_for_log("degraded,what=dnsbl,zone=bl.test: ", LIMIT)
+        .unwrap();
+    assert!(line.contains("may list the whole world"), "{line}");
+    assert_delivered(&lab, &message(), "127.1.9.9", 3);
+    assert_no_bans(&lab);
+}
+
 #[test]
 fn what_the_lists_said_outlives_a_restart() {
     let lab = lab(Config::default(), OWN_ZONE);

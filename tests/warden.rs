@@ -113,6 +113,35 @@ fn it_refuses_to_ban_the_allowlisted_the_own_and_the_wide() {
 }
 
 #[test]
+fn it_takes_out_what_it_is_told_to_and_nothing_else() {
+    let lab = installed("");
+    let warden = Warden::start(&lab);
+    let nets = ["127.66.1.2", "127.66.1.3", "fd00:66:1:2::/64"];
+    for net in nets {
+        let network: ipnetwork::IpNetwork = net.parse().unwrap();
+        assert_eq!(warden.ban(&network.to_string(), 60), Outcome::Done);
+    }
+    lab.run_ok(&["ipset", "create", "another", "hash:net"])
+        .unwrap();
+    lab.run_ok(&["ipset", "add", "another", nets[0]]).unwrap();
+    let unban = |net: &str| {
+        warden.ask(Request::Unban {
+            network: net.parse().unwrap(),
+        })
+    };
+    for net in [nets[0], nets[2], "127.66.9.9", "127.66.1.0/24"] {
+        assert_eq!(unban(net), Outcome::Done, "{net}: it is not in now");
+    }
+    assert_eq!(lab.set_members("rblfilter4").unwrap().len(), 1);
+    assert!(lab.set_members("rblfilter6").unwrap().is_empty());
+    assert_eq!(lab.set_members("another").unwrap().len(), 1);
+    // One that was let in can be banned anew, for a shorter time too.
+    assert_eq!(warden.ban("127.66.1.2/32", 30), Outcome::Done);
+    lab.run_ok(&["rblfilter", "firewall", "remove"]).unwrap();
+    assert_eq!(unban(nets[1]), Outcome::NoSet);
+}
+
+#[test]
 fn an_entry_keeps_the_larger_of_its_old_and_new_time() {
     let lab = installed("");
     lab.run_ok(&[

@@ -80,7 +80,7 @@ fn summary(path: &Path, config: &Config) -> String {
     };
     let ports: Vec<String> = config.ports.iter().map(u16::to_string).collect();
     let mut text = format!(
-        "{}: ok\n  mode             {}\n  ports            {}\n  lists            {}\n  block-variables  {}\n  allow.networks   {}\n",
+        "{}: ok\n  mode             {}\n  ports            {}\n  lists            {}\n  score            reject from {}, ban from {}\n  block-variables  {}\n  allow.networks   {}\n",
         path.display(),
         match config.mode {
             Mode::Enforce => "enforce",
@@ -88,6 +88,8 @@ fn summary(path: &Path, config: &Config) -> String {
         },
         ports.join(", "),
         list(config.zones.iter().map(|zone| zone.name()).collect()),
+        config.thresholds.reject,
+        config.thresholds.ban,
         list(config.block_variables.iter().map(String::as_str).collect()),
         config.allow.len(),
     );

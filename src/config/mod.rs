@@ -27,6 +27,15 @@ pub fn read(path: &Path) -> Result<Config, Error> {
     let text = fs::read_to_string(path).map_err(|error| Error::Read(path.into(), error))?;
     let wrong = |problem| Error::Wrong(path.into(), problem);
     let file = raw(&text).map_err(wrong)?;
+    let include_key = &file.include;
+    if !include_key.get_ref().is_empty() && !include_key.get_ref().starts_with('/') {
+        // The filter runs in a folder of courierfilter's choice.
+        let message = format!(
+            "include: {:?} is no absolute path, expected for example \"/etc/courier/filters/rblfilter.keys\"",
+            include_key.get_ref()
+        );
+        return Err(wrong(Problem::at(&text, include_key.span(), message)));
+    }
     let zones = if file.include.get_ref().is_empty() {
         Vec::new()
     } else {
@@ -404,6 +413,12 @@ mod tests {
                 (read, _) => panic!("{expected:?}: {read:?}"),
             }
         }
+        fs::write(&main, "include = \"keys.toml\"").unwrap();
+        let error = read(&main).unwrap_err().to_string();
+        assert!(
+            error.contains("line 1: include: \"keys.toml\" is no absolute path"),
+            "{error}"
+        );
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -397,7 +397,7 @@ impl Filter {
             return;
         }
         // Asked also for those who are judged later: the answer is there then.
-        let Sentence::Ban(conviction) = self.sentence(session).await else {
+        let Sentence::Ban(mut conviction) = self.sentence(session).await else {
             return;
         };
         // A client that may yet log in is judged when the control file shows
@@ -414,6 +414,11 @@ impl Filter {
             if !identified.esmtpd().is_alive() || self.table.is_at_filter(pid) {
                 return;
             }
+            // What was held against it long ago may not hold now.
+            let Sentence::Ban(now) = self.sentence(session).await else {
+                return;
+            };
+            conviction = now;
         }
         let event = listed(identified, &conviction, None).field("at", "connect");
         if self.config.mode == Mode::Observe {

@@ -62,6 +62,9 @@ impl fmt::Display for Unknown {
                     [127, 255, 255, 255] | [127, 0, 0, 255] => {
                         " (too many queries: ask the list's operator for a data feed or a key, or remove it)"
                     }
+                    [127, 0, 0, 1] => {
+                        " (no list may answer it by RFC 5782; where its operator means a listing, name 127.0.0.1 in codes)"
+                    }
                     _ => " (see what the list's operator says of it)",
                 })
             }

@@ -266,4 +266,18 @@ mod tests {
         }
         assert!((1..=100).contains(&cache.iter().count()));
     }
+
+    proptest::proptest! {
+        /// Whatever a file holds, nothing in it outlives the configured times.
+        #[test]
+        fn no_record_outlives_its_time(bytes in proptest::array::uniform32(0_u8..), end: [u8; 4], now in 0_u32..u32::MAX - 10_000) {
+            let mut record = [0; RECORD];
+            record[..32].copy_from_slice(&bytes);
+            record[32..].copy_from_slice(&end);
+            if let Some((key, entry)) = decode(&record, now, &bounds()) {
+                proptest::prop_assert!(!entry.is_usable(now + 3600 + 1000 + 2, &bounds()));
+                proptest::prop_assert_eq!(encode(&key, &entry), record);
+            }
+        }
+    }
 }

@@ -25,7 +25,7 @@ const ERRORS_TO_TEST: u32 = 3;
 /// After so many the breaker opens, whatever the tests say.
 const ERRORS_TO_OPEN: u32 = 10;
 /// How long a test that was passed stands against a suspicion.
-const SUSPICION_AFTER: Duration = Duration::from_secs(60);
+const SUSPICION_AFTER: Duration = Duration::from_secs(2);
 /// One that fails again so soon after it came back goes on with its pauses.
 const RELAPSE: Duration = Duration::from_secs(600);
 /// Longer than any answer is kept.
@@ -438,8 +438,8 @@ mod tests {
     fn a_listed_good_client_has_the_list_tested_unless_it_just_was() {
         let now = Instant::now();
         let mut health = healthy(now);
-        assert!(!health.lists_a_good_client(now + SECOND * 59));
-        let later = now + SECOND * 61;
+        assert!(!health.lists_a_good_client(now + SECOND));
+        let later = now + SECOND * 3;
         assert!(health.lists_a_good_client(later));
         assert_eq!(health.trust(), Trust::Wait);
         assert!(health.begin_test(later));

@@ -490,4 +490,12 @@ mod tests {
         let all = spf(&[("a.test.", "v=spf1 redirect=b.test all")]);
         assert_eq!(networks(&all), Ok(vec![]), "all comes before redirect");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_record_does_harm(words in "(v=spf1|[+?~-]?(ip4|ip6|a|mx|include|redirect|exists|all|ptr)([:=/]{0,2}[a-z0-9.:%/{}]{0,20})?| |\\PC){0,12}") {
+            let _ = parse(words.as_bytes());
+            let _ = parse(format!("v=spf1 {words}").as_bytes());
+        }
+    }
 }

@@ -1,26 +1,31 @@
 //! What the lists say of a session, what follows from it, and what follows
 //! from a list that turns out to be wrong.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use rblfilter_warden::request as warden_request;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Degraded, Filter};
 use crate::courier::session::Session;
 use crate::degraded::Part;
 use crate::dnsbl::{Family, News, Notice};
+use crate::enforce::ledger::Ledger;
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::reply::Facts;
 
 /// The file of what the lists said, in [`crate::courier::paths::Paths::state`].
 const CACHE_FILE: &str = "dnsbl-cache";
+
+/// The pause before bans are lifted that the warden did not answer for.
+const LIFT_AGAIN: Duration = Duration::from_secs(10);
 
 impl Filter {
     /// The sentence for a session that nothing exempts.
@@ -72,9 +77,7 @@ impl Filter {
     /// turns out to be wrong; and does so where one did meanwhile.
     pub(super) async fn note_ban(&self, network: IpNetwork, client: IpAddr, rests_on: &[usize]) {
         let time = Duration::from_secs(self.config.ban.seconds.into());
-        self.ledger
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.ledger()
             .banned(network, rests_on, Instant::now(), time);
         for list in rests_on {
             if self.lists.is_open(*list, client) {
@@ -103,7 +106,17 @@ impl Filter {
     }
 
     async fn hear(&self, mut notices: mpsc::UnboundedReceiver<Notice>) {
-        while let Some(Notice { list, news }) = notices.recv().await {
+        loop {
+            let notice = tokio::select! {
+                notice = notices.recv() => notice,
+                () = sleep(LIFT_AGAIN), if self.ledger().has_wrong() => {
+                    self.lift_wrong().await;
+                    continue;
+                }
+            };
+            let Some(Notice { list, news }) = notice else {
+                return;
+            };
             let Some(zone) = self.lists.zone(list) else {
                 continue;
             };
@@ -138,35 +151,43 @@ impl Filter {
 
     /// Lifts the bans that rest on this list and were made after `since`.
     async fn lift(&self, list: usize, family: Family, since: Option<Instant>) {
-        let wrong = self
-            .ledger
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .lift(list, family == Family::V6, since, Instant::now());
-        if wrong.is_empty() {
-            return;
-        }
-        let mut lifted = 0;
-        for network in &wrong {
-            let request = warden_request::Request::Unban { network: *network };
+        self.ledger().lift(list, family == Family::V6, since);
+        self.lift_wrong().await;
+    }
+
+    /// Has the warden lift the bans that turned out to be wrong. Where it does
+    /// not answer, they wait.
+    async fn lift_wrong(&self) {
+        let mut lifted: HashMap<usize, usize> = HashMap::new();
+        loop {
+            let Some(wrong) = self.ledger().next_wrong(Instant::now()) else {
+                break;
+            };
+            let network = wrong.network;
+            let request = warden_request::Request::Unban { network };
             match self.warden.ask(request).await {
                 Ok(reply) => {
                     self.ban_state(reply.ipv6, reply.outcome);
-                    lifted += usize::from(reply.outcome == warden_request::Outcome::Done);
+                    let done = reply.outcome == warden_request::Outcome::Done;
+                    *lifted.entry(wrong.list).or_default() += usize::from(done);
                 }
-                Err(error) => self.degraded.enter(Part::Warden, error, Instant::now()),
+                Err(error) => {
+                    self.ledger().put_back(wrong);
+                    self.degraded.enter(Part::Warden, error, Instant::now());
+                    break;
+                }
             }
         }
-        let zone = self.lists.zone(list).map(|zone| zone.name().to_owned());
-        let event = Event::new("lifted")
-            .field("zone", zone.unwrap_or_default())
-            .field("bans", lifted);
-        if lifted == wrong.len() {
-            log::warn!("{event}");
-        } else {
-            let text = format!("{} could not be lifted", wrong.len() - lifted);
-            log::error!("{}", event.text(text));
+        for (list, bans) in lifted {
+            if let Some(zone) = self.lists.zone(list) {
+                let event = Event::new("lifted").field("zone", zone.name());
+                log::warn!("{}", event.field("bans", bans));
+            }
         }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads what the lists said before the last stop.
@@ -181,6 +202,9 @@ impl Filter {
 
     /// Writes what the lists said for the next start.
     pub fn write_cache(&self) {
+        if self.config.zones.is_empty() {
+            return;
+        }
         let path = self.paths.state().join(CACHE_FILE);
         match self.lists.write(&path) {
             Ok(entries) => log::info!("{}", Event::new("cache").field("written", entries)),

@@ -32,6 +32,7 @@ const BY_LIST: &[(Guard, Spaces)] = &[
 const BOTH: &[(Guard, Spaces)] = &[
     (Guard::Drop, Spaces::Private),
     (Guard::RblfilterBlock, Spaces::Machine),
+    (Guard::RblfilterBlock, Spaces::Private),
     (Guard::Rblfilter, Spaces::Machine),
     (Guard::Rblfilter, Spaces::Private),
 ];
