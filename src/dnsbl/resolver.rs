@@ -10,10 +10,13 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
 };
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
+
+use tokio::time::sleep;
 
 use super::answer::{Answer, Unknown};
 use crate::config::Resolver as Settings;
@@ -58,9 +61,17 @@ pub struct Resolver {
 
 #[derive(Debug, Default)]
 struct State {
-    resolver: Option<TokioResolver>,
+    resolvers: Option<Resolvers>,
     looked: Option<Instant>,
     changed: Option<SystemTime>,
+}
+
+/// One for the first tries and one for the second: hickory joins a question to
+/// the same one that is open, and so would not ask again.
+#[derive(Clone, Debug)]
+struct Resolvers {
+    first: TokioResolver,
+    second: TokioResolver,
 }
 
 /// The records of an answer, and how long they hold.
@@ -90,16 +101,16 @@ impl Resolver {
         self.current(Instant::now()).map(drop)
     }
 
-    fn current(&self, now: Instant) -> Result<TokioResolver, StartError> {
+    fn current(&self, now: Instant) -> Result<Resolvers, StartError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let due = |at| now.saturating_duration_since(at) > LOOK_EVERY;
-        if state.looked.is_none_or(due) || state.resolver.is_none() {
+        if state.looked.is_none_or(due) || state.resolvers.is_none() {
             let changed = self.changed();
-            if state.resolver.is_none() || changed != state.changed {
+            if state.resolvers.is_none() || changed != state.changed {
                 // One that became unusable leaves the one before in force.
-                match build(&self.settings) {
-                    Ok(resolver) => state.resolver = Some(resolver),
-                    Err(error) if state.resolver.is_none() => return Err(error),
+                match Resolvers::new(&self.settings) {
+                    Ok(resolvers) => state.resolvers = Some(resolvers),
+                    Err(error) if state.resolvers.is_none() => return Err(error),
                     Err(_) => {}
                 }
                 state.changed = changed;
@@ -107,7 +118,7 @@ impl Resolver {
             state.looked = Some(now);
         }
         state
-            .resolver
+            .resolvers
             .clone()
             .ok_or_else(|| StartError::Resolver("none".into()))
     }
@@ -176,18 +187,11 @@ impl Resolver {
         kind: RecordType,
         take: impl Fn(&RData) -> Option<T>,
     ) -> Result<Records<T>, Unknown> {
-        let resolver = self
+        let resolvers = self
             .current(Instant::now())
             .map_err(|_| Unknown::Unreachable("no nameserver"))?;
-        // Two tries, each with its own time.
-        let mut result = resolver.lookup(name.clone(), kind).await;
-        if matches!(
-            result,
-            Err(NetError::Timeout | NetError::NoConnections | NetError::Io(_))
-        ) {
-            result = resolver.lookup(name.clone(), kind).await;
-        }
-        match result {
+        let query_limit = self.settings.query_limit;
+        match resolvers.lookup(name, kind, query_limit).await {
             Ok(lookup) => Ok(of_name(name, lookup.answers(), take)),
             Err(error) => match Answer::from_error(&error) {
                 Answer::Unknown(unknown) => Err(unknown),
@@ -198,6 +202,52 @@ impl Resolver {
             },
         }
     }
+}
+
+impl Resolvers {
+    fn new(settings: &Settings) -> Result<Self, StartError> {
+        Ok(Self {
+            first: build(settings)?,
+            second: build(settings)?,
+        })
+    }
+
+    /// Asks, and asks again where there is no answer after `query_limit`, or
+    /// where the question was lost. Whichever answer comes first counts: one
+    /// that is merely late is not thrown away.
+    async fn lookup(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        query_limit: Duration,
+    ) -> Result<Lookup, NetError> {
+        let first = self.first.lookup(name.clone(), kind);
+        let second = async {
+            sleep(query_limit).await;
+            self.second.lookup(name.clone(), kind).await
+        };
+        tokio::pin!(first, second);
+        tokio::select! {
+            result = &mut first => if is_lost(&result) {
+                self.second.lookup(name.clone(), kind).await
+            } else {
+                result
+            },
+            result = &mut second => if is_lost(&result) {
+                first.await
+            } else {
+                result
+            },
+        }
+    }
+}
+
+/// Whether no nameserver has answered.
+fn is_lost(result: &Result<Lookup, NetError>) -> bool {
+    matches!(
+        result,
+        Err(NetError::Timeout | NetError::NoConnections | NetError::Io(_))
+    )
 }
 
 /// The records of `name` in an answer, or of what it is an alias of: what else
@@ -263,7 +313,8 @@ fn build(settings: &Settings) -> Result<TokioResolver, StartError> {
 
 fn options(settings: &Settings) -> ResolverOpts {
     let mut options = ResolverOpts::default();
-    options.timeout = settings.query_limit;
+    // Also for the second try, whose beginning is a query's limit later.
+    options.timeout = settings.query_limit * 2;
     // The second try is ours.
     options.attempts = 0;
     options.use_hosts_file = ResolveHosts::Never;
