@@ -30,7 +30,7 @@ use crate::dnsbl::{Lists, Notice};
 use crate::enforce::ban;
 use crate::enforce::kill::{self, Killer};
 use crate::enforce::ledger::Ledger;
-use crate::enforce::warden::Warden;
+use crate::enforce::warden::{SetsRest, Warden};
 use crate::guard::{self, Keeper};
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
@@ -67,6 +67,7 @@ pub struct Filter {
     killer: Killer,
     warden: Warden,
     metrics: Arc<Metrics>,
+    sets_rest: SetsRest,
     protected: Mutex<Protected>,
     degraded: Degraded,
     /// The sessions that are left a grace, by their `courieresmtpd`. One that
@@ -115,6 +116,7 @@ impl Filter {
                 config.block_variables.clone(),
             )),
             senders: Senders::default(),
+            sets_rest: SetsRest::default(),
             killer: Killer::default(),
             metrics: Arc::default(),
             config,
@@ -525,6 +527,10 @@ impl Filter {
                 .unwrap_or_else(PoisonError::into_inner);
             ban::network_of(client, self.config.ban.prefix6, &protected)
         };
+        // In a set that is not there nobody can be banned a moment later either.
+        if self.sets_rest.is_resting(client.is_ipv6(), Instant::now()) {
+            return false;
+        }
         let request = warden_request::Request::Ban {
             network,
             seconds: self.config.ban.seconds,
@@ -560,6 +566,7 @@ impl Filter {
             }
             Outcome::NoSet | Outcome::WrongSet | Outcome::Full | Outcome::Failed => {
                 self.degraded.enter(set, outcome, now);
+                self.sets_rest.rest(ipv6, now);
             }
             // The filter does not ask for such bans, unless an address came up
             // between its look and the warden's.

@@ -88,6 +88,12 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     if let Ok(config) = &config {
         log::set_max_level(config.log_level);
     }
+    // With a session of our own we have a share of the processors of our own,
+    // beside that of all of Courier together (sched(7), autogrouping), whoever
+    // started courierfilter.
+    if let Err(error) = nix::unistd::setsid() {
+        log::debug!("{}", Event::new("limits").text(error));
+    }
     // After the log's thread was started, which need not.
     if let Err(error) = run_soon() {
         log::debug!("{}", Event::new("limits").text(error));

@@ -32,6 +32,8 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// without an answer.
 const RESTART_AFTER: Duration = Duration::from_secs(5);
 const LONGEST_RESTART: Duration = Duration::from_secs(300);
+/// How long nobody is banned in a set in which that was not possible.
+const SET_REST: Duration = Duration::from_secs(1);
 
 /// The warden, running or not.
 #[derive(Debug)]
@@ -118,6 +120,32 @@ impl Warden {
     async fn exchange(&self, request: Request) -> Result<Answer, Error> {
         let asked = async { self.state.lock().await.ask(request, &self.program).await };
         timeout(PATIENCE, asked).await.unwrap_or(Err(Error::Silent))
+    }
+}
+
+/// The sets in which nothing can be banned for a moment, as the warden said.
+#[derive(Debug, Default)]
+pub struct SetsRest {
+    /// Until when, for IPv4 and IPv6.
+    until: std::sync::Mutex<[Option<Instant>; 2]>,
+}
+
+impl SetsRest {
+    fn until(&self) -> std::sync::MutexGuard<'_, [Option<Instant>; 2]> {
+        self.until
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Nothing could be banned in the set of this family.
+    pub fn rest(&self, ipv6: bool, now: Instant) {
+        self.until()[usize::from(ipv6)] = Some(now + SET_REST);
+    }
+
+    /// Whether that was a moment ago.
+    #[must_use]
+    pub fn is_resting(&self, ipv6: bool, now: Instant) -> bool {
+        self.until()[usize::from(ipv6)].is_some_and(|until| now < until)
     }
 }
 
@@ -251,4 +279,18 @@ fn receive(socket: &OwnedFd) -> io::Result<Answer> {
     }
     let reply = Reply::decode(&bytes[..received.bytes]).ok_or(Errno::EPROTO)?;
     Ok((reply, handed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_that_failed_rests_for_a_moment_and_the_other_does_not() {
+        let (rest, now) = (SetsRest::default(), Instant::now());
+        assert!(!rest.is_resting(false, now));
+        rest.rest(false, now);
+        assert!(rest.is_resting(false, now) && !rest.is_resting(true, now));
+        assert!(!rest.is_resting(false, now + SET_REST));
+    }
 }

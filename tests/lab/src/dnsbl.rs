@@ -151,8 +151,9 @@ impl Dnsbl {
                     "other.test:ip4set:other",
                     "spf.test:generic:spf",
                 ];
-                let mut command = Command::new(&self.spaces, "rbldnsd");
-                command.args(words).args(zones).current_dir("/");
+                // A service has a session of its own, and by that its share of the processors (sched(7)).
+                let mut command = Command::new(&self.spaces, "setsid");
+                command.arg("rbldnsd").args(words).args(zones).current_dir("/");
                 command
                     .stdout(std::process::Stdio::null())
                     .stderr(std::process::Stdio::null());
