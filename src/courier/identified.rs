@@ -219,7 +219,8 @@ fn stat_of(esmtpd: &Handle) -> Result<Stat, Error> {
 }
 
 /// Checks that `esmtpd`, of which `stat` was just read, runs `courieresmtpd` and
-/// is the child of a `couriertcpd`; returns that one.
+/// is the child of a `couriertcpd`; returns that one. Whoever calls it reads more,
+/// and looks then whether the process lives.
 fn check_lineage(
     esmtpd: &Handle,
     stat: &Stat,
@@ -237,21 +238,16 @@ fn check_lineage(
             exe.display()
         )));
     }
-    let listener = match listeners.get(stat.ppid) {
-        Ok(listener) => listener,
+    match listeners.get(stat.ppid) {
+        Ok(listener) => Ok(listener),
         Err(error) => {
             // On port 465 TLS comes first: couriertls is what couriertcpd started.
             let parent = Handle::open(stat.ppid, TLS)?.stat(TLS)?;
             if parent.comm != TLS {
                 return Err(error);
             }
-            listeners.get(parent.ppid)?
+            listeners.get(parent.ppid)
         }
-    };
-    if esmtpd.is_alive() {
-        Ok(listener)
-    } else {
-        Err(Error::Gone(SESSION))
     }
 }
 

@@ -5,7 +5,6 @@
 //! after a last look at what it is; never by number, never by group
 //! (couriertcpd is in the same one).
 
-use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::io::Interest;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::courier::identified::Identified;
 use crate::courier::listener::Listeners;
@@ -23,6 +22,8 @@ use crate::sys::watched;
 
 /// How long a process may outlive its SIGTERM.
 const TERM_PATIENCE: Duration = Duration::from_secs(5);
+/// How often those that got one are looked at.
+const SEE_EVERY: Duration = Duration::from_millis(100);
 /// How often the slots are counted while a client is left its grace.
 const PRESSURE_EVERY: Duration = Duration::from_millis(200);
 /// How often a process is looked at beside its pidfd.
@@ -33,13 +34,14 @@ const PRESSURE_SHARE: usize = 5;
 /// Ends sessions.
 #[derive(Debug, Default)]
 pub struct Killer {
-    /// Who got SIGTERM, and when that must have had its effect, in this order.
-    sentenced: Mutex<VecDeque<(Instant, Arc<Handle>)>>,
+    /// Who got SIGTERM and may still live, and when that must have had its
+    /// effect.
+    sentenced: Mutex<Vec<(Instant, Arc<Handle>)>>,
     added: Notify,
 }
 
 impl Killer {
-    fn sentenced(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Handle>)>> {
+    fn sentenced(&self) -> MutexGuard<'_, Vec<(Instant, Arc<Handle>)>> {
         self.sentenced
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -69,7 +71,7 @@ impl Killer {
             match process.signal(Signal::TERM) {
                 Ok(true) => {
                     signalled += 1;
-                    self.sentenced().push_back((deadline, process));
+                    self.sentenced().push((deadline, process));
                     self.added.notify_one();
                 }
                 Ok(false) => {}
@@ -85,12 +87,25 @@ impl Killer {
     /// the future is dropped.
     pub async fn see_to_it(&self) {
         loop {
-            let Some((deadline, process)) = self.sentenced().pop_front() else {
+            if self.sentenced().is_empty() {
                 self.added.notified().await;
-                continue;
-            };
-            sleep_until(deadline).await;
-            if process.is_alive() && process.signal(Signal::KILL).unwrap_or(false) {
+            }
+            // Nearly all have ended by then; a descriptor each is held until they are
+            // looked at.
+            sleep(SEE_EVERY).await;
+            self.see(Instant::now());
+        }
+    }
+
+    fn see(&self, now: Instant) {
+        self.sentenced().retain(|(deadline, process)| {
+            if !process.is_alive() {
+                return false;
+            }
+            if now < *deadline {
+                return true;
+            }
+            if process.signal(Signal::KILL).unwrap_or(false) {
                 log::warn!(
                     "{}",
                     Event::new("outlived")
@@ -98,7 +113,8 @@ impl Killer {
                         .text("SIGTERM had no effect, sent SIGKILL")
                 );
             }
-        }
+            false
+        });
     }
 }
 

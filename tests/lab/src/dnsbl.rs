@@ -153,7 +153,11 @@ impl Dnsbl {
                 ];
                 // A service has a session of its own, and by that its share of the processors (sched(7)).
                 let mut command = Command::new(&self.spaces, "setsid");
-                command.arg("rbldnsd").args(words).args(zones).current_dir("/");
+                command
+                    .arg("rbldnsd")
+                    .args(words)
+                    .args(zones)
+                    .current_dir("/");
                 command
                     .stdout(std::process::Stdio::null())
                     .stderr(std::process::Stdio::null());
