@@ -222,8 +222,12 @@ do_install() {
         fail "the configuration is wrong; mend $config first (no program was changed)"
 
     # What the lists said, from one start to the next.
+    # Courier's user owns the folder that it is in, so a link may stand there: as
+    # root we would follow it.
+    [ ! -L "$state" ] || fail "$state is a link, not a folder: look where it leads, and remove it"
     if [ ! -d "$state" ] || [ "$(stat -c '%a %U:%G' "$state")" != "750 $mailuser:$mailgroup" ]; then
-        install -d -m 0750 -o "$mailuser" -g "$mailgroup" "$state"
+        runuser -u "$mailuser" -g "$mailgroup" -- install -d -m 0750 "$state" ||
+            fail "cannot make $state as user $mailuser: it must be that user's own, mode 0750"
         say "made $state"
     fi
     put "$prebuilt/rblfilter" "$filter" 0755 root:root || true

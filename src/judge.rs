@@ -196,6 +196,7 @@ mod tests {
         Session {
             client: "127.66.1.2".parse().unwrap(),
             client_port: 4711,
+            local: None,
             local_port: 25,
             relay_client: false,
             may_log_in: false,

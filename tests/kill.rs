@@ -8,11 +8,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rblfilter::courier::identified::Identified;
+use rblfilter::courier::identified::{Identified, Peer};
 use rblfilter::courier::listener::Listeners;
 use rblfilter::enforce::kill::Killer;
+use rblfilter::watch::Table;
 
 /// Set in the process that runs in the namespace.
 const INSIDE: &str = "RBLFILTER_INSIDE";
@@ -47,14 +49,15 @@ impl Tcpd {
     fn start(test: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("rblfilter-{test}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        for program in ["couriertcpd", "courieresmtpd"] {
+        for program in ["couriertcpd", "courieresmtpd", "submit"] {
             fs::copy("/bin/dash", folder.join(program)).unwrap();
         }
         // One line: a client's address. The answer: its session's number. An
         // empty one: the session's end is waited for.
         let script = "while read -r ip; do
             if [ -z \"$ip\" ]; then wait; echo ended; continue; fi
-            TCPREMOTEIP=$ip TCPREMOTEPORT=1 TCPLOCALPORT=25 \"$0\" -c 'read x <fifo; exec sleep 60' &
+            TCPREMOTEIP=$ip TCPREMOTEPORT=1 TCPLOCALPORT=25 \"$0\" -c \
+                'read x <fifo; [ \"$x\" = submit ] && ./submit -c \"sleep 60; :\"; exec sleep 60' &
             echo $!
         done";
         nix::unistd::mkfifo(&folder.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -172,4 +175,33 @@ fn a_process_whose_couriertcpd_has_ended_is_not_signalled() {
     assert_eq!(Killer::default().end(&judged, &listeners), 0);
     assert!(judged.esmtpd().is_alive());
     signal(judged.esmtpd().pid(), nix::sys::signal::Signal::SIGKILL);
+}
+
+/// Its client is told nothing any more, so nothing of it may be accepted.
+#[test]
+fn a_message_of_a_session_that_is_being_ended_is_known_for_it() {
+    let mut tcpd = Tcpd::start("ending");
+    let table = Arc::new(Table::new("/nowhere".into(), Vec::new()));
+    let identified = Arc::new(tcpd.session("127.1.2.3", table.listeners()));
+    fs::write(tcpd.folder.join("fifo"), "submit\n").unwrap();
+    let submit = until(|| identified.submit());
+    let peer = || Peer {
+        pid: submit.pid(),
+        pidfd: None,
+    };
+    let pid = identified.esmtpd().pid();
+    // Before the watch has seen it: nothing is known of it, and it is not claimed after.
+    assert!(!table.of_submit(peer()).unwrap().ending);
+    let entry = table.enter(pid).unwrap();
+    assert!(!table.claim(pid, false), "it may have been accepted");
+    drop(entry);
+    let entry = table.enter(pid).unwrap();
+    entry.identified(&identified);
+    assert!(table.claim(pid, false));
+    let sender = table.of_submit(peer()).unwrap();
+    assert!(sender.ending && Arc::ptr_eq(&sender.identified, &identified));
+    table.release(pid);
+    assert!(!table.of_submit(peer()).unwrap().ending);
+    assert_eq!(Killer::default().end(&identified, table.listeners()), 2);
+    assert_eq!(tcpd.ask(""), "ended");
 }

@@ -16,6 +16,8 @@ pub struct Session {
     pub client: IpAddr,
     /// The client's port.
     pub client_port: u16,
+    /// The address that the client connected to, where it is told.
+    pub local: Option<IpAddr>,
     /// The port that the client connected to.
     pub local_port: u16,
     /// `RELAYCLIENT` is set, be it empty: a client the admin trusts.
@@ -52,6 +54,9 @@ pub struct Listed {
     /// The address that the list answered, where it is known.
     pub code: Option<Ipv4Addr>,
 }
+
+/// More than any `MAXDAEMONS`; what is beyond counts as unknown.
+const MOST_SLOTS: usize = 1_000_000;
 
 /// Why an environment is no session's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +134,9 @@ impl Session {
         Ok(Self {
             client: parse_address(&get("TCPREMOTEIP")?).ok_or(Error::Malformed("TCPREMOTEIP"))?,
             client_port: port("TCPREMOTEPORT")?,
+            local: environment
+                .get("TCPLOCALIP")
+                .and_then(|address| parse_address(&address)),
             local_port: port("TCPLOCALPORT")?,
             relay_client: environment.get("RELAYCLIENT").is_some(),
             may_log_in: environment.has_text("ESMTPAUTH") || environment.has_text("ESMTPAUTH_TLS"),
@@ -137,7 +145,8 @@ impl Session {
                 .is_some_and(|info| info.starts_with("proxy via")),
             slots: environment
                 .get("MAXDAEMONS")
-                .and_then(|slots| slots.parse().ok()),
+                .and_then(|slots| slots.parse().ok())
+                .filter(|slots| (1..=MOST_SLOTS).contains(slots)),
             verdict: Verdict::from_environment(environment, block_variables),
         })
     }
@@ -203,6 +212,7 @@ mod tests {
         [
             ("TCPREMOTEIP", "::ffff:10.66.1.5"),
             ("TCPREMOTEPORT", "57519"),
+            ("TCPLOCALIP", "::ffff:10.66.0.1"),
             ("TCPLOCALPORT", "25"),
             ("MAXDAEMONS", "300"),
         ]
@@ -245,6 +255,7 @@ mod tests {
             Session {
                 client: "10.66.1.5".parse().unwrap(),
                 client_port: 57519,
+                local: Some("10.66.0.1".parse().unwrap()),
                 local_port: 25,
                 relay_client: false,
                 may_log_in: false,

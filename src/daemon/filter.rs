@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
 use tokio::sync::{mpsc, watch};
-use tokio::time::interval_at;
+use tokio::task::JoinSet;
+use tokio::time::{interval_at, sleep};
 
 use super::never_ban::NeverBan;
 use crate::config::{Config, KillPolicy, Mode, WatchBy};
@@ -24,7 +25,7 @@ use crate::courier::control_file::{self, Envelope};
 use crate::courier::identified::{Identified, Peer};
 use crate::courier::paths::Paths;
 use crate::courier::request::Request;
-use crate::courier::session::Session;
+use crate::courier::session::{Session, Verdict};
 use crate::degraded::{Degraded, Part};
 use crate::dnsbl::{Lists, Notice};
 use crate::enforce::ban;
@@ -48,6 +49,9 @@ const ENDING_TIME: Duration = Duration::from_secs(1);
 
 /// How often the counters are told in the log.
 const TELL_EVERY: Duration = Duration::from_secs(3600);
+
+/// The pause after a bug, before what it ended begins again.
+const AFTER_A_BUG: Duration = Duration::from_secs(1);
 
 /// Longer than any session lasts.
 const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -453,24 +457,32 @@ impl Filter {
     /// Watches for sessions, guards the slots and sees to it that who is ended
     /// ends, until the future is dropped.
     pub async fn run(self: Arc<Self>) {
-        let guarded = async {
-            if let Some(marks) = self.config.guard {
-                guard::run(Arc::clone(&self.table), Arc::clone(&self), marks).await;
-            }
-        };
-        let told = async {
-            let mut clock = interval_at((Instant::now() + TELL_EVERY).into(), TELL_EVERY);
-            loop {
-                clock.tick().await;
-                log::info!("{}", self.metrics.event());
-            }
-        };
+        // Each by itself: a bug in one costs the others nothing.
+        let filter = || Arc::clone(&self);
         tokio::join!(
-            Arc::clone(&self).watch(),
-            guarded,
-            self.killer.see_to_it(),
-            told
+            lasting(|| filter().watch()),
+            lasting(|| filter().guard()),
+            lasting(|| filter().see_to_kills()),
+            lasting(|| filter().tell()),
         );
+    }
+
+    async fn guard(self: Arc<Self>) {
+        if let Some(marks) = self.config.guard {
+            guard::run(Arc::clone(&self.table), Arc::clone(&self), marks).await;
+        }
+    }
+
+    async fn see_to_kills(self: Arc<Self>) {
+        self.killer.see_to_it().await;
+    }
+
+    async fn tell(self: Arc<Self>) {
+        let mut clock = interval_at((Instant::now() + TELL_EVERY).into(), TELL_EVERY);
+        loop {
+            clock.tick().await;
+            log::info!("{}", self.metrics.event());
+        }
     }
 
     /// Says what was counted.
@@ -579,11 +591,27 @@ impl Filter {
     }
 }
 
+/// Runs what lasts as long as the filter in a task of its own; again, after a
+/// pause, where a bug ended it (its panic is logged where it happens). It ends
+/// with the future.
+async fn lasting<F: Future<Output = ()> + Send + 'static>(begin: impl Fn() -> F) {
+    let mut tasks = JoinSet::new();
+    loop {
+        tasks.spawn(begin());
+        match tasks.join_next().await {
+            Some(Err(error)) if error.is_panic() => sleep(AFTER_A_BUG).await,
+            _ => return,
+        }
+    }
+}
+
 impl Keeper for Filter {
     fn spares(&self, session: &Session) -> bool {
         session.relay_client
             || !self.config.ports.contains(&session.local_port)
             || self.protection(session.client).is_some()
+            || matches!(session.verdict, Verdict::Allowed(_))
+            || self.never_ban.contains(session.client)
     }
 
     fn has_delivered(&self, client: IpAddr) -> bool {

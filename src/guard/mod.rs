@@ -13,11 +13,11 @@ mod sockets;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::courier::identified::Identified;
 use crate::courier::listener::Listener;
@@ -32,6 +32,14 @@ use sockets::{Connection, Key, Sockets};
 /// work: 740 sessions a second, the most that couriertcpd can start, take 80 ms
 /// from the high-water mark to the last slot.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// How often, where the guard is at work, found nobody to end, and is not short
+/// of the last slots.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often slots are counted while no session comes.
+const LOOK_ANYWAY: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_secs(3600);
+/// So few sessions may all have closed their connections at the same moment.
+const FEW: usize = 5;
 /// So many looks in a row tell that the kernel does not tell.
 const UNTOLD: u32 = 40;
 /// Packets there and back that a client may need for its next command.
@@ -59,13 +67,22 @@ pub async fn run<K: Keeper>(table: Arc<Table>, keeper: Arc<K>, marks: Marks) {
         sockets: None,
         listeners: HashMap::new(),
         untold: 0,
+        is_urgent: false,
     };
     loop {
         if !guard.is_at_work() {
-            table.grown().await;
+            // Sessions that wait for DNS take slots without being seen; where there are
+            // none to end, that need not be known.
+            let quiet = if table.is_empty() { QUIET } else { LOOK_ANYWAY };
+            let _ = timeout(quiet, table.grown()).await;
         }
-        guard.round(Instant::now());
-        sleep(LOOK_EVERY).await;
+        let shed = guard.round(Instant::now());
+        sleep(if shed > 0 || !guard.is_at_work() || guard.is_urgent {
+            LOOK_EVERY
+        } else {
+            LOOK_AGAIN
+        })
+        .await;
     }
 }
 
@@ -78,6 +95,8 @@ struct Guard<K> {
     listeners: HashMap<i32, Guarded>,
     /// The last looks at which the kernel told nothing of anybody.
     untold: u32,
+    /// Somewhere less than a twentieth of the slots is left.
+    is_urgent: bool,
 }
 
 /// A `couriertcpd` whose slots are known.
@@ -94,8 +113,11 @@ impl<K: Keeper> Guard<K> {
             .any(|it| it.guarding.since.is_some())
     }
 
-    /// Looks at each listener's slots, and ends sessions where that must be.
-    fn round(&mut self, now: Instant) {
+    /// Looks at each listener's slots, and ends sessions where that must be;
+    /// returns how many.
+    fn round(&mut self, now: Instant) -> usize {
+        self.is_urgent = false;
+        let mut shed = 0;
         let mut sessions: HashMap<i32, Vec<Arc<Identified>>> = HashMap::new();
         for session in self.table.identified() {
             let listener = session.listener().pid();
@@ -110,25 +132,29 @@ impl<K: Keeper> Guard<K> {
         }
         for listener in listeners {
             let sessions = sessions.remove(&listener.pid()).unwrap_or_default();
-            self.guard(&listener, &sessions, now);
+            shed += self.guard(&listener, &sessions, now);
         }
+        shed
     }
 
-    fn guard(&mut self, listener: &Listener, sessions: &[Arc<Identified>], now: Instant) {
+    fn guard(&mut self, listener: &Listener, sessions: &[Arc<Identified>], now: Instant) -> usize {
         let pid = listener.pid();
         let before = self.listeners.get(&pid).copied();
         let slots = sessions.iter().find_map(|it| it.session.slots);
         let Some(slots) = slots.or(before.map(|it| it.slots)) else {
-            return;
+            return 0;
         };
         let mut guarding = before.map(|it| it.guarding).unwrap_or_default();
         let used = listener.slots_used();
         let mut usage = Usage { used, slots };
         tell(pid, guarding.step(usage, self.marks, now));
+        let mut shed = 0;
         if guarding.since.is_some() {
+            self.is_urgent |= usage.reaches(plan::LAST);
             match self.silent(sessions) {
                 Ok(silent) => {
-                    guarding.shed += self.shed(&silent, &mut usage);
+                    shed = self.shed(&silent, &mut usage);
+                    guarding.shed += shed;
                     if self.untold == 0 {
                         self.keeper.guard_works(Ok(()));
                     }
@@ -137,6 +163,7 @@ impl<K: Keeper> Guard<K> {
             }
         }
         self.listeners.insert(pid, Guarded { slots, guarding });
+        shed
     }
 
     /// The sessions that may be ended for their clients' silence, in the order
@@ -153,12 +180,17 @@ impl<K: Keeper> Guard<K> {
         for port in ports {
             connections.extend(sockets.to_port(port)?);
         }
+        let mut found = 0;
         let silent: Vec<Silent<'a>> = sessions
             .iter()
             .filter_map(|identified| {
                 let session = &identified.session;
-                let key = (session.client, session.client_port, session.local_port);
+                let key = Key {
+                    client: SocketAddr::new(session.client, session.client_port),
+                    local: SocketAddr::new(session.local?, session.local_port),
+                };
                 let connection = connections.remove(&key)?;
+                found += 1;
                 let silence = silence(&connection)?;
                 if self.keeper.spares(session) {
                     return None;
@@ -176,6 +208,11 @@ impl<K: Keeper> Guard<K> {
             .collect();
         // One that failed is not kept: an answer may be left in it.
         self.sockets = Some(sockets);
+        if found == 0 && sessions.len() > FEW {
+            return Err(io::Error::other(
+                "no session's connection is one of this host's: do they come through a proxy?",
+            ));
+        }
         let candidates: Vec<Candidate> = silent.iter().map(|it| it.candidate).collect();
         let mut silent: Vec<Option<Silent<'a>>> = silent.into_iter().map(Some).collect();
         Ok(plan::order(&candidates)
@@ -207,8 +244,16 @@ impl<K: Keeper> Guard<K> {
                 }
             }
             // It may have spoken since, and have its answer already.
-            let now = self.sockets.as_ref().map(|it| it.again(&one.connection));
-            let Some(Ok(Some(now))) = now else { continue };
+            let Some(sockets) = &self.sockets else { break };
+            let now = match sockets.again(&one.connection) {
+                Ok(Some(now)) => now,
+                Ok(None) => continue,
+                Err(_) => {
+                    // An answer may be left in it.
+                    self.sockets = None;
+                    break;
+                }
+            };
             let Some(silence) = silence(&now).filter(|silence| *silence >= borne) else {
                 continue;
             };

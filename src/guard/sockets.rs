@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -32,8 +32,14 @@ const LAST_DATA_SENT: usize = 44;
 const LAST_DATA_RECV: usize = 52;
 const RTT: usize = 68;
 
-/// The client's end of a connection, and the port that it connected to.
-pub type Key = (IpAddr, u16, u16);
+/// Both ends of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The client's.
+    pub client: SocketAddr,
+    /// This host's.
+    pub local: SocketAddr,
+}
 
 /// A TCP connection, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,8 +85,12 @@ impl Sockets {
             id.source_port = port;
             self.ask(family, id, NLM_F_DUMP, |connection| {
                 let id = &connection.id;
-                let client = id.destination_address.to_canonical();
-                all.insert((client, id.destination_port, id.source_port), connection);
+                let end = |address: IpAddr, port| SocketAddr::new(address.to_canonical(), port);
+                let key = Key {
+                    client: end(id.destination_address, id.destination_port),
+                    local: end(id.source_address, id.source_port),
+                };
+                all.insert(key, connection);
             })?;
         }
         Ok(all)
@@ -93,8 +103,8 @@ impl Sockets {
     pub fn again(&self, connection: &Connection) -> io::Result<Option<Connection>> {
         let mut now = None;
         let id = connection.id.clone();
-        self.ask(connection.family, id, 0, |connection| {
-            now = Some(connection);
+        self.ask(connection.family, id, 0, |answer| {
+            now = Some(answer).filter(|answer| answer.id == connection.id);
         })?;
         Ok(now)
     }
@@ -199,11 +209,10 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
             let mut session = listener.accept().unwrap().0;
-            let key = (
-                "127.0.0.1".parse().unwrap(),
-                client.local_addr().unwrap().port(),
-                port,
-            );
+            let key = Key {
+                client: client.local_addr().unwrap(),
+                local: client.peer_addr().unwrap(),
+            };
             let sockets = Sockets::open().unwrap();
             let found = sockets.to_port(port).unwrap();
             // The client's own end is not to this port.

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -12,6 +13,10 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Sighting, connector};
 use crate::sys::run_soon;
+
+/// How long the reader of a full queue is left alone before it is told that it
+/// must look at everything.
+const GAP_AGAIN: Duration = Duration::from_millis(10);
 
 /// Starts to read `socket`, which is subscribed.
 ///
@@ -32,12 +37,22 @@ fn read(socket: &OwnedFd, sightings: &Sender<Sighting>) {
     // A gap that could not be told for lack of room is told first.
     let mut gap = false;
     loop {
-        match recv(socket, &mut bytes[..], RecvFlags::empty()) {
+        if gap {
+            // It must be told, also where nothing happens any more.
+            match sightings.try_send(Sighting::Gap) {
+                Ok(()) => gap = false,
+                Err(TrySendError::Full(_)) => thread::sleep(GAP_AGAIN),
+                Err(TrySendError::Closed(_)) => return,
+            }
+        }
+        let flags = if gap {
+            RecvFlags::DONTWAIT
+        } else {
+            RecvFlags::empty()
+        };
+        match recv(socket, &mut bytes[..], flags) {
             Ok((length, _)) => {
                 for pid in connector::execs(&bytes[..length]) {
-                    if gap && sightings.try_send(Sighting::Gap).is_ok() {
-                        gap = false;
-                    }
                     match sightings.try_send(Sighting::Exec(pid)) {
                         Ok(()) => {}
                         Err(TrySendError::Full(_)) => gap = true,
@@ -47,11 +62,8 @@ fn read(socket: &OwnedFd, sightings: &Sender<Sighting>) {
             }
             // The kernel had no room for all of them.
             Err(Errno::NOBUFS) => gap = true,
-            Err(Errno::INTR) => {}
+            Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => return,
-        }
-        if gap && sightings.try_send(Sighting::Gap).is_ok() {
-            gap = false;
         }
     }
 }

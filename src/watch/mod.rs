@@ -163,5 +163,5 @@ async fn awaited(table: &Table, pid: i32, first: Result<Identified, Error>) -> O
         }
         seen = table.identify(pid);
     }
-    None
+    seen.ok()
 }

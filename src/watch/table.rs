@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -17,8 +17,13 @@ pub struct Table {
     listeners: Arc<Listeners>,
     block_variables: Vec<String>,
     sessions: Mutex<HashMap<i32, Slot>>,
+    /// Those that were not in when a message of theirs came, and when it did.
+    unseen: Mutex<HashMap<i32, Instant>>,
     grown: Notify,
 }
+
+/// How long that is remembered: longer than a sweep can be late.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What is known of a session.
 #[derive(Clone, Debug)]
@@ -73,12 +78,17 @@ impl Table {
             listeners: Arc::new(Listeners::new(piddir)),
             block_variables,
             sessions: Mutex::default(),
+            unseen: Mutex::default(),
             grown: Notify::new(),
         }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<i32, Slot>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unseen(&self) -> MutexGuard<'_, HashMap<i32, Instant>> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The `couriertcpd`s.
@@ -107,7 +117,11 @@ impl Table {
                 slot.at_filter = true;
                 (slot.identified.clone(), slot.ending)
             }
-            None => (None, false),
+            None => {
+                // Should the watch come upon it yet, it must know.
+                self.unseen().insert(submit.esmtpd(), Instant::now());
+                (None, false)
+            }
         };
         // It was here before we looked for submit's parent, and lives: it is it.
         if let Some(identified) = known.filter(|known| known.esmtpd().is_alive()) {
@@ -156,12 +170,18 @@ impl Table {
         if sessions.contains_key(&pid) {
             return None;
         }
+        let now = Instant::now();
+        let at_filter = {
+            let mut unseen = self.unseen();
+            unseen.retain(|_, at| now.duration_since(*at) < LONGEST);
+            unseen.remove(&pid).is_some()
+        };
         sessions.insert(
             pid,
             Slot {
-                since: Instant::now(),
+                since: now,
                 identified: None,
-                at_filter: false,
+                at_filter,
                 ending: false,
             },
         );
@@ -194,6 +214,12 @@ impl Table {
         (sessions.len(), oldest)
     }
 
+    /// Whether no session is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions().is_empty()
+    }
+
     /// Returns once a session has been identified since the last call.
     pub async fn grown(&self) {
         self.grown.notified().await;
@@ -220,7 +246,12 @@ mod tests {
         assert!(!table.sessions()[&7].ending);
         drop(entry);
         assert_eq!(table.open(), (0, None));
-        let _again = table.enter(7).unwrap();
+        let again = table.enter(7).unwrap();
         assert!(!table.is_at_filter(7), "the number is another's now");
+        drop(again);
+        // A message of it came before the watch saw it.
+        table.unseen().insert(7, Instant::now());
+        let _late = table.enter(7).unwrap();
+        assert!(table.is_at_filter(7) && !table.claim(7, false));
     }
 }
