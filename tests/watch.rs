@@ -34,6 +34,11 @@ fn banned(lab: &Lab, net: &str) -> bool {
         .any(|member| member.net == net)
 }
 
+/// Its session is ended first.
+fn assert_banned_too(lab: &Lab, net: &str) {
+    wait_for(LIMIT, || banned(lab, net).then_some(())).unwrap_or_else(|| panic!("{net}"));
+}
+
 #[test]
 fn a_listed_client_is_ended_and_banned_before_it_says_a_word() {
     let lab = lab(Config::default(), ZONE);
@@ -48,7 +53,7 @@ fn a_listed_client_is_ended_and_banned_before_it_says_a_word() {
         begun.elapsed()
     );
     assert_ended(&lab, LISTED);
-    assert!(banned(&lab, LISTED));
+    assert_banned_too(&lab, LISTED);
     let line = lab.wait_for_log("listed,ip=", LIMIT).unwrap();
     assert!(
         line.contains(
@@ -251,7 +256,7 @@ fn without_pressure_a_listed_client_is_let_be_until_slots_are_scarce() {
     assert_no_bans(&lab);
     let _other = silent(&lab, CLEAN);
     assert_cut_off(&lab, &mut client);
-    assert!(banned(&lab, LISTED));
+    assert_banned_too(&lab, LISTED);
     assert!(lab.wait_for_log("at=connect,action=ban", LIMIT).is_ok());
 }
 
