@@ -269,6 +269,33 @@ fn without_pressure_the_client_reads_its_554_before_it_is_cut_off() {
     assert_ended(&lab, LISTED);
 }
 
+/// The grace is for what was refused last: it begins anew with each message.
+#[test]
+fn a_client_that_sends_another_message_is_not_ended_for_the_first() {
+    let lab = lab(
+        Config {
+            tarpit: false,
+            ..Config::default()
+        },
+        &format!("kill = \"pressure\"\ngrace = \"4s\"\n{OWN_ZONE}"),
+    );
+    let mut client = lab.connect(ip(LISTED)).unwrap();
+    greet(&lab, &mut client);
+    let refused = message_in(&lab, &mut client, "<alice@lab.test>");
+    assert_eq!(refused.unwrap().code, 554);
+    let first = Instant::now();
+    std::thread::sleep(Duration::from_secs(2));
+    let refused = message_in(&lab, &mut client, "<alice@lab.test>");
+    assert_eq!(refused.unwrap().code, 554);
+    let second = Instant::now();
+    lab.wait_for_log(",spared,", LIMIT).unwrap();
+    assert!(first.elapsed() >= Duration::from_secs(4));
+    assert_eq!(lab.block_on(client.command("NOOP")).unwrap().code, 250);
+    lab.wait_for_log(",ended,", LIMIT).unwrap();
+    assert!(second.elapsed() >= Duration::from_secs(4));
+    assert_ended(&lab, LISTED);
+}
+
 #[test]
 fn under_pressure_the_client_is_cut_off_at_once() {
     let lab = lab(

@@ -3,12 +3,13 @@
 
 mod lists;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -74,9 +75,11 @@ pub struct Filter {
     sets_rest: SetsRest,
     protected: Mutex<Protected>,
     degraded: Degraded,
-    /// The sessions that are left a grace, by their `courieresmtpd`. One that
-    /// sends another message is judged anew, and taken out.
-    graced: Mutex<HashSet<i32>>,
+    /// The sessions that are left a grace, by their `courieresmtpd`, and by which
+    /// sentence. One that sends another message is judged anew, and taken out.
+    graced: Mutex<HashMap<i32, u64>>,
+    /// How many there were.
+    graces: AtomicU64,
 }
 
 /// What is to be done about a message.
@@ -127,6 +130,7 @@ impl Filter {
             paths,
             degraded: Degraded::default(),
             graced: Mutex::default(),
+            graces: AtomicU64::new(0),
         }
     }
 
@@ -322,7 +326,7 @@ impl Filter {
         protected.protects(client)
     }
 
-    fn graced(&self) -> MutexGuard<'_, HashSet<i32>> {
+    fn graced(&self) -> MutexGuard<'_, HashMap<i32, u64>> {
         self.graced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -351,7 +355,8 @@ impl Filter {
                 let limit = format!("{}s", grace.as_secs());
                 log::info!("{}", event.field("grace", limit));
                 let pid = identified.esmtpd().pid();
-                self.graced().insert(pid);
+                let number = self.graces.fetch_add(1, Ordering::Relaxed);
+                self.graced().insert(pid, number);
                 kill::grace(&identified, grace, stop).await;
                 let session = &identified.session;
                 let event = |name| {
@@ -359,7 +364,11 @@ impl Filter {
                     event.ip(session.client).port(session.client_port)
                 };
                 // One that sent another message meanwhile was judged for that.
-                if self.graced().remove(&pid) && !identified.has_logged_in() {
+                let its_own = self.graced().get(&pid) == Some(&number);
+                if its_own {
+                    self.graced().remove(&pid);
+                }
+                if its_own && !identified.has_logged_in() {
                     let killed = self.killer.end(&identified, self.table.listeners());
                     log::info!("{}", event("ended").field("killed", killed));
                 } else if identified.esmtpd().is_alive() {
