@@ -302,7 +302,7 @@ fn install_sh_installs_once_keeps_the_configuration_and_goes_without_a_trace() {
     assert_eq!((warden.mode() & 0o7777, warden.uid()), (0o750, 0));
     assert_eq!(
         lab.run_ok(&["rblfilter", "config", "check"]).unwrap(),
-        "/etc/courier/filters/rblfilter.toml: ok\n  mode             enforce\n  ports            25\n  lists            bl.test\n  score            reject from 5, ban from 10\n  block-variables  BLOCK, BLOCK2\n  allow.networks   0\n"
+        "/etc/courier/filters/rblfilter.toml: ok\n  mode             enforce\n  watch            off: messages are judged at the end of data alone\n  guard            off\n  ports            25\n  lists            bl.test\n  score            reject from 5, ban from 10\n  block-variables  BLOCK, BLOCK2\n  allow.networks   0\n"
     );
 
     let pid = lab

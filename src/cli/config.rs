@@ -9,7 +9,7 @@ use clap::Subcommand;
 use rblfilter_warden::policy::Policy;
 
 use super::exit;
-use crate::config::{self, Config, Mode};
+use crate::config::{self, Config, Mode, WatchBy};
 use crate::courier::paths::Paths;
 
 #[derive(Debug, Subcommand)]
@@ -80,11 +80,26 @@ fn summary(path: &Path, config: &Config) -> String {
     };
     let ports: Vec<String> = config.ports.iter().map(u16::to_string).collect();
     let mut text = format!(
-        "{}: ok\n  mode             {}\n  ports            {}\n  lists            {}\n  score            reject from {}, ban from {}\n  block-variables  {}\n  allow.networks   {}\n",
+        "{}: ok\n  mode             {}\n  watch            {}\n  guard            {}\n  ports            {}\n  lists            {}\n  score            reject from {}, ban from {}\n  block-variables  {}\n  allow.networks   {}\n",
         path.display(),
         match config.mode {
             Mode::Enforce => "enforce",
             Mode::Observe => "observe (nothing is done)",
+        },
+        match config.watch.by {
+            WatchBy::Auto => "by the kernel's events, else by polling",
+            WatchBy::Events => "by the kernel's events",
+            WatchBy::Poll => "by polling",
+            WatchBy::Off => "off: messages are judged at the end of data alone",
+        },
+        match config.guard {
+            Some(marks) if config.watch.by != WatchBy::Off => {
+                format!(
+                    "from {} % of the slots, down to {} %",
+                    marks.high, marks.low
+                )
+            }
+            _ => "off".to_owned(),
         },
         ports.join(", "),
         list(config.zones.iter().map(|zone| zone.name()).collect()),

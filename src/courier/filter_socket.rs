@@ -7,7 +7,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::{error, fmt};
@@ -130,11 +130,46 @@ impl Drop for FilterSocket {
     }
 }
 
+/// A socket's place, for a process that did not make it.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    /// Device and inode of what stood there.
+    file: Option<(u64, u64)>,
+}
+
+impl Place {
+    /// The socket that is at `path` now.
+    #[must_use]
+    pub fn of(path: PathBuf) -> Self {
+        let file = file_at(&path);
+        Self { path, file }
+    }
+
+    /// Removes that socket. Another that has taken its place since (a filter that
+    /// was started again) is left there.
+    ///
+    /// # Errors
+    /// Where it could not be removed.
+    pub fn remove(&self) -> Result<(), Error> {
+        if self.file.is_some() && file_at(&self.path) == self.file {
+            remove(&self.path)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
 /// Removes the socket at `path`, if there is one.
 ///
 /// # Errors
 /// Where it could not be removed.
-pub fn remove(path: &Path) -> Result<(), Error> {
+fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -216,6 +251,20 @@ mod tests {
         assert!(sockets(&paths).is_empty());
         socket.listener.accept().unwrap();
         drop(client);
+        fs::remove_dir_all(&paths.localstatedir).unwrap();
+    }
+
+    #[test]
+    fn whoever_did_not_make_a_socket_removes_no_other() {
+        let paths = paths("place");
+        let (first, _) = FilterSocket::bind(&paths, "rblfilter").unwrap();
+        let place = Place::of(first.path.clone());
+        let (second, _) = FilterSocket::bind(&paths, "rblfilter").unwrap();
+        std::mem::forget(first);
+        place.remove().unwrap();
+        assert_eq!(sockets(&paths), ["allfilters/rblfilter"]);
+        Place::of(second.path.clone()).remove().unwrap();
+        assert!(sockets(&paths).is_empty());
         fs::remove_dir_all(&paths.localstatedir).unwrap();
     }
 

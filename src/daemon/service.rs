@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::ACCEPTED;
 use super::filter::{Decision, Filter};
-use crate::courier::filter_socket;
+use crate::courier::filter_socket::Place;
 use crate::courier::identified::Peer;
 use crate::courier::request;
 use crate::log::Event;
@@ -63,6 +63,7 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
     handed.listener.set_nonblocking(true)?;
     handed.control.set_nonblocking(true)?;
     let listener = UnixListener::from_std(handed.listener)?;
+    let place = Place::of(handed.path);
     let mut control = UnixStream::from_std(handed.control)?;
     let stop_pipe = watched(handed.stop, Interest::READABLE)?;
     let (stopping, stop) = watch::channel(false);
@@ -83,7 +84,7 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
         tokio::select! {
             () = service.accept(&listener) => {}
             () = end_of_file(&stop_pipe) => {
-                unlink(&mut control, &handed.path).await;
+                unlink(&mut control, &place).await;
                 break;
             }
             _ = hangup.recv() => {
@@ -109,13 +110,13 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
 }
 
 /// Takes the socket out of `submit`'s sight, unless the supervisor did.
-async fn unlink(control: &mut UnixStream, path: &Path) {
+async fn unlink(control: &mut UnixStream, place: &Place) {
     let mut word = [0];
     // Its end without a word: the supervisor was killed.
     if let Ok(Ok(1)) = timeout(UNLINK_TIME, control.read(&mut word)).await {
         return;
     }
-    if let Err(error) = filter_socket::remove(path) {
+    if let Err(error) = place.remove() {
         log::error!("{}", Event::new("failed").text(error));
     }
 }
