@@ -111,6 +111,14 @@ mod tests {
         assert_eq!(config.zones.len(), 2);
     }
 
+    #[test]
+    fn a_network_may_be_written_as_courier_writes_its_clients() {
+        let text = "never-ban.relays = [\"::ffff:203.0.113.9\"]\nallow.networks = [\"::ffff:10.0.0.0/104\"]";
+        let config = parse(text).unwrap();
+        assert_eq!(config.never_ban.relays, ["203.0.113.9/32".parse().unwrap()]);
+        assert_eq!(config.allow, ["10.0.0.0/8".parse().unwrap()]);
+    }
+
     /// The sample shows each key with its default: without the tables that
     /// have no default, it is the same as an empty file.
     #[test]

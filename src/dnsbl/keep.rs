@@ -102,7 +102,8 @@ impl Lists {
             take(&mut day)?;
             take(&mut used)?;
             let (day, used) = (u32::from_le_bytes(day), u64::from_le_bytes(used));
-            budgets.push((u32::from_le_bytes(number), Budget { day, used }));
+            let told = false;
+            budgets.push((u32::from_le_bytes(number), Budget { day, used, told }));
         }
         let head = MAGIC.len() + 4 + budgets.len() * 16;
         let entries = length.saturating_sub(head + 8);
