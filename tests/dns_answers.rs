@@ -49,6 +49,12 @@ enum Does {
     OneIsDead,
     /// bl.test lists, wl.test says that it is asked too often.
     AllowListErrs,
+    /// bl.test lists the world, wl.test answers late.
+    WorldBesideLateAllowList,
+    /// bl.test lists, slow.test lists too, but late.
+    OneIsSlow,
+    /// bl.test fails its test, slow.test lists late.
+    OneLiesOneIsSlow,
     Everything(Whole),
 }
 
@@ -103,6 +109,12 @@ impl Server {
                         && !is_test(&query.queries[0])
                     {
                         sleep(Duration::from_millis(milliseconds)).await;
+                    }
+                    let name = query.queries[0].name().to_ascii();
+                    let late = name.ends_with(".slow.test.")
+                        || does == Does::WorldBesideLateAllowList && name.ends_with(".wl.test.");
+                    if late && !is_test(&query.queries[0]) {
+                        sleep(Duration::from_millis(400)).await;
                     }
                     if does == Does::HidesThatItListsTheWorld && is_test(&query.queries[0]) {
                         sleep(Duration::from_millis(200)).await;
@@ -206,6 +218,12 @@ fn answer(query: &Message, does: Does, tcp: bool) -> Option<Message> {
     if does == Does::OneIsDead && below(".b.test.") {
         return None;
     }
+    if does == Does::WorldBesideLateAllowList && !below(".wl.test.")
+        || does == Does::OneLiesOneIsSlow && below(".bl.test.")
+    {
+        answer.add_answer(record(&name, 60, CODE));
+        return Some(answer);
+    }
     if does == Does::AllowListVouchesForAll && below(".wl.test.") {
         answer.add_answer(record(&name, 60, [127, 0, 5, 3]));
         return Some(answer);
@@ -222,6 +240,7 @@ fn answer(query: &Message, does: Does, tcp: bool) -> Option<Message> {
         Does::NoSoa => return code(answer, ResponseCode::NXDomain),
         Does::Refuses => return code(answer, ResponseCode::Refused),
         Does::ServFail => return code(answer, ResponseCode::ServFail),
+        Does::WorldBesideLateAllowList => return nobody(answer),
         Does::Silent => return None,
         Does::Truncates if !tcp => answer.metadata.truncation = true,
         Does::Huge if !tcp => answer.metadata.truncation = true,
@@ -302,6 +321,20 @@ async fn ask(lists: &Arc<Lists>, client: &str) -> (Evidence, Duration) {
     let asked = lists.ask(client.parse().unwrap(), vec![]);
     let evidence = timeout(LIMIT, asked).await.unwrap();
     (evidence, begun.elapsed())
+}
+
+/// What is held against a client who is known to be good.
+async fn ask_good(lists: &Arc<Lists>, client: &str) -> Evidence {
+    let asked = lists.ask_with_doubt(client.parse().unwrap(), vec![], |_| true);
+    let evidence = timeout(LIMIT, asked).await.unwrap();
+    // At the limit it passes.
+    evidence.unwrap_or_default()
+}
+
+/// Two seconds after a test another is worth while.
+async fn test_grows_old(lists: &Lists) {
+    let passed = lists.last_passed(0, CLIENT.parse().unwrap()).unwrap();
+    sleep((passed + Duration::from_millis(2100)).saturating_duration_since(Instant::now())).await;
 }
 
 async fn news(notices: &mut UnboundedReceiver<Notice>) -> News {
@@ -474,20 +507,140 @@ async fn one_dead_list_of_three_does_not_hold_up_the_others_sentence() {
 async fn a_good_client_that_is_suddenly_listed_has_the_list_tested() {
     let server = Server::start(Does::ListsNobody).await;
     let (lists, mut notices) = lists(&[&server], ONE);
-    let client: IpAddr = "203.0.113.10".parse().unwrap();
     ask(&lists, CLIENT).await;
-    // Two seconds after a test another is worth while.
-    let passed = lists.last_passed(0, client).unwrap();
-    sleep((passed + Duration::from_millis(2100)).saturating_duration_since(Instant::now())).await;
+    test_grows_old(&lists).await;
     server.now(Does::Everything(Whole::ListsTheWorld));
     let (evidence, _) = ask(&lists, "203.0.113.10").await;
     assert_eq!(level(&evidence), Level::Ban, "what the list says");
-    assert!(lists.doubt(client, &evidence));
-    let (evidence, _) = ask(&lists, "203.0.113.10").await;
+    let evidence = ask_good(&lists, "203.0.113.10").await;
     assert_eq!(level(&evidence), Level::Pass, "{evidence:?}");
     assert!(matches!(news4(&mut notices).await, News::Opened(..)));
     // Nor is anybody else convicted any more.
     assert_eq!(level(&ask(&lists, "203.0.113.12").await.0), Level::Pass);
+}
+
+/// Two good clients have its answer, and wait for an allow list; the first to
+/// end has the list tested, and the second is not convicted meanwhile.
+#[tokio::test]
+async fn two_good_clients_at_once_are_both_spared() {
+    let server = Server::start(Does::ListsNobody).await;
+    let toml = format!("{ONE}[[dnswl]]\nzone = \"wl.test\"\n");
+    let (lists, _notices) = lists(&[&server], &toml);
+    ask(&lists, CLIENT).await;
+    test_grows_old(&lists).await;
+    server.now(Does::WorldBesideLateAllowList);
+    let first = ask_good(&lists, "203.0.113.10");
+    let second = async {
+        sleep(Duration::from_millis(30)).await;
+        ask_good(&lists, "203.0.113.11").await
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!(level(&first), Level::Pass, "{first:?}");
+    assert_eq!(level(&second), Level::Pass, "{second:?}");
+}
+
+/// The listing is in the cache, as another session of the client asked.
+#[tokio::test]
+async fn a_good_client_is_spared_whoever_asked_for_it() {
+    let server = Server::start(Does::ListsNobody).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    ask(&lists, CLIENT).await;
+    test_grows_old(&lists).await;
+    server.now(Does::Everything(Whole::ListsTheWorld));
+    let (evidence, _) = ask(&lists, "203.0.113.10").await;
+    assert_eq!(level(&evidence), Level::Ban, "by the first session");
+    let evidence = ask_good(&lists, "203.0.113.10").await;
+    assert_eq!(level(&evidence), Level::Pass, "{evidence:?}");
+    assert!(matches!(news4(&mut notices).await, News::Opened(..)));
+}
+
+/// It answers before its test fails, and the sentence is passed after that.
+#[tokio::test]
+async fn an_answer_convicts_nobody_once_its_list_is_down() {
+    let server = Server::start(Does::OneIsSlow).await;
+    let toml =
+        "[[dnsbl]]\nzone = \"bl.test\"\nscore = 5\n[[dnsbl]]\nzone = \"slow.test\"\nscore = 4\n";
+    let toml = format!("score.reject = 5\nscore.ban = 9\n{toml}");
+    let (lists, mut notices) = lists(&[&server], &toml);
+    let (evidence, _) = ask(&lists, CLIENT).await;
+    assert_eq!(evidence.listings.len(), 2, "{evidence:?}");
+    let asking = {
+        let lists = Arc::clone(&lists);
+        tokio::spawn(async move { ask(&lists, "203.0.113.10").await.0 })
+    };
+    let queries = server.queries();
+    let asked = async {
+        while server.queries() < queries + 2 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    timeout(LIMIT, asked).await.unwrap();
+    server.now(Does::OneLiesOneIsSlow);
+    lists.test_now();
+    assert!(matches!(news4(&mut notices).await, News::Opened(..)));
+    let evidence = asking.await.unwrap();
+    assert!(
+        matches!(evidence.unknown[..], [(0, Unknown::Down)]),
+        "{evidence:?}"
+    );
+    assert_eq!(evidence.tally.against, 1, "{evidence:?}");
+}
+
+/// A resolver between answers the list's tests from its cache, while the list
+/// answers nobody.
+#[tokio::test]
+async fn a_dead_list_whose_tests_are_passed_is_waited_for_once() {
+    let server = Server::start(Does::Silent).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    for host in 0..15 {
+        let (evidence, took) = ask(&lists, &format!("203.0.113.{host}")).await;
+        assert_eq!(level(&evidence), Level::Pass);
+        let most = if host == 0 { 1300 } else { 100 };
+        assert!(took < Duration::from_millis(most), "{host}: {took:?}");
+        // Its test is passed meanwhile.
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        server.queries() < 15,
+        "{}: tried, not asked",
+        server.queries()
+    );
+    assert!(notices.try_recv().is_err());
+    // It answers one, and is asked as before.
+    server.now(Does::Lists);
+    let mut host = 100;
+    let back = async {
+        while level(&ask(&lists, &format!("203.0.113.{host}")).await.0) != Level::Ban {
+            host += 1;
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LIMIT, back).await.unwrap();
+}
+
+/// Its question waits behind those of a dead list: that is not its fault.
+#[tokio::test]
+async fn a_list_that_was_not_asked_is_not_suspected() {
+    let server = Server::start(Does::OneIsDead).await;
+    let toml = "lookup.in-flight = 1\n[[dnsbl]]\nzone = \"x.b.test\"\nself-test = false\n[[dnsbl]]\nzone = \"y.b.test\"\nself-test = false\n[[dnsbl]]\nzone = \"bl.test\"\n";
+    let (lists, _notices) = lists(&[&server], toml);
+    let client: IpAddr = CLIENT.parse().unwrap();
+    let tested = async {
+        while lists.last_passed(2, client).is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LIMIT, tested).await.unwrap();
+    let passed = lists.last_passed(2, client);
+    let (evidence, _) = ask(&lists, CLIENT).await;
+    assert!(
+        evidence.unknown.contains(&(2, Unknown::Busy)),
+        "{evidence:?}"
+    );
+    // Nor is it tested for that.
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(lists.last_passed(2, client), passed);
 }
 
 /// From one moment to the next it lists everybody; what the self-test finds.
@@ -643,6 +796,8 @@ async fn what_is_known_outlives_a_restart() {
     for host in 0..20 {
         ask(&before, &format!("203.0.113.{host}")).await;
     }
+    assert_eq!(before.write(&path).unwrap(), 0, "newer than its last test");
+    grow_old(&before, CLIENT.parse().unwrap()).await;
     assert_eq!(before.write(&path).unwrap(), 20);
     let (after, _notices) = lists(&[&server], ONE);
     assert_eq!(after.read(&path).unwrap(), 20);
@@ -669,13 +824,32 @@ async fn what_is_known_outlives_a_restart() {
     assert_eq!(damaged.read(&path).unwrap(), 0);
 }
 
-/// What a list said before it last passed its test stands in while it is down.
+/// What a list that lists the world said does not come back as what it said in
+/// better days.
 #[tokio::test]
-async fn an_answer_from_better_days_serves_while_a_list_is_down() {
-    let server = Server::start(Does::Lists).await;
-    let (lists, mut notices) = lists(&[&server], ONE);
-    let client: IpAddr = CLIENT.parse().unwrap();
-    ask(&lists, CLIENT).await;
+async fn no_lie_outlives_a_restart() {
+    let path = std::env::temp_dir().join(format!("rblfilter-lies-{}", std::process::id()));
+    let server = Server::start(Does::ListsNobody).await;
+    let (before, mut notices) = lists(&[&server], ONE);
+    ask(&before, CLIENT).await;
+    server.now(Does::Everything(Whole::ListsTheWorld));
+    ask(&before, "203.0.113.10").await;
+    // Not found out yet.
+    assert_eq!(before.write(&path).unwrap(), 1);
+    before.test_now();
+    assert!(matches!(news4(&mut notices).await, News::Opened(..)));
+    before.write(&path).unwrap();
+    server.now(Does::ListsNobody);
+    let (after, _notices) = lists(&[&server], ONE);
+    after.read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for client in [CLIENT, "203.0.113.10"] {
+        assert_eq!(level(&ask(&after, client).await.0), Level::Pass);
+    }
+}
+
+/// Waits until list 0 has passed a test after all that it has said until now.
+async fn grow_old(lists: &Lists, client: IpAddr) {
     // Times of answers are whole seconds, rounded up.
     let got = Instant::now();
     let later = async {
@@ -688,6 +862,16 @@ async fn an_answer_from_better_days_serves_while_a_list_is_down() {
         }
     };
     timeout(LIMIT, later).await.unwrap();
+}
+
+/// What a list said before it last passed its test stands in while it is down.
+#[tokio::test]
+async fn an_answer_from_better_days_serves_while_a_list_is_down() {
+    let server = Server::start(Does::Lists).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    let client: IpAddr = CLIENT.parse().unwrap();
+    ask(&lists, CLIENT).await;
+    grow_old(&lists, client).await;
     ask(&lists, "203.0.113.10").await;
     server.now(Does::Everything(Whole::Silent));
     lists.test_now();

@@ -20,7 +20,7 @@ use super::exit;
 use crate::config::{self, Config};
 use crate::courier::session::parse_address;
 use crate::daemon::NeverBan;
-use crate::dnsbl::{Answer, Evidence, Level, Lists, Look, News, Notice, is_global};
+use crate::dnsbl::{Answer, Evidence, Got, Level, Lists, Look, News, Notice, is_global};
 
 /// Addresses that are asked for at the same time.
 const AT_ONCE: usize = 128;
@@ -202,9 +202,10 @@ impl<'a> Found<'a> {
         protected: &Protected,
     ) -> Self {
         let mut evidence = Evidence::default();
+        let now = Got::at(std::time::Instant::now());
         for look in looks.iter().filter(|look| look.believed) {
             if let Some(zone) = lists.zone(look.list) {
-                evidence.add(look.list, zone, look.answer.clone(), false);
+                evidence.add(look.list, zone, look.answer.clone(), now);
             }
         }
         let mut level = config.thresholds.level(evidence.tally);

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::answer::{Answer, Unknown};
+use super::health::Got;
 use super::score::{Score, Tally};
 use super::zone::Zone;
 use crate::reply::Template;
@@ -29,8 +30,9 @@ pub struct Listing {
 pub struct Evidence {
     /// The lists that name it, for or against.
     pub listings: Vec<Listing>,
-    /// Those among them whose answer is new, by their place in the configuration.
-    pub fresh: Vec<usize>,
+    /// When the answers of those among them were got that are ours, by their
+    /// place in the configuration.
+    pub got: Vec<(usize, Got)>,
     /// The lists that did not say, and why.
     pub unknown: Vec<(usize, Unknown)>,
     /// What it adds up to.
@@ -55,16 +57,14 @@ impl Evidence {
     }
 
     /// Adds what list number `index`, which is `zone`, says.
-    pub fn add(&mut self, index: usize, zone: &Zone, answer: Answer, fresh: bool) {
+    pub fn add(&mut self, index: usize, zone: &Zone, answer: Answer, got: Got) {
         match answer {
             Answer::NotListed => {}
             Answer::Unknown(unknown) => self.unknown.push((index, unknown)),
             Answer::Listed(hit) => {
                 let score = hit.met.score(zone.rules());
                 self.tally = self.tally.with(score);
-                if fresh {
-                    self.fresh.push(index);
-                }
+                self.got.push((index, got));
                 self.listings.push(Listing {
                     zone: zone.name().to_owned(),
                     code: Some(hit.code),
@@ -75,6 +75,21 @@ impl Evidence {
                 });
             }
         }
+    }
+
+    /// Takes back what list number `index` said.
+    pub fn remove(&mut self, index: usize) {
+        self.got.retain(|(list, _)| *list != index);
+        self.listings.retain(|listing| listing.list != Some(index));
+        let (courier, ours): (Vec<Listing>, _) = std::mem::take(&mut self.listings)
+            .into_iter()
+            .partition(|listing| listing.list.is_none());
+        let Self {
+            listings, tally, ..
+        } = Self::of_courier(courier);
+        self.tally = (ours.iter()).fold(tally, |tally, listing| tally.with(listing.score));
+        self.listings = listings;
+        self.listings.extend(ours);
     }
 
     /// The listings against the client, the weightiest first; of equals the one

@@ -67,7 +67,7 @@ impl Lists {
             ttl: None,
             took: Duration::ZERO,
             text: String::new(),
-            believed: health() == Trust::Yes,
+            believed: matches!(health(), Trust::Yes | Trust::Try),
         };
         let Some(name) = query::name(client, zone.origin()) else {
             return look;

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use rblfilter_warden::request as warden_request;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{Degraded, Filter};
 use crate::courier::session::Session;
 use crate::degraded::Part;
-use crate::dnsbl::{Family, News, Notice};
+use crate::dnsbl::{Evidence, Family, News, Notice};
 use crate::enforce::ledger::Ledger;
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
@@ -30,24 +30,21 @@ const LIFT_AGAIN: Duration = Duration::from_secs(10);
 impl Filter {
     /// The sentence for a session that nothing exempts.
     pub(super) async fn sentence(&self, session: &Session) -> Sentence {
-        let courier = || judge::courier_listings(session, &self.config);
-        let begun = Instant::now();
-        let mut evidence = self.lists.ask(session.client, courier()).await;
         let never_ban = self.never_ban.contains(session.client);
-        // A list that names the good is tested before it is believed.
-        let good = || {
+        let good = |evidence: &Evidence| {
             never_ban
                 || evidence.tally.vouched
                 || self.senders.has_delivered(session.client, Instant::now())
         };
-        if !evidence.fresh.is_empty() && good() && self.lists.doubt(session.client, &evidence) {
-            // Both together within the limit; who is good passes at its end.
-            let left = self.config.resolver.limit.saturating_sub(begun.elapsed());
-            match timeout(left, self.lists.ask(session.client, courier())).await {
-                Ok(tested) => evidence = tested,
-                Err(_) => return Sentence::Pass,
-            }
-        }
+        let courier = judge::courier_listings(session, &self.config);
+        // Who is good passes at the limit.
+        let Some(evidence) = self
+            .lists
+            .ask_with_doubt(session.client, courier, good)
+            .await
+        else {
+            return Sentence::Pass;
+        };
         judge::sentence(session, &evidence, never_ban, &self.config.thresholds)
     }
 
