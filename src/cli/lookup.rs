@@ -134,7 +134,11 @@ async fn all(config: &Config, addresses: Vec<IpAddr>, json: bool) -> io::Result<
         }
     });
     let never_ban = NeverBan::new(&config.never_ban);
-    never_ban.read_once(lists.resolver()).await;
+    for (domain, error) in never_ban.read_once(lists.resolver()).await {
+        eprintln!(
+            "rblfilter: never-ban.spf: cannot read the SPF record of {domain}: {error}; whoever would be banned may be one of its senders"
+        );
+    }
     let mut protected = Protected::new(config.allow.clone());
     // Where they cannot be listed, nobody is taken for one of them.
     let _ = protected.refresh(std::time::Instant::now());
@@ -208,7 +212,7 @@ impl<'a> Found<'a> {
                 evidence.add(look.list, zone, look.answer.clone(), now);
             }
         }
-        let mut level = config.thresholds.level(evidence.tally);
+        let mut level = evidence.level(&config.thresholds);
         let mut note = None;
         if protected.protects(address).is_some() {
             level = Level::Pass;
@@ -216,6 +220,9 @@ impl<'a> Found<'a> {
         } else if level == Level::Ban && never_ban.contains(address) {
             level = Level::Reject;
             note = Some("never banned: never-ban");
+        } else if level == Level::Ban && never_ban.unread().is_some() {
+            level = Level::Reject;
+            note = Some("not banned: a domain of never-ban.spf could not be read");
         } else if looks.is_empty() {
             note = Some("no list is asked for it (is it private? lookup.query-non-global)");
         }

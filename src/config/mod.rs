@@ -236,6 +236,16 @@ mod tests {
                 2,
                 "dnsbl.zone: \"-\" is no domain name",
             ),
+            (
+                "[[dnsbl]]\nzone = \"bl.test\"\nscore = 0",
+                3,
+                "dnsbl.score: no answer of the list is worth anything, expected more than 0 (or remove the list)",
+            ),
+            (
+                "[[dnsbl]]\nzone = \"bl.test\"\nipv4 = false\nipv6 = false",
+                2,
+                "dnsbl: bl.test is asked for nobody with ipv4 = false and ipv6 = false (remove the list)",
+            ),
             ("[[dnsbl]]\nname = \"x\"", 1, "missing field `zone`"),
             (
                 "[[dnsbl]]\nzone = \"bl.test\"\ncodes = [\"127.0.0.9-127.0.0.2\"]",

@@ -462,7 +462,7 @@ impl Filter {
             let mut clock = interval_at((Instant::now() + TELL_EVERY).into(), TELL_EVERY);
             loop {
                 clock.tick().await;
-                log::info!("{}", self.metrics.event());
+                self.tell();
             }
         };
         tokio::join!(
@@ -475,7 +475,11 @@ impl Filter {
 
     /// Says what was counted.
     pub fn stopped(&self) {
-        log::info!("{}", self.metrics.event());
+        self.tell();
+    }
+
+    fn tell(&self) {
+        log::info!("{}", self.metrics.event(self.lists.counts()));
     }
 
     async fn watch(self: Arc<Self>) {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rblfilter_warden::policy::without_keys;
 use tokio::time::timeout;
 
 use super::answer::{Answer, Unknown};
@@ -114,6 +115,8 @@ impl Lists {
             return String::new();
         };
         let first = texts.data.first().map(|text| String::from_utf8_lossy(text));
+        // Some echo the name that was asked for, with the key in it.
+        let first = first.map(|text| without_keys(&text));
         let shown = |c: char| {
             if c == ' ' || c.is_ascii_graphic() {
                 c

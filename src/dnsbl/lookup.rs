@@ -99,6 +99,8 @@ pub enum News {
     Opened(Family, Reason, Option<Instant>),
     /// It is believed again.
     Closed(Family),
+    /// It has passed the first of all tests, so there is a resolver.
+    FirstPassed,
     /// 80 % of its queries of the day are used.
     BudgetLow,
     /// It has no queries left today.
@@ -197,15 +199,22 @@ impl Lists {
         }
     }
 
-    /// What the lists say of `client`, beside couriertcpd's `courier`. Returns
+    /// What the lists say of `client`, beside couriertcpd's `courier`, of which
+    /// those that ask a list of ours rest on it. Returns
     /// once no outstanding answer could change the sentence, or at the limit.
     pub async fn ask(self: &Arc<Self>, client: IpAddr, courier: Vec<Listing>) -> Evidence {
         let client = client.to_canonical();
-        let mut evidence = Evidence::of_courier(courier);
-        if !self.settings.query_non_global && !is_global(client) {
+        let begun = Instant::now();
+        let is_asked = self.settings.query_non_global || is_global(client);
+        let mut courier = courier;
+        for listing in &mut courier {
+            let ours = |list: &usize| is_asked && self.lists[*list].zone.covers(client);
+            listing.list = listing.list.filter(ours);
+        }
+        let mut evidence = Evidence::of_courier(courier, begun);
+        if !is_asked {
             return evidence;
         }
-        let begun = Instant::now();
         let mut waiting: Vec<usize> = (0..self.lists.len())
             .filter(|index| self.lists[*index].zone.covers(client))
             .collect();
@@ -327,7 +336,7 @@ impl Lists {
             evidence.remove(index);
             if down {
                 self.unknown_to(evidence, index, Unknown::Down, Instant::now());
-            } else {
+            } else if !waiting.contains(&index) {
                 waiting.push(index);
             }
             stand = false;

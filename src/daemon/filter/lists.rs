@@ -24,6 +24,9 @@ use crate::reply::Facts;
 /// The file of what the lists said, in [`crate::courier::paths::Paths::state`].
 const CACHE_FILE: &str = "dnsbl-cache";
 
+/// What the lists' tests at the stop may take.
+const CONFIRM_TIME: Duration = Duration::from_millis(500);
+
 /// The pause before bans are lifted that the warden did not answer for.
 const LIFT_AGAIN: Duration = Duration::from_secs(10);
 
@@ -45,7 +48,22 @@ impl Filter {
         else {
             return Sentence::Pass;
         };
-        judge::sentence(session, &evidence, never_ban, &self.config.thresholds)
+        let sentence =
+            |never_ban| judge::sentence(session, &evidence, never_ban, &self.config.thresholds);
+        match (sentence(never_ban), self.never_ban.unread()) {
+            (Sentence::Ban(_), Some(domain)) => {
+                let text = "its record has not been read yet; nobody is banned until it has";
+                let part = Part::Spf(domain.to_ascii());
+                self.degraded.enter(part, text, Instant::now());
+                // It was read meanwhile.
+                if self.never_ban.unread() != Some(domain) {
+                    self.degraded
+                        .leave(&Part::Spf(domain.to_ascii()), Instant::now());
+                }
+                sentence(true)
+            }
+            (sentence, _) => sentence,
+        }
     }
 
     /// The reply to a refused message. `read`: somebody may read it, so that it
@@ -124,6 +142,7 @@ impl Filter {
                     self.degraded.enter(Part::List(name, family), reason, now);
                     self.lift(list, family, passed).await;
                 }
+                News::FirstPassed => self.degraded.leave(&Part::Resolver, now),
                 News::Closed(family) => {
                     self.degraded.leave(&Part::Resolver, now);
                     self.degraded.leave(&Part::List(name, family), now);
@@ -195,6 +214,11 @@ impl Filter {
             Ok(entries) => log::info!("{}", Event::new("cache").field("read", entries)),
             Err(error) => self.cache_failed(&path, &error),
         }
+    }
+
+    /// Tests the lists once more, so that what they said last can be kept.
+    pub async fn confirm_lists(&self) {
+        self.lists.confirm(CONFIRM_TIME).await;
     }
 
     /// Writes what the lists said for the next start.
