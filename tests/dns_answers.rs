@@ -12,7 +12,9 @@ use hickory_resolver::proto::rr::rdata::{A, CNAME, SOA, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use rblfilter::config;
 use rblfilter::daemon::NeverBan;
-use rblfilter::dnsbl::{Evidence, Family, Level, Lists, News, Notice, Reason, Unknown};
+use rblfilter::dnsbl::{
+    Evidence, Family, Level, Listing, Lists, News, Notice, Reason, Score, Unknown,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -50,6 +52,8 @@ enum Does {
     OneIsDead,
     /// bl.test lists, wl.test says that it is asked too often.
     AllowListErrs,
+    /// bl.test lists, wl.test passes its test and answers no client's question.
+    AllowListIsSilent,
     /// bl.test lists the world, wl.test answers late.
     WorldBesideLateAllowList,
     /// bl.test lists, slow.test lists too, but late.
@@ -251,6 +255,7 @@ fn answer(query: &Message, does: Does, tcp: bool) -> Option<Message> {
         Does::Refuses => return code(answer, ResponseCode::Refused),
         Does::ServFail => return code(answer, ResponseCode::ServFail),
         Does::WorldBesideLateAllowList => return nobody(answer),
+        Does::AllowListIsSilent if below(".wl.test.") => return None,
         Does::Silent => return None,
         Does::Truncates if !tcp => answer.metadata.truncation = true,
         Does::Huge if !tcp => answer.metadata.truncation = true,
@@ -323,7 +328,7 @@ const ONE: &str = "[[dnsbl]]\nzone = \"bl.test\"\n";
 
 fn level(evidence: &Evidence) -> Level {
     let config = config::parse("").unwrap();
-    config.thresholds.level(evidence.tally)
+    evidence.level(&config.thresholds)
 }
 
 async fn ask(lists: &Arc<Lists>, client: &str) -> (Evidence, Duration) {
@@ -772,6 +777,54 @@ async fn an_allow_list_that_fails_vouches_for_nobody() {
     assert!(matches!(evidence.unknown[..], [(1, Unknown::ErrorCode(_))]));
 }
 
+/// It might have averted the ban; once it is down, it speaks for nobody.
+#[tokio::test]
+async fn an_allow_list_that_does_not_answer_makes_no_ban() {
+    let server = Server::start(Does::AllowListIsSilent).await;
+    let toml = format!("{ONE}[[dnswl]]\nzone = \"wl.test\"\n");
+    let (lists, _notices) = lists(&[&server], &toml);
+    let (evidence, _) = ask(&lists, CLIENT).await;
+    assert_eq!(level(&evidence), Level::Reject, "{evidence:?}");
+    let (evidence, _) = ask(&lists, "203.0.113.10").await;
+    assert_eq!(level(&evidence), Level::Ban, "{evidence:?}");
+}
+
+/// couriertcpd asked the same list: that rests on what ours is worth.
+#[tokio::test]
+async fn couriertcpds_word_of_a_list_that_is_down_is_not_believed() {
+    for (does, list, expected) in [
+        (Does::Lists, Some(0), Level::Ban),
+        (Does::ListsNobody, Some(0), Level::Ban),
+        (Does::Everything(Whole::ListsTheWorld), Some(0), Level::Pass),
+        (Does::Everything(Whole::ListsTheWorld), None, Level::Ban),
+    ] {
+        let server = Server::start(does).await;
+        let (lists, _notices) = lists(&[&server], ONE);
+        ask(&lists, "203.0.113.200").await;
+        let courier = || {
+            vec![Listing {
+                zone: "bl.test".into(),
+                code: None,
+                lookup_url: String::new(),
+                message: None,
+                score: Score::from_points(10.0).unwrap(),
+                list,
+            }]
+        };
+        let evidence = lists.ask(CLIENT.parse().unwrap(), courier()).await;
+        assert_eq!(
+            level(&evidence),
+            expected,
+            "{does:?}, {list:?}: {evidence:?}"
+        );
+        assert!(evidence.tally.against <= 1, "{evidence:?}");
+        // One that is not asked for it: it stands for itself.
+        let evidence = lists.ask("10.0.0.1".parse().unwrap(), courier()).await;
+        assert_eq!(level(&evidence), Level::Ban);
+        assert_eq!(evidence.listings[0].list, None);
+    }
+}
+
 #[tokio::test]
 async fn a_budget_ends_and_is_warned_of() {
     let server = Server::start(Does::Lists).await;
@@ -933,6 +986,11 @@ async fn spf_records_are_read_together_and_told_of() {
     assert!(never_ban.read_once(lists.resolver()).await.is_empty());
     assert!(never_ban.unread().is_none());
     assert!(never_ban.contains(CLIENT.parse().unwrap()));
+    // A record that was read and is wrong names nobody, and holds nothing up.
+    server.now(Does::Texts("v=spf1 ip4:x -all"));
+    let wrong = NeverBan::new(&config::parse(text).unwrap().never_ban);
+    assert_eq!(wrong.read_once(lists.resolver()).await.len(), 4);
+    assert!(wrong.unread().is_none());
     let none = NeverBan::new(&config::parse("").unwrap().never_ban);
     assert!(none.unread().is_none(), "there is nothing to read");
 }

@@ -187,6 +187,25 @@ fn the_senders_of_an_spf_record_are_never_banned() {
     banned(&lab, LISTED);
 }
 
+/// Anybody may be one of its senders.
+#[test]
+fn nobody_is_banned_while_an_spf_record_was_never_read() {
+    let lab = lab(
+        Config {
+            tarpit: false,
+            ..Config::default()
+        },
+        // The nameserver does not answer for it.
+        &OWN_ZONE.replace(
+            "[lookup]",
+            "[never-ban]\nspf = [\"elsewhere.example\"]\n[lookup]",
+        ),
+    );
+    lab.wait_for_log("nobody is banned until", LIMIT).unwrap();
+    assert_rejected(&lab, LISTED, "is listed by bl.test");
+    assert_no_bans(&lab);
+}
+
 /// A list that turns out to be wrong: who was banned on its word since it was
 /// last right is let in again.
 #[test]

@@ -1,6 +1,6 @@
 //! Who is refused with a text, but never ended or banned: networks of the
-//! configuration, and those that named domains send from. While one of those
-//! domains was never read, anybody may be one of its senders.
+//! configuration, and those that named domains send from. While the nameservers
+//! have never answered for one of those domains, anybody may be its sender.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -51,7 +51,7 @@ impl NeverBan {
         networks.any(|network| network.contains(client))
     }
 
-    /// A domain that was never read: while there is one, nobody is banned.
+    /// A domain whose record was never read: while there is one, nobody is banned.
     #[must_use]
     pub fn unread(&self) -> Option<&Name> {
         let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +83,13 @@ impl NeverBan {
                 self.set(index, found.networks);
                 Ok(found.ttl)
             }
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => {
+                // A wrong record was read: it names nobody.
+                if self.is_unread(index) && !matches!(error, spf::Error::Unknown(_)) {
+                    self.set(index, Vec::new());
+                }
+                Err(error.to_string())
+            }
             Err(_) => Err("no answer in time".to_owned()),
         }
     }

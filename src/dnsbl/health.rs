@@ -112,9 +112,6 @@ enum State {
         /// Whether its tests fail too.
         fails: bool,
     },
-    /// It passes its test, but has not answered a client's question since its
-    /// breaker opened for that.
-    HalfOpen,
 }
 
 /// The health of one list's family.
@@ -128,6 +125,8 @@ pub struct Health {
     pause: Duration,
     /// A client's question was not answered in time, and none was since.
     silent: bool,
+    /// That its breaker has opened was told, and not yet that it closed.
+    told: bool,
     next_try: Option<Instant>,
     /// Answers got in here are not believed: the list may have lied.
     tainted: Option<(Option<Instant>, Instant)>,
@@ -151,6 +150,7 @@ impl Health {
             testing: false,
             pause: FIRST_PAUSE,
             silent: false,
+            told: false,
             next_try: None,
             tainted: None,
             regular: tested,
@@ -162,7 +162,7 @@ impl Health {
     pub fn trust(&self) -> Trust {
         match self.state {
             State::Closed if !self.silent => Trust::Yes,
-            State::Closed | State::HalfOpen => Trust::Try,
+            State::Closed => Trust::Try,
             State::Untested | State::Suspect { wait: true } => Trust::Wait,
             State::Suspect { wait: false } | State::Open { .. } => Trust::No,
         }
@@ -191,10 +191,10 @@ impl Health {
         self.passed.is_some_and(|passed| got.to <= passed)
     }
 
-    /// Whether the breaker is open.
+    /// Whether the breaker is open: nothing that is new is believed.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Open { .. } | State::HalfOpen)
+        matches!(self.state, State::Open { .. })
     }
 
     /// When the last passed test was.
@@ -207,11 +207,14 @@ impl Health {
     pub fn answered(&mut self) -> Option<Change> {
         self.errors = 0;
         self.silent = false;
-        if self.state != State::HalfOpen {
-            return None;
-        }
-        self.state = State::Closed;
-        Some(Change::Closed)
+        self.closed()
+    }
+
+    /// What there is to tell of one that is believed without reserve.
+    fn closed(&mut self) -> Option<Change> {
+        let closed = self.told && self.trust() == Trust::Yes;
+        self.told &= !closed;
+        closed.then_some(Change::Closed)
     }
 
     /// Whether a client's question is to be asked of a list that was silent; the
@@ -231,20 +234,20 @@ impl Health {
             return None;
         }
         self.errors = self.errors.saturating_add(1);
+        let was_silent = self.silent;
         self.silent |= *why == Unknown::Timeout;
-        match (why, self.state) {
-            (Unknown::ErrorCode(_), State::Closed | State::HalfOpen) => {
-                return self.open(Reason::Answer(why.clone()), true, now);
-            }
-            (_, State::Closed) => {}
-            _ => return None,
+        if self.state != State::Closed {
+            return None;
         }
         match why {
-            _ if self.errors >= ERRORS_TO_OPEN => {
+            Unknown::ErrorCode(_) => Some(self.open(Reason::Answer(why.clone()), true, now)),
+            _ if self.errors >= ERRORS_TO_OPEN && !self.told => {
                 // Its test, which may be passed meanwhile, does not show it.
                 self.silent = true;
-                self.open(Reason::Row(self.errors, why.clone()), false, now)
+                Some(self.open(Reason::Row(self.errors, why.clone()), false, now))
             }
+            // It is tried already.
+            _ if was_silent => None,
             _ if self.errors >= ERRORS_TO_TEST || *why == Unknown::Timeout => {
                 self.suspect(false, now);
                 None
@@ -274,13 +277,6 @@ impl Health {
         match self.state {
             State::Closed if self.passed.is_some_and(fresh) => return false,
             State::Closed => self.suspect(true, now),
-            State::HalfOpen => {
-                self.state = State::Open {
-                    lied: false,
-                    fails: false,
-                };
-                self.next_test = Some(now);
-            }
             // A test is due, or on its way.
             State::Untested | State::Suspect { .. } | State::Open { .. } => {}
         }
@@ -297,9 +293,7 @@ impl Health {
         self.next_test = Some(now);
     }
 
-    /// What there is to tell of: nothing, where it was open before.
-    fn open(&mut self, reason: Reason, lied: bool, now: Instant) -> Option<Change> {
-        let told = self.is_open();
+    fn open(&mut self, reason: Reason, lied: bool, now: Instant) -> Change {
         let fails = matches!(reason, Reason::Test(_));
         let relapse = self
             .passed
@@ -308,9 +302,10 @@ impl Health {
             self.pause = FIRST_PAUSE;
         }
         self.state = State::Open { lied, fails };
+        self.told = true;
         self.next_test = Some(now + self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        (!told).then_some(Change::Opened(reason))
+        Change::Opened(reason)
     }
 
     /// When it is to be tested next.
@@ -351,12 +346,7 @@ impl Health {
                 if let State::Open { fails: true, .. } = was {
                     self.silent = false;
                 }
-                let was_open = self.is_open();
-                self.state = if was_open && self.silent {
-                    State::HalfOpen
-                } else {
-                    State::Closed
-                };
+                self.state = State::Closed;
                 self.passed = Some(now);
                 self.next_test = self
                     .regular
@@ -364,7 +354,7 @@ impl Health {
                 if self.is_errors_row() {
                     self.errors = 0;
                 }
-                (was_open && self.state == State::Closed).then_some(Change::Closed)
+                self.closed()
             }
             Err(failure) => {
                 let lied = failure.is_lie();
@@ -377,7 +367,7 @@ impl Health {
                     self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                     return None;
                 }
-                self.open(Reason::Test(failure), lied, now)
+                Some(self.open(Reason::Test(failure), lied, now))
             }
         }
     }
@@ -508,7 +498,17 @@ mod tests {
         assert!(health.begin_test(now + SECOND));
         assert_eq!(passed(&mut health, now + SECOND), None, "passed alone");
         assert_eq!(health.trust(), Trust::Try);
-        assert!(health.is_open());
+        assert!(!health.is_open(), "what it says is believed");
+        // What was done on its word since is to be undone.
+        let mut lying = health.clone();
+        let opened = lying.tested(lies(), now + SECOND * 2, 0.5);
+        assert!(matches!(opened, Some(Change::Opened(_))), "{opened:?}");
+        // A suspicion leaves it as it was.
+        let later = now + SECOND * 9;
+        assert!(health.lists_a_good_client(Got::at(later), later));
+        assert_eq!(health.trust(), Trust::Wait);
+        assert_eq!(passed(&mut health, later), None);
+        assert_eq!(health.trust(), Trust::Try);
         assert_eq!(health.answered(), Some(Change::Closed));
         assert_eq!(health.trust(), Trust::Yes);
         // One that failed its tests too is back with the first that it passes.
