@@ -121,7 +121,8 @@ pub fn exemption(
     }
 }
 
-/// couriertcpd's verdict as listings, with the scores of the configuration.
+/// couriertcpd's verdict as listings, with the scores of the configuration; and
+/// with the list of ours that it asked, where it is one.
 #[must_use]
 pub fn courier_listings(session: &Session, config: &Config) -> Vec<Listing> {
     let Verdict::Listed(listed) = &session.verdict else {
@@ -140,7 +141,10 @@ pub fn courier_listings(session: &Session, config: &Config) -> Vec<Listing> {
                 lookup_url: String::new(),
                 message: None,
                 score: *score,
-                list: None,
+                list: config
+                    .zones
+                    .iter()
+                    .position(|zone| !zone.allows() && zone.is_called(&listed.zone)),
             })
         })
         .collect()
@@ -159,7 +163,7 @@ pub fn sentence(
     thresholds: &Thresholds,
 ) -> Sentence {
     let tally = evidence.tally;
-    let level = match thresholds.level(tally) {
+    let level = match evidence.level(thresholds) {
         Level::Ban if never_ban => Level::Reject,
         level => level,
     };
@@ -191,6 +195,8 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::courier::session::Listed;
+    use crate::dnsbl::{Answer, Got};
+    use std::time::Instant;
 
     fn session() -> Session {
         Session {
@@ -352,6 +358,46 @@ mod tests {
         }
     }
 
+    /// Where couriertcpd asked one of ours, it is no second list that agrees, and
+    /// the ban is lifted with those that rest on it.
+    #[test]
+    fn a_ban_rests_on_a_list_of_ours_that_couriertcpd_asked() {
+        let config = config::parse("score.ban-needs = 2\n[[dnsbl]]\nzone = \"other.test\"\n[[dnsbl]]\nzone = \"bl.test\"\n").unwrap();
+        let named = |zone: &str| {
+            let session = Session {
+                verdict: Verdict::Listed(vec![Listed {
+                    variable: "BLOCK".into(),
+                    zone: zone.into(),
+                    code: None,
+                }]),
+                ..session()
+            };
+            courier_listings(&session, &config)
+        };
+        let lists = ["BL.test.", "x.bl.test"].map(|zone| named(zone)[0].list);
+        assert_eq!(lists, [Some(1), None]);
+        let code = [std::net::Ipv4Addr::new(127, 0, 0, 2)];
+        for (zone, needs, expected) in [
+            ("bl.test", 2, None),
+            ("third.test", 2, Some(vec![1])),
+            ("bl.test", 1, Some(vec![1])),
+        ] {
+            let now = Instant::now();
+            let mut evidence = Evidence::of_courier(named(zone), now);
+            let answer = Answer::from_addresses(&code, config.zones[1].rules());
+            evidence.add(1, &config.zones[1], answer, Got::at(now));
+            let thresholds = Thresholds {
+                ban_needs: needs,
+                ..config.thresholds
+            };
+            let rests_on = match sentence(&session(), &evidence, false, &thresholds) {
+                Sentence::Ban(conviction) => Some(conviction.rests_on),
+                _ => None,
+            };
+            assert_eq!(rests_on, expected, "{zone}, {needs}");
+        }
+    }
+
     #[test]
     fn couriers_verdict_is_worth_what_its_variable_is() {
         let config = config::parse("block-variables = { BLOCK = 3, BLOCK2 = 4.5 }").unwrap();
@@ -365,7 +411,7 @@ mod tests {
                 verdict: Verdict::Listed(listed.collect()),
                 ..session()
             };
-            Evidence::of_courier(courier_listings(&session, &config))
+            Evidence::of_courier(courier_listings(&session, &config), Instant::now())
                 .tally
                 .score
                 .points()

@@ -2,6 +2,7 @@
 
 use prometheus_client::metrics::counter::Counter;
 
+use crate::dnsbl::Counts;
 use crate::log::Event;
 
 /// The counters, since the worker's start.
@@ -22,20 +23,23 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A line that tells them.
+    /// A line that tells them, and how many answers of the lists there were.
     #[must_use]
-    pub fn event(&self) -> Event {
+    pub fn event(&self, answers: Counts) -> Event {
         [
-            ("sessions", &self.sessions),
-            ("messages", &self.messages),
-            ("listed", &self.listed),
-            ("bans", &self.bans),
-            ("shed", &self.shed),
-            ("gaps", &self.gaps),
+            ("sessions", self.sessions.get()),
+            ("messages", self.messages.get()),
+            ("listed", self.listed.get()),
+            ("bans", self.bans.get()),
+            ("shed", self.shed.get()),
+            ("gaps", self.gaps.get()),
+            ("hits", answers.hits),
+            ("misses", answers.misses),
+            ("unknown", answers.unknown),
         ]
         .into_iter()
-        .fold(Event::new("counted"), |event, (name, counter)| {
-            event.field(name, counter.get())
+        .fold(Event::new("counted"), |event, (name, count)| {
+            event.field(name, count)
         })
     }
 }
@@ -48,9 +52,14 @@ mod tests {
     fn what_is_counted_is_told() {
         let metrics = Metrics::default();
         metrics.shed.inc_by(3);
+        let answers = Counts {
+            hits: 7,
+            misses: 5,
+            unknown: 1,
+        };
         assert_eq!(
-            metrics.event().to_string(),
-            "counted,sessions=0,messages=0,listed=0,bans=0,shed=3,gaps=0"
+            metrics.event(answers).to_string(),
+            "counted,sessions=0,messages=0,listed=0,bans=0,shed=3,gaps=0,hits=7,misses=5,unknown=1"
         );
     }
 }

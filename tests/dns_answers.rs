@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::op::{Message, OpCode, Query, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, CNAME, SOA};
-use hickory_resolver::proto::rr::{Name, RData, Record};
+use hickory_resolver::proto::rr::rdata::{A, CNAME, SOA, TXT};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use rblfilter::config;
-use rblfilter::dnsbl::{Evidence, Family, Level, Lists, News, Notice, Reason, Unknown};
+use rblfilter::daemon::NeverBan;
+use rblfilter::dnsbl::{
+    Evidence, Family, Level, Listing, Lists, News, Notice, Reason, Score, Unknown,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -49,7 +52,17 @@ enum Does {
     OneIsDead,
     /// bl.test lists, wl.test says that it is asked too often.
     AllowListErrs,
+    /// bl.test lists, wl.test passes its test and answers no client's question.
+    AllowListIsSilent,
+    /// bl.test lists the world, wl.test answers late.
+    WorldBesideLateAllowList,
+    /// bl.test lists, slow.test lists too, but late.
+    OneIsSlow,
+    /// bl.test fails its test, slow.test lists late.
+    OneLiesOneIsSlow,
     Everything(Whole),
+    /// Tells this text of every name.
+    Texts(&'static str),
 }
 
 /// What it does about all queries.
@@ -103,6 +116,12 @@ impl Server {
                         && !is_test(&query.queries[0])
                     {
                         sleep(Duration::from_millis(milliseconds)).await;
+                    }
+                    let name = query.queries[0].name().to_ascii();
+                    let late = name.ends_with(".slow.test.")
+                        || does == Does::WorldBesideLateAllowList && name.ends_with(".wl.test.");
+                    if late && !is_test(&query.queries[0]) {
+                        sleep(Duration::from_millis(400)).await;
                     }
                     if does == Does::HidesThatItListsTheWorld && is_test(&query.queries[0]) {
                         sleep(Duration::from_millis(200)).await;
@@ -202,9 +221,22 @@ fn answer(query: &Message, does: Does, tcp: bool) -> Option<Message> {
             Whole::Silent => None,
         };
     }
+    if let Does::Texts(text) = does
+        && question.query_type() == RecordType::TXT
+    {
+        let text = TXT::new(vec![text.to_owned()]);
+        answer.add_answer(Record::from_rdata(name, 60, RData::TXT(text)));
+        return Some(answer);
+    }
     let below = |zone: &str| name.to_ascii().to_lowercase().ends_with(zone);
     if does == Does::OneIsDead && below(".b.test.") {
         return None;
+    }
+    if does == Does::WorldBesideLateAllowList && !below(".wl.test.")
+        || does == Does::OneLiesOneIsSlow && below(".bl.test.")
+    {
+        answer.add_answer(record(&name, 60, CODE));
+        return Some(answer);
     }
     if does == Does::AllowListVouchesForAll && below(".wl.test.") {
         answer.add_answer(record(&name, 60, [127, 0, 5, 3]));
@@ -222,6 +254,8 @@ fn answer(query: &Message, does: Does, tcp: bool) -> Option<Message> {
         Does::NoSoa => return code(answer, ResponseCode::NXDomain),
         Does::Refuses => return code(answer, ResponseCode::Refused),
         Does::ServFail => return code(answer, ResponseCode::ServFail),
+        Does::WorldBesideLateAllowList => return nobody(answer),
+        Does::AllowListIsSilent if below(".wl.test.") => return None,
         Does::Silent => return None,
         Does::Truncates if !tcp => answer.metadata.truncation = true,
         Does::Huge if !tcp => answer.metadata.truncation = true,
@@ -294,7 +328,7 @@ const ONE: &str = "[[dnsbl]]\nzone = \"bl.test\"\n";
 
 fn level(evidence: &Evidence) -> Level {
     let config = config::parse("").unwrap();
-    config.thresholds.level(evidence.tally)
+    evidence.level(&config.thresholds)
 }
 
 async fn ask(lists: &Arc<Lists>, client: &str) -> (Evidence, Duration) {
@@ -304,8 +338,31 @@ async fn ask(lists: &Arc<Lists>, client: &str) -> (Evidence, Duration) {
     (evidence, begun.elapsed())
 }
 
+/// What is held against a client who is known to be good.
+async fn ask_good(lists: &Arc<Lists>, client: &str) -> Evidence {
+    let asked = lists.ask_with_doubt(client.parse().unwrap(), vec![], |_| true);
+    let evidence = timeout(LIMIT, asked).await.unwrap();
+    // At the limit it passes.
+    evidence.unwrap_or_default()
+}
+
+/// Two seconds after a test another is worth while.
+async fn test_grows_old(lists: &Lists) {
+    let passed = lists.last_passed(0, CLIENT.parse().unwrap()).unwrap();
+    sleep((passed + Duration::from_millis(2100)).saturating_duration_since(Instant::now())).await;
+}
+
 async fn news(notices: &mut UnboundedReceiver<Notice>) -> News {
-    timeout(LIMIT, notices.recv()).await.unwrap().unwrap().news
+    loop {
+        let news = timeout(LIMIT, notices.recv()).await.unwrap().unwrap().news;
+        if news != News::FirstPassed {
+            return news;
+        }
+    }
+}
+
+fn nothing_is_new(notices: &mut UnboundedReceiver<Notice>) -> bool {
+    std::iter::from_fn(|| notices.try_recv().ok()).all(|notice| notice.news == News::FirstPassed)
 }
 
 /// The next news of IPv4.
@@ -474,20 +531,140 @@ async fn one_dead_list_of_three_does_not_hold_up_the_others_sentence() {
 async fn a_good_client_that_is_suddenly_listed_has_the_list_tested() {
     let server = Server::start(Does::ListsNobody).await;
     let (lists, mut notices) = lists(&[&server], ONE);
-    let client: IpAddr = "203.0.113.10".parse().unwrap();
     ask(&lists, CLIENT).await;
-    // Two seconds after a test another is worth while.
-    let passed = lists.last_passed(0, client).unwrap();
-    sleep((passed + Duration::from_millis(2100)).saturating_duration_since(Instant::now())).await;
+    test_grows_old(&lists).await;
     server.now(Does::Everything(Whole::ListsTheWorld));
     let (evidence, _) = ask(&lists, "203.0.113.10").await;
     assert_eq!(level(&evidence), Level::Ban, "what the list says");
-    assert!(lists.doubt(client, &evidence));
-    let (evidence, _) = ask(&lists, "203.0.113.10").await;
+    let evidence = ask_good(&lists, "203.0.113.10").await;
     assert_eq!(level(&evidence), Level::Pass, "{evidence:?}");
     assert!(matches!(news4(&mut notices).await, News::Opened(..)));
     // Nor is anybody else convicted any more.
     assert_eq!(level(&ask(&lists, "203.0.113.12").await.0), Level::Pass);
+}
+
+/// Two good clients have its answer, and wait for an allow list; the first to
+/// end has the list tested, and the second is not convicted meanwhile.
+#[tokio::test]
+async fn two_good_clients_at_once_are_both_spared() {
+    let server = Server::start(Does::ListsNobody).await;
+    let toml = format!("{ONE}[[dnswl]]\nzone = \"wl.test\"\n");
+    let (lists, _notices) = lists(&[&server], &toml);
+    ask(&lists, CLIENT).await;
+    test_grows_old(&lists).await;
+    server.now(Does::WorldBesideLateAllowList);
+    let first = ask_good(&lists, "203.0.113.10");
+    let second = async {
+        sleep(Duration::from_millis(30)).await;
+        ask_good(&lists, "203.0.113.11").await
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!(level(&first), Level::Pass, "{first:?}");
+    assert_eq!(level(&second), Level::Pass, "{second:?}");
+}
+
+/// The listing is in the cache, as another session of the client asked.
+#[tokio::test]
+async fn a_good_client_is_spared_whoever_asked_for_it() {
+    let server = Server::start(Does::ListsNobody).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    ask(&lists, CLIENT).await;
+    test_grows_old(&lists).await;
+    server.now(Does::Everything(Whole::ListsTheWorld));
+    let (evidence, _) = ask(&lists, "203.0.113.10").await;
+    assert_eq!(level(&evidence), Level::Ban, "by the first session");
+    let evidence = ask_good(&lists, "203.0.113.10").await;
+    assert_eq!(level(&evidence), Level::Pass, "{evidence:?}");
+    assert!(matches!(news4(&mut notices).await, News::Opened(..)));
+}
+
+/// It answers before its test fails, and the sentence is passed after that.
+#[tokio::test]
+async fn an_answer_convicts_nobody_once_its_list_is_down() {
+    let server = Server::start(Does::OneIsSlow).await;
+    let toml =
+        "[[dnsbl]]\nzone = \"bl.test\"\nscore = 5\n[[dnsbl]]\nzone = \"slow.test\"\nscore = 4\n";
+    let toml = format!("score.reject = 5\nscore.ban = 9\n{toml}");
+    let (lists, mut notices) = lists(&[&server], &toml);
+    let (evidence, _) = ask(&lists, CLIENT).await;
+    assert_eq!(evidence.listings.len(), 2, "{evidence:?}");
+    let asking = {
+        let lists = Arc::clone(&lists);
+        tokio::spawn(async move { ask(&lists, "203.0.113.10").await.0 })
+    };
+    let queries = server.queries();
+    let asked = async {
+        while server.queries() < queries + 2 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    timeout(LIMIT, asked).await.unwrap();
+    server.now(Does::OneLiesOneIsSlow);
+    lists.test_now();
+    assert!(matches!(news4(&mut notices).await, News::Opened(..)));
+    let evidence = asking.await.unwrap();
+    assert!(
+        matches!(evidence.unknown[..], [(0, Unknown::Down)]),
+        "{evidence:?}"
+    );
+    assert_eq!(evidence.tally.against, 1, "{evidence:?}");
+}
+
+/// A resolver between answers the list's tests from its cache, while the list
+/// answers nobody.
+#[tokio::test]
+async fn a_dead_list_whose_tests_are_passed_is_waited_for_once() {
+    let server = Server::start(Does::Silent).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    for host in 0..15 {
+        let (evidence, took) = ask(&lists, &format!("203.0.113.{host}")).await;
+        assert_eq!(level(&evidence), Level::Pass);
+        let most = if host == 0 { 1300 } else { 100 };
+        assert!(took < Duration::from_millis(most), "{host}: {took:?}");
+        // Its test is passed meanwhile.
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        server.queries() < 15,
+        "{}: tried, not asked",
+        server.queries()
+    );
+    assert!(nothing_is_new(&mut notices));
+    // It answers one, and is asked as before.
+    server.now(Does::Lists);
+    let mut host = 100;
+    let back = async {
+        while level(&ask(&lists, &format!("203.0.113.{host}")).await.0) != Level::Ban {
+            host += 1;
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LIMIT, back).await.unwrap();
+}
+
+/// Its question waits behind those of a dead list: that is not its fault.
+#[tokio::test]
+async fn a_list_that_was_not_asked_is_not_suspected() {
+    let server = Server::start(Does::OneIsDead).await;
+    let toml = "lookup.in-flight = 1\n[[dnsbl]]\nzone = \"x.b.test\"\nself-test = false\n[[dnsbl]]\nzone = \"y.b.test\"\nself-test = false\n[[dnsbl]]\nzone = \"bl.test\"\n";
+    let (lists, _notices) = lists(&[&server], toml);
+    let client: IpAddr = CLIENT.parse().unwrap();
+    let tested = async {
+        while lists.last_passed(2, client).is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LIMIT, tested).await.unwrap();
+    let passed = lists.last_passed(2, client);
+    let (evidence, _) = ask(&lists, CLIENT).await;
+    assert!(
+        evidence.unknown.contains(&(2, Unknown::Busy)),
+        "{evidence:?}"
+    );
+    // Nor is it tested for that.
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(lists.last_passed(2, client), passed);
 }
 
 /// From one moment to the next it lists everybody; what the self-test finds.
@@ -577,7 +754,7 @@ async fn self_tests_can_be_switched_off() {
     let server = Server::start(Does::Everything(Whole::ListsTheWorld)).await;
     let (lists, mut notices) = lists(&[&server], &format!("{ONE}self-test = false\n"));
     assert_eq!(level(&ask(&lists, CLIENT).await.0), Level::Ban);
-    assert!(notices.try_recv().is_err());
+    assert!(nothing_is_new(&mut notices));
 }
 
 #[tokio::test]
@@ -598,6 +775,54 @@ async fn an_allow_list_that_fails_vouches_for_nobody() {
     let (evidence, _) = ask(&lists, CLIENT).await;
     assert_eq!(level(&evidence), Level::Ban, "{evidence:?}");
     assert!(matches!(evidence.unknown[..], [(1, Unknown::ErrorCode(_))]));
+}
+
+/// It might have averted the ban; once it is down, it speaks for nobody.
+#[tokio::test]
+async fn an_allow_list_that_does_not_answer_makes_no_ban() {
+    let server = Server::start(Does::AllowListIsSilent).await;
+    let toml = format!("{ONE}[[dnswl]]\nzone = \"wl.test\"\n");
+    let (lists, _notices) = lists(&[&server], &toml);
+    let (evidence, _) = ask(&lists, CLIENT).await;
+    assert_eq!(level(&evidence), Level::Reject, "{evidence:?}");
+    let (evidence, _) = ask(&lists, "203.0.113.10").await;
+    assert_eq!(level(&evidence), Level::Ban, "{evidence:?}");
+}
+
+/// couriertcpd asked the same list: that rests on what ours is worth.
+#[tokio::test]
+async fn couriertcpds_word_of_a_list_that_is_down_is_not_believed() {
+    for (does, list, expected) in [
+        (Does::Lists, Some(0), Level::Ban),
+        (Does::ListsNobody, Some(0), Level::Ban),
+        (Does::Everything(Whole::ListsTheWorld), Some(0), Level::Pass),
+        (Does::Everything(Whole::ListsTheWorld), None, Level::Ban),
+    ] {
+        let server = Server::start(does).await;
+        let (lists, _notices) = lists(&[&server], ONE);
+        ask(&lists, "203.0.113.200").await;
+        let courier = || {
+            vec![Listing {
+                zone: "bl.test".into(),
+                code: None,
+                lookup_url: String::new(),
+                message: None,
+                score: Score::from_points(10.0).unwrap(),
+                list,
+            }]
+        };
+        let evidence = lists.ask(CLIENT.parse().unwrap(), courier()).await;
+        assert_eq!(
+            level(&evidence),
+            expected,
+            "{does:?}, {list:?}: {evidence:?}"
+        );
+        assert!(evidence.tally.against <= 1, "{evidence:?}");
+        // One that is not asked for it: it stands for itself.
+        let evidence = lists.ask("10.0.0.1".parse().unwrap(), courier()).await;
+        assert_eq!(level(&evidence), Level::Ban);
+        assert_eq!(evidence.listings[0].list, None);
+    }
 }
 
 #[tokio::test]
@@ -643,6 +868,10 @@ async fn what_is_known_outlives_a_restart() {
     for host in 0..20 {
         ask(&before, &format!("203.0.113.{host}")).await;
     }
+    assert_eq!(before.write(&path).unwrap(), 0, "newer than its last test");
+    // Times of answers are whole seconds, rounded up.
+    sleep(Duration::from_millis(1100)).await;
+    before.confirm(LIMIT).await;
     assert_eq!(before.write(&path).unwrap(), 20);
     let (after, _notices) = lists(&[&server], ONE);
     assert_eq!(after.read(&path).unwrap(), 20);
@@ -669,13 +898,32 @@ async fn what_is_known_outlives_a_restart() {
     assert_eq!(damaged.read(&path).unwrap(), 0);
 }
 
-/// What a list said before it last passed its test stands in while it is down.
+/// What a list that lists the world said does not come back as what it said in
+/// better days.
 #[tokio::test]
-async fn an_answer_from_better_days_serves_while_a_list_is_down() {
-    let server = Server::start(Does::Lists).await;
-    let (lists, mut notices) = lists(&[&server], ONE);
-    let client: IpAddr = CLIENT.parse().unwrap();
-    ask(&lists, CLIENT).await;
+async fn no_lie_outlives_a_restart() {
+    let path = std::env::temp_dir().join(format!("rblfilter-lies-{}", std::process::id()));
+    let server = Server::start(Does::ListsNobody).await;
+    let (before, mut notices) = lists(&[&server], ONE);
+    ask(&before, CLIENT).await;
+    server.now(Does::Everything(Whole::ListsTheWorld));
+    ask(&before, "203.0.113.10").await;
+    // Not found out yet.
+    assert_eq!(before.write(&path).unwrap(), 1);
+    before.test_now();
+    assert!(matches!(news4(&mut notices).await, News::Opened(..)));
+    before.write(&path).unwrap();
+    server.now(Does::ListsNobody);
+    let (after, _notices) = lists(&[&server], ONE);
+    after.read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for client in [CLIENT, "203.0.113.10"] {
+        assert_eq!(level(&ask(&after, client).await.0), Level::Pass);
+    }
+}
+
+/// Waits until list 0 has passed a test after all that it has said until now.
+async fn grow_old(lists: &Lists, client: IpAddr) {
     // Times of answers are whole seconds, rounded up.
     let got = Instant::now();
     let later = async {
@@ -688,6 +936,16 @@ async fn an_answer_from_better_days_serves_while_a_list_is_down() {
         }
     };
     timeout(LIMIT, later).await.unwrap();
+}
+
+/// What a list said before it last passed its test stands in while it is down.
+#[tokio::test]
+async fn an_answer_from_better_days_serves_while_a_list_is_down() {
+    let server = Server::start(Does::Lists).await;
+    let (lists, mut notices) = lists(&[&server], ONE);
+    let client: IpAddr = CLIENT.parse().unwrap();
+    ask(&lists, CLIENT).await;
+    grow_old(&lists, client).await;
     ask(&lists, "203.0.113.10").await;
     server.now(Does::Everything(Whole::Silent));
     lists.test_now();
@@ -709,4 +967,57 @@ async fn a_dead_nameserver_beside_a_live_one_costs_nobody_a_verdict() {
         let (evidence, _) = ask(&lists, &client.to_string()).await;
         assert_eq!(level(&evidence), Level::Ban, "{host}: {evidence:?}");
     }
+}
+
+/// The domains are read at the same time; while one is not, nobody is banned.
+#[tokio::test]
+async fn spf_records_are_read_together_and_told_of() {
+    let server = Server::start(Does::Everything(Whole::Silent)).await;
+    let (lists, _notices) = lists(&[&server], ONE);
+    let text = "never-ban.spf = [\"a.test\", \"b.test\", \"c.test\", \"d.test\"]";
+    let never_ban = NeverBan::new(&config::parse(text).unwrap().never_ban);
+    assert!(never_ban.unread().is_some());
+    let begun = Instant::now();
+    let failed = never_ban.read_once(lists.resolver()).await;
+    assert_eq!(failed.len(), 4);
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{begun:?}");
+    assert!(never_ban.unread().is_some());
+    server.now(Does::Texts("v=spf1 ip4:203.0.113.0/24 -all"));
+    assert!(never_ban.read_once(lists.resolver()).await.is_empty());
+    assert!(never_ban.unread().is_none());
+    assert!(never_ban.contains(CLIENT.parse().unwrap()));
+    // A record that was read and is wrong names nobody, and holds nothing up.
+    server.now(Does::Texts("v=spf1 ip4:x -all"));
+    let wrong = NeverBan::new(&config::parse(text).unwrap().never_ban);
+    assert_eq!(wrong.read_once(lists.resolver()).await.len(), 4);
+    assert!(wrong.unread().is_none());
+    let none = NeverBan::new(&config::parse("").unwrap().never_ban);
+    assert!(none.unread().is_none(), "there is nothing to read");
+}
+
+/// Some lists echo the name that they were asked for.
+#[tokio::test]
+async fn a_lists_text_shows_no_key() {
+    let key = "abcdefghijklmnopqrstuvwxyz";
+    let server = Server::start(Does::Texts(
+        "see 9.113.0.203.abcdefghijklmnopqrstuvwxyz.bl.test",
+    ))
+    .await;
+    let toml = format!("[[dnsbl]]\nzone = \"{key}.bl.test\"\n");
+    let (lists, _notices) = lists(&[&server], &toml);
+    let text = lists.text(0, CLIENT.parse().unwrap()).await;
+    assert!(text.starts_with("see ") && !text.contains(key), "{text}");
+}
+
+/// So that what is said of the resolver at the start is taken back.
+#[tokio::test]
+async fn the_first_test_that_is_passed_is_told_of_once() {
+    let server = Server::start(Does::Lists).await;
+    let (lists, mut notices) = lists(&[&server], &format!("{ONE}ipv6 = false\n"));
+    ask(&lists, CLIENT).await;
+    grow_old(&lists, CLIENT.parse().unwrap()).await;
+    let all: Vec<News> = std::iter::from_fn(|| notices.try_recv().ok())
+        .map(|notice| notice.news)
+        .collect();
+    assert_eq!(all, [News::FirstPassed]);
 }

@@ -187,6 +187,25 @@ fn the_senders_of_an_spf_record_are_never_banned() {
     banned(&lab, LISTED);
 }
 
+/// Anybody may be one of its senders.
+#[test]
+fn nobody_is_banned_while_an_spf_record_was_never_read() {
+    let lab = lab(
+        Config {
+            tarpit: false,
+            ..Config::default()
+        },
+        // The nameserver does not answer for it.
+        &OWN_ZONE.replace(
+            "[lookup]",
+            "[never-ban]\nspf = [\"elsewhere.example\"]\n[lookup]",
+        ),
+    );
+    lab.wait_for_log("nobody is banned until", LIMIT).unwrap();
+    assert_rejected(&lab, LISTED, "is listed by bl.test");
+    assert_no_bans(&lab);
+}
+
 /// A list that turns out to be wrong: who was banned on its word since it was
 /// last right is let in again.
 #[test]
@@ -238,11 +257,12 @@ fn what_the_lists_said_outlives_a_restart() {
     assert_delivered(&lab, &message(), CLEAN, 1);
     banned(&lab, LISTED);
     product().filterctl_stop(&lab).unwrap();
-    lab.wait_for_log("cache,written=2", LIMIT).unwrap();
+    // What was listed within a second of the last test is not kept.
+    lab.wait_for_log("cache,written=", LIMIT).unwrap();
     let file = fs::metadata("/var/lib/courier/rblfilter/dnsbl-cache").unwrap();
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
     product().filterctl_start(&lab).unwrap();
-    lab.wait_for_log("cache,read=2", LIMIT).unwrap();
+    lab.wait_for_log("cache,read=", LIMIT).unwrap();
     assert_delivered(&lab, &message(), CLEAN, 2);
     let asked = lab.dns_queries();
     let times = asked.iter().filter(|name| *name == "3.2.1.127.bl.test");

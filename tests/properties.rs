@@ -9,9 +9,10 @@ use rblfilter::courier::control_file::Envelope;
 use rblfilter::courier::request;
 use rblfilter::courier::session::{Environment, Session, Verdict};
 use rblfilter::dnsbl::{
-    Answer, Change, Codes, Family, Health, Level, Match, Met, Probe, Reach, Rule, Score, Tally,
-    Thresholds, Trust, Unknown, Zone, is_error, query, verdict,
+    Answer, Change, Codes, Evidence, Family, Got, Health, Match, Met, Probe, Reach, Rule, Score,
+    Tally, Thresholds, Trust, Unknown, Zone, is_error, query, verdict,
 };
+use rblfilter::judge::{self, Sentence};
 use rblfilter::log::Event;
 use rblfilter::reply::{Facts, Template};
 use rblfilter_warden::policy::without_keys;
@@ -147,14 +148,21 @@ proptest! {
         prop_assert_eq!(once, Met::of(&addresses, &rules));
     }
 
-    /// Whatever errors come in whatever order, none of them convicts, and while
-    /// a list is not believed only what it said before its last passed test is.
+    /// Whatever errors come in whatever order, also beside a listing in the same
+    /// answer, none of them convicts; and while a list is not believed only what
+    /// it said before its last passed test is.
     #[test]
     fn no_sequence_of_errors_convicts(steps in prop::collection::vec((0_u8..8, 0_u64..2000), 1..60)) {
         let start = std::time::Instant::now();
         let mut now = start;
         let mut health = Health::new(true, now);
         let code = Ipv4Addr::new(127, 0, 0, 2);
+        let mut codes = Codes::default();
+        codes.add("127.0.0.2-127.0.0.200").unwrap();
+        let score = Score::from_points(10.0).unwrap();
+        let rules = vec![Rule { of: Match::Codes(codes), score }];
+        let zone = Zone::new("bl.test").unwrap().with_rules(rules.clone());
+        let mut evidence = Evidence::default();
         for (step, seconds) in steps {
             now += std::time::Duration::from_secs(seconds);
             let wrong = [
@@ -162,16 +170,24 @@ proptest! {
                 Unknown::ErrorCode(Ipv4Addr::new(127, 255, 255, 254)),
                 Unknown::Unreachable("io"),
             ];
+            let addresses = [
+                Ipv4Addr::new(127, 255, 255, 252 + u8::try_from(seconds % 4).unwrap()),
+                Ipv4Addr::new(127, 0, 0, 255),
+                Ipv4Addr::new(127, 0, 0, 1),
+                Ipv4Addr::new(198, 51, 100, step),
+            ];
+            let error = addresses[usize::from(step % 4)];
+            evidence.add(0, &zone, Answer::from_addresses(&[code, error], &rules), Got::at(now));
+            evidence.add(0, &zone, Answer::Unknown(wrong[usize::from(step % 3)].clone()), Got::at(now));
             let failed = |unlisted: &Probe| verdict(Family::V4, &Probe::Listed(code), unlisted);
             match step {
                 0..=2 => {
                     let unknown = &wrong[usize::from(step)];
-                    prop_assert!(Answer::Unknown(unknown.clone()) != Answer::NotListed);
                     health.failed(unknown, now);
                 }
-                3 => health.overdue(now),
-                4 => { health.lists_a_good_client(now); }
-                5 => health.answered(),
+                3 => health.overdue(seconds % 2 == 0, now),
+                4 => { health.lists_a_good_client(Got::at(now), now); }
+                5 => { health.answered(); }
                 6 => {
                     let change = health.tested(failed(&Probe::Listed(code)), now, 0.5);
                     prop_assert!(!matches!(change, Some(Change::Closed)));
@@ -179,18 +195,24 @@ proptest! {
                 }
                 _ => {
                     health.tested(failed(&Probe::NotListed), now, 0.5);
-                    prop_assert_eq!(health.trust(), Trust::Yes);
+                    prop_assert!(matches!(health.trust(), Trust::Yes | Trust::Try));
                 }
             }
             let passed = health.last_passed();
-            if health.trust() != Trust::Yes {
-                prop_assert!(!health.believes(now) || passed.is_some_and(|passed| now <= passed));
+            if matches!(health.trust(), Trust::Wait | Trust::No) {
+                prop_assert!(!health.believes(Got::at(now)) || passed.is_some_and(|passed| now <= passed));
                 prop_assert!(health.next_test().is_some(), "it comes back by itself");
             }
         }
-        let none = Tally::default();
-        let thresholds = Thresholds { reject: Score::from_points(0.001).unwrap(), ban: Score::from_points(0.001).unwrap(), ban_needs: 1, vouched_never_ban: false };
-        prop_assert_eq!(thresholds.level(none), Level::Pass);
+        let environment = Environment::parse(b"TCPREMOTEIP=::ffff:203.0.113.9\0TCPREMOTEPORT=1\0TCPLOCALPORT=25\0");
+        let session = Session::from_environment(&environment, &[]).unwrap();
+        let least = Score::from_points(0.001).unwrap();
+        let thresholds = Thresholds { reject: least, ban: least, ban_needs: 1, vouched_never_ban: false };
+        prop_assert_eq!(judge::sentence(&session, &evidence, false, &thresholds), Sentence::Pass);
+        // It could convict.
+        evidence.add(0, &zone, Answer::from_addresses(&[code], &rules), Got::at(now));
+        let sentence = judge::sentence(&session, &evidence, false, &thresholds);
+        prop_assert!(matches!(sentence, Sentence::Ban(_)), "{:?}", sentence);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `rblfilter config`: is the configuration file right, and what is in force?
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -111,6 +112,15 @@ fn summary(path: &Path, config: &Config) -> String {
     if config.zones.is_empty() && config.block_variables.is_empty() {
         text.push_str("note: with neither lists nor block-variables, every message is accepted\n");
     }
+    let lists = config.zones.iter().filter(|zone| !zone.allows()).count();
+    if config.thresholds.ban_needs > lists.max(1) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "note: score.ban-needs = {}, but {lists} [[dnsbl]] are here: nobody is banned whom couriertcpd does not name too, by a list that is none of these",
+            config.thresholds.ban_needs
+        );
+    }
     if config.allow.iter().any(|network| network.prefix() == 0) {
         text.push_str("note: allow.networks holds a whole family: none of its clients is judged\n");
     }
@@ -120,4 +130,19 @@ fn summary(path: &Path, config: &Config) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_that_cannot_agree_among_themselves_are_noted() {
+        let list = |name: &str| format!("[[dnsbl]]\nzone = \"{name}.test\"\n");
+        for (lists, noted) in [(list("a"), true), (list("a") + &list("b"), false)] {
+            let config = config::parse(&format!("score.ban-needs = 2\n{lists}")).unwrap();
+            let text = summary(Path::new("x.toml"), &config);
+            assert_eq!(text.contains("score.ban-needs = 2"), noted, "{text}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use super::exit;
 use crate::config::{self, Config};
 use crate::courier::session::parse_address;
 use crate::daemon::NeverBan;
-use crate::dnsbl::{Answer, Evidence, Level, Lists, Look, News, Notice, is_global};
+use crate::dnsbl::{Answer, Evidence, Got, Level, Lists, Look, News, Notice, is_global};
 
 /// Addresses that are asked for at the same time.
 const AT_ONCE: usize = 128;
@@ -134,7 +134,11 @@ async fn all(config: &Config, addresses: Vec<IpAddr>, json: bool) -> io::Result<
         }
     });
     let never_ban = NeverBan::new(&config.never_ban);
-    never_ban.read_once(lists.resolver()).await;
+    for (domain, error) in never_ban.read_once(lists.resolver()).await {
+        eprintln!(
+            "rblfilter: never-ban.spf: cannot read the SPF record of {domain}: {error}; whoever would be banned may be one of its senders"
+        );
+    }
     let mut protected = Protected::new(config.allow.clone());
     // Where they cannot be listed, nobody is taken for one of them.
     let _ = protected.refresh(std::time::Instant::now());
@@ -202,12 +206,13 @@ impl<'a> Found<'a> {
         protected: &Protected,
     ) -> Self {
         let mut evidence = Evidence::default();
+        let now = Got::at(std::time::Instant::now());
         for look in looks.iter().filter(|look| look.believed) {
             if let Some(zone) = lists.zone(look.list) {
-                evidence.add(look.list, zone, look.answer.clone(), false);
+                evidence.add(look.list, zone, look.answer.clone(), now);
             }
         }
-        let mut level = config.thresholds.level(evidence.tally);
+        let mut level = evidence.level(&config.thresholds);
         let mut note = None;
         if protected.protects(address).is_some() {
             level = Level::Pass;
@@ -215,6 +220,9 @@ impl<'a> Found<'a> {
         } else if level == Level::Ban && never_ban.contains(address) {
             level = Level::Reject;
             note = Some("never banned: never-ban");
+        } else if level == Level::Ban && never_ban.unread().is_some() {
+            level = Level::Reject;
+            note = Some("not banned: a domain of never-ban.spf could not be read");
         } else if looks.is_empty() {
             note = Some("no list is asked for it (is it private? lookup.query-non-global)");
         }

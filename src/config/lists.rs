@@ -1,5 +1,7 @@
 //! The checked `[[dnsbl]]` and `[[dnswl]]` tables.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use rblfilter_warden::policy::without_keys;
 use toml::{Spanned, Value};
 
@@ -22,11 +24,13 @@ pub fn check(
     let mut zones: Vec<Zone> = Vec::new();
     for list in dnsbls {
         let zone = check.dnsbl(&list, thresholds.ban, contact)?;
+        check.some_family("dnsbl", &zone, &list.zone)?;
         check.new_one(&zones, &zone, "dnsbl.zone", &list.zone)?;
         zones.push(zone);
     }
     for list in dnswls {
         let zone = check.dnswl(&list, thresholds.ban)?;
+        check.some_family("dnswl", &zone, &list.zone)?;
         check.new_one(&zones, &zone, "dnswl.zone", &list.zone)?;
         zones.push(zone);
     }
@@ -43,6 +47,25 @@ pub fn number(value: &Value) -> Option<f64> {
 }
 
 impl Check<'_> {
+    fn some_family(
+        &self,
+        table: &str,
+        zone: &Zone,
+        written: &Spanned<String>,
+    ) -> Result<(), Problem> {
+        if [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+            .iter()
+            .any(|client| zone.covers(*client))
+        {
+            return Ok(());
+        }
+        let message = format!(
+            "{table}: {} is asked for nobody with ipv4 = false and ipv6 = false (remove the list)",
+            zone.name()
+        );
+        self.wrong(written.span(), message)
+    }
+
     fn new_one(
         &self,
         zones: &[Zone],
@@ -103,6 +126,13 @@ impl Check<'_> {
             return self.wrong(
                 list.codes.span(),
                 "dnsbl.codes: expected scores of 0 or more (what speaks for a client is a [[dnswl]])",
+            );
+        }
+        if rules.iter().all(|rule| !rule.score.is_positive()) {
+            let span = list.score.as_ref().map_or(list.codes.span(), Spanned::span);
+            return self.wrong(
+                span,
+                "dnsbl.score: no answer of the list is worth anything, expected more than 0 (or remove the list)",
             );
         }
         if !list.self_test {

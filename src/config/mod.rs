@@ -111,6 +111,14 @@ mod tests {
         assert_eq!(config.zones.len(), 2);
     }
 
+    #[test]
+    fn a_network_may_be_written_as_courier_writes_its_clients() {
+        let text = "never-ban.relays = [\"::ffff:203.0.113.9\"]\nallow.networks = [\"::ffff:10.0.0.0/104\"]";
+        let config = parse(text).unwrap();
+        assert_eq!(config.never_ban.relays, ["203.0.113.9/32".parse().unwrap()]);
+        assert_eq!(config.allow, ["10.0.0.0/8".parse().unwrap()]);
+    }
+
     /// The sample shows each key with its default: without the tables that
     /// have no default, it is the same as an empty file.
     #[test]
@@ -227,6 +235,16 @@ mod tests {
                 "[[dnsbl]]\nzone = \"-\"",
                 2,
                 "dnsbl.zone: \"-\" is no domain name",
+            ),
+            (
+                "[[dnsbl]]\nzone = \"bl.test\"\nscore = 0",
+                3,
+                "dnsbl.score: no answer of the list is worth anything, expected more than 0 (or remove the list)",
+            ),
+            (
+                "[[dnsbl]]\nzone = \"bl.test\"\nipv4 = false\nipv6 = false",
+                2,
+                "dnsbl: bl.test is asked for nobody with ipv4 = false and ipv6 = false (remove the list)",
             ),
             ("[[dnsbl]]\nname = \"x\"", 1, "missing field `zone`"),
             (

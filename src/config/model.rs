@@ -8,6 +8,7 @@ use hickory_resolver::proto::rr::Name;
 use ipnetwork::IpNetwork;
 use log::LevelFilter;
 use rblfilter_warden::policy::{MAX_BAN_SECONDS, MAX_SET_NAME};
+use rblfilter_warden::protected::canonical;
 use toml::Spanned;
 
 use super::error::Problem;
@@ -526,7 +527,7 @@ impl Check<'_> {
             );
         };
         if network.ip() == network.network() {
-            return Ok(network);
+            return Ok(canonical(network));
         }
         self.wrong(
             value.span(),

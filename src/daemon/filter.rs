@@ -472,7 +472,7 @@ impl Filter {
             lasting(|| filter().watch()),
             lasting(|| filter().guard()),
             lasting(|| filter().see_to_kills()),
-            lasting(|| filter().tell()),
+            lasting(|| filter().tell_hourly()),
         );
     }
 
@@ -486,17 +486,21 @@ impl Filter {
         self.killer.see_to_it().await;
     }
 
-    async fn tell(self: Arc<Self>) {
+    async fn tell_hourly(self: Arc<Self>) {
         let mut clock = interval_at((Instant::now() + TELL_EVERY).into(), TELL_EVERY);
         loop {
             clock.tick().await;
-            log::info!("{}", self.metrics.event());
+            self.tell();
         }
     }
 
     /// Says what was counted.
     pub fn stopped(&self) {
-        log::info!("{}", self.metrics.event());
+        self.tell();
+    }
+
+    fn tell(&self) {
+        log::info!("{}", self.metrics.event(self.lists.counts()));
     }
 
     async fn watch(self: Arc<Self>) {

@@ -1,13 +1,16 @@
 //! Who is refused with a text, but never ended or banned: networks of the
-//! configuration, and those that named domains send from.
+//! configuration, and those that named domains send from. While the nameservers
+//! have never answered for one of those domains, anybody may be its sender.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::{PoisonError, RwLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::Name;
 use ipnetwork::IpNetwork;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::config;
 use crate::degraded::{Degraded, Part};
@@ -24,7 +27,7 @@ pub struct NeverBan {
     relays: Vec<IpNetwork>,
     domains: Vec<Name>,
     /// Those of each domain, as last read.
-    senders: RwLock<Vec<Vec<IpNetwork>>>,
+    senders: RwLock<Vec<Option<Vec<IpNetwork>>>>,
 }
 
 impl NeverBan {
@@ -34,58 +37,109 @@ impl NeverBan {
         Self {
             relays: settings.relays.clone(),
             domains: settings.spf.clone(),
-            senders: RwLock::new(vec![Vec::new(); settings.spf.len()]),
+            senders: RwLock::new(vec![None; settings.spf.len()]),
         }
     }
 
-    /// Whether `client` is one of them.
+    /// Whether `client` is one of them, as far as they are known.
     #[must_use]
     pub fn contains(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
-        let networks = self.relays.iter().chain(senders.iter().flatten());
-        networks.clone().any(|network| network.contains(client))
+        let senders = senders.iter().flatten().flatten();
+        let mut networks = self.relays.iter().chain(senders);
+        networks.any(|network| network.contains(client))
     }
 
-    /// Reads each domain's networks once; those that cannot be read stay unknown.
-    pub async fn read_once(&self, resolver: &Resolver) {
-        for (index, domain) in self.domains.iter().enumerate() {
-            if let Ok(Ok(found)) = timeout(LIMIT, spf::senders(domain, resolver)).await {
-                self.set(index, found.networks);
+    /// A domain whose record was never read: while there is one, nobody is banned.
+    #[must_use]
+    pub fn unread(&self) -> Option<&Name> {
+        let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
+        let index = senders.iter().position(Option::is_none)?;
+        self.domains.get(index)
+    }
+
+    /// Reads each domain's networks once, all at the same time; tells of those
+    /// that cannot be read.
+    pub async fn read_once(&self, resolver: &Resolver) -> Vec<(Name, String)> {
+        let failed = RwLock::new(Vec::new());
+        let readings = (0..self.domains.len()).map(|index| {
+            let failed = &failed;
+            async move {
+                if let Err(error) = self.read(index, resolver).await {
+                    let mut failed = failed.write().unwrap_or_else(PoisonError::into_inner);
+                    failed.push((self.domains[index].clone(), error));
+                }
             }
+        });
+        all(readings).await;
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the networks of domain number `index`; when to do it again.
+    async fn read(&self, index: usize, resolver: &Resolver) -> Result<Duration, String> {
+        match timeout(LIMIT, spf::senders(&self.domains[index], resolver)).await {
+            Ok(Ok(found)) => {
+                self.set(index, found.networks);
+                Ok(found.ttl)
+            }
+            Ok(Err(error)) => {
+                // A wrong record was read: it names nobody.
+                if self.is_unread(index) && !matches!(error, spf::Error::Unknown(_)) {
+                    self.set(index, Vec::new());
+                }
+                Err(error.to_string())
+            }
+            Err(_) => Err("no answer in time".to_owned()),
         }
     }
 
     fn set(&self, index: usize, networks: Vec<IpNetwork>) {
-        self.senders.write().unwrap_or_else(PoisonError::into_inner)[index] = networks;
+        self.senders.write().unwrap_or_else(PoisonError::into_inner)[index] = Some(networks);
     }
 
-    /// Keeps the domains' networks fresh until the future is dropped. Where a
-    /// record cannot be read, what was read last stays in force.
+    fn is_unread(&self, index: usize) -> bool {
+        let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
+        senders.get(index).is_some_and(Option::is_none)
+    }
+
+    /// Keeps the domains' networks fresh, each for itself, until the future is
+    /// dropped. Where a record cannot be read, what was read last stays in force.
     pub async fn keep(&self, resolver: &Resolver, degraded: &Degraded) {
-        let mut due = vec![Instant::now(); self.domains.len()];
+        all((0..self.domains.len()).map(|index| self.keep_one(index, resolver, degraded))).await;
+    }
+
+    async fn keep_one(&self, index: usize, resolver: &Resolver, degraded: &Degraded) {
+        let part = Part::Spf(self.domains[index].to_ascii());
         loop {
-            let next = due.iter().enumerate().min_by_key(|(_, at)| **at);
-            let Some((index, at)) = next else { return };
-            sleep_until((*at).into()).await;
-            let domain = &self.domains[index];
-            let part = || Part::Spf(domain.to_ascii());
-            let pause = match timeout(LIMIT, spf::senders(domain, resolver)).await {
-                Ok(Ok(found)) => {
-                    self.set(index, found.networks);
-                    degraded.leave(&part(), Instant::now());
-                    found.ttl
+            let pause = match self.read(index, resolver).await {
+                Ok(ttl) => {
+                    degraded.leave(&part, Instant::now());
+                    ttl
                 }
-                Ok(Err(error)) => {
-                    degraded.enter(part(), error, Instant::now());
-                    RETRY
-                }
-                Err(_) => {
-                    degraded.enter(part(), "no answer in time", Instant::now());
+                Err(mut error) => {
+                    if self.is_unread(index) {
+                        error.push_str("; nobody is banned until it has been read once");
+                    }
+                    degraded.enter(part.clone(), error, Instant::now());
                     RETRY
                 }
             };
-            due[index] = Instant::now() + pause;
+            sleep(pause).await;
         }
     }
+}
+
+/// Runs them all, until the last has ended.
+async fn all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
+    let mut futures: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if futures.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }

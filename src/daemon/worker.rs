@@ -123,6 +123,7 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
         };
         let ended = service::run(handed, filter.clone()).await;
         if let Some(filter) = filter {
+            filter.confirm_lists().await;
             // On a thread: a disk that hangs must not hold up the stop.
             let written = tokio::task::spawn_blocking(move || filter.write_cache());
             let _ = tokio::time::timeout(WRITE_TIME, written).await;

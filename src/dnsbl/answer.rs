@@ -48,6 +48,14 @@ pub enum Unknown {
     Down,
 }
 
+impl Unknown {
+    /// Whether the list may well say it the next time: it is not down.
+    #[must_use]
+    pub fn is_of_the_moment(&self) -> bool {
+        !matches!(self, Self::Down | Self::ErrorCode(_))
+    }
+}
+
 impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -7,6 +7,8 @@ pub struct Budget {
     pub day: u32,
     /// How many queries it has had.
     pub used: u64,
+    /// Whether this process has told that there are none left.
+    pub told: bool,
 }
 
 /// Whether a query may be sent.
@@ -16,7 +18,8 @@ pub enum Grant {
     Yes,
     /// It may, and it is the one with which 80 % are used.
     Warning,
-    /// It may not until the next day; this is the first that may not.
+    /// It may not until the next day; this is the first of the process that may
+    /// not.
     UsedUp,
     /// It may not.
     No,
@@ -31,18 +34,22 @@ impl Budget {
         let day = seconds / 86_400;
         // A clock that is set back gives no second budget for a day.
         if day > self.day {
-            *self = Self { day, used: 0 };
+            *self = Self {
+                day,
+                ..Self::default()
+            };
         }
         self.used = self.used.saturating_add(1);
         match most {
             Some(most) if self.used > most => {
-                if self.used == most + 1 {
-                    Grant::UsedUp
-                } else {
+                // Also where a process before this one has used it up.
+                if std::mem::replace(&mut self.told, true) {
                     Grant::No
+                } else {
+                    Grant::UsedUp
                 }
             }
-            Some(most) if self.used == (most * WARN_AT).div_ceil(100) => Grant::Warning,
+            Some(most) if self.used == most.saturating_mul(WARN_AT).div_ceil(100) => Grant::Warning,
             _ => Grant::Yes,
         }
     }
@@ -75,5 +82,23 @@ mod tests {
         );
         assert_eq!(budget.take(Some(10), noon + 86_400), Grant::Yes);
         assert!((0..100).all(|_| budget.take(None, noon + 86_400) == Grant::Yes));
+    }
+
+    #[test]
+    fn a_budget_that_was_used_up_before_a_restart_is_told_of_again() {
+        let mut budget = Budget {
+            day: 20_000,
+            used: 500,
+            told: false,
+        };
+        let noon = 20_000 * 86_400 + 43_200;
+        assert_eq!(budget.take(Some(10), noon), Grant::UsedUp);
+        assert_eq!(budget.take(Some(10), noon), Grant::No, "once a process");
+        assert_eq!(budget.take(Some(10), noon + 86_400), Grant::Yes);
+    }
+
+    #[test]
+    fn the_largest_budget_does_no_harm() {
+        assert_eq!(Budget::default().take(Some(u64::MAX), 0), Grant::Yes);
     }
 }

@@ -63,6 +63,18 @@ impl Key {
             list,
         }
     }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> IpAddr {
+        IpAddr::from(self.client).to_canonical()
+    }
+
+    /// The list's number.
+    #[must_use]
+    pub fn list(&self) -> u32 {
+        self.list
+    }
 }
 
 impl Entry {

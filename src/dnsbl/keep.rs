@@ -11,9 +11,11 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Instant;
 
+use super::answer::Answer;
 use super::budget::Budget;
-use super::cache::{self, RECORD};
+use super::cache::{self, Entry, Key, RECORD};
 use super::lookup::Lists;
+use super::selftest::Family;
 
 const MAGIC: &[u8; 18] = b"rblfilter cache 1\n";
 /// The most lists that a file can tell of.
@@ -28,7 +30,9 @@ fn checksum(sum: u64, bytes: &[u8]) -> u64 {
 }
 
 impl Lists {
-    /// Writes what is known to `path`, by way of a file beside it.
+    /// Writes what is known to `path`, by way of a file beside it: what lists
+    /// say that are believed, and of their listings those that are older than
+    /// their last passed test.
     ///
     /// # Errors
     /// What the operating system says; the file before it is whole.
@@ -57,7 +61,7 @@ impl Lists {
         let now = self.clock.seconds(Instant::now());
         let mut written = 0;
         for (key, entry) in self.cache.iter() {
-            if entry.is_usable(now, &self.cache.bounds) {
+            if entry.is_usable(now, &self.cache.bounds) && self.outlives(&key, &entry) {
                 put(&cache::encode(&key, &entry))?;
                 written += 1;
             }
@@ -66,6 +70,15 @@ impl Lists {
         out.into_inner()?.sync_all()?;
         fs::rename(&beside, path)?;
         Ok(written)
+    }
+
+    /// Whether the next process may believe it. What a list that lies said would
+    /// be taken there for what it said before a test that it passed.
+    fn outlives(&self, key: &Key, entry: &Entry) -> bool {
+        let family = Family::of(key.client());
+        let listed = entry.answer() != Answer::NotListed;
+        let list = self.lists.iter().find(|list| list.number == key.list());
+        list.is_some_and(|list| list.health(family).outlives(self.got(entry), listed))
     }
 
     /// Reads what is of use in the file at `path`, and tells how many entries
@@ -102,7 +115,8 @@ impl Lists {
             take(&mut day)?;
             take(&mut used)?;
             let (day, used) = (u32::from_le_bytes(day), u64::from_le_bytes(used));
-            budgets.push((u32::from_le_bytes(number), Budget { day, used }));
+            let told = false;
+            budgets.push((u32::from_le_bytes(number), Budget { day, used, told }));
         }
         let head = MAGIC.len() + 4 + budgets.len() * 16;
         let entries = length.saturating_sub(head + 8);

@@ -19,7 +19,7 @@ use super::cache::{Bounds, Cache, Entry, Key};
 use super::clock::Clock;
 use super::evidence::{Evidence, Listing};
 use super::global::is_global;
-use super::health::{Change, Health, Reason, Trust};
+use super::health::{Change, Got, Health, Reason, Trust};
 use super::resolver::Resolver;
 use super::rule;
 use super::score::{Reach, Thresholds};
@@ -40,7 +40,7 @@ pub struct Lists {
     pub(super) clock: Clock,
     pub(super) settings: Settings,
     thresholds: Thresholds,
-    in_flight: Mutex<HashMap<Key, Vec<Waiter>>>,
+    in_flight: Mutex<HashMap<Key, Question>>,
     pub(super) turns: Semaphore,
     pub(super) moved: watch::Sender<()>,
     pub(super) wake: Notify,
@@ -71,8 +71,17 @@ pub(super) struct List {
     health: [Mutex<Health>; 2],
 }
 
-/// Who wants an answer, and as which list's he knows it.
+/// Where an answer is sent to, with the list's place in the configuration.
 type Waiter = mpsc::UnboundedSender<(usize, Answer)>;
+
+/// A question that is open.
+#[derive(Debug, Default)]
+struct Question {
+    /// Who wants its answer.
+    waiters: Vec<Waiter>,
+    /// When it was its turn to be asked.
+    sent: Option<Instant>,
+}
 
 /// What the admin, and the bans that rest on a list, must hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +99,8 @@ pub enum News {
     Opened(Family, Reason, Option<Instant>),
     /// It is believed again.
     Closed(Family),
+    /// It has passed the first of all tests, so there is a resolver.
+    FirstPassed,
     /// 80 % of its queries of the day are used.
     BudgetLow,
     /// It has no queries left today.
@@ -100,10 +111,12 @@ pub enum News {
 
 /// What is known of a list's answer without asking.
 enum Known {
-    Answer(Answer),
+    Answer(Answer, Got),
     /// Its test must end first.
     Wait,
     Ask,
+    /// It was silent: it is asked, and not waited for.
+    Try,
 }
 
 impl List {
@@ -186,70 +199,155 @@ impl Lists {
         }
     }
 
-    /// What the lists say of `client`, beside couriertcpd's `courier`. Returns
+    /// What the lists say of `client`, beside couriertcpd's `courier`, of which
+    /// those that ask a list of ours rest on it. Returns
     /// once no outstanding answer could change the sentence, or at the limit.
     pub async fn ask(self: &Arc<Self>, client: IpAddr, courier: Vec<Listing>) -> Evidence {
         let client = client.to_canonical();
-        let mut evidence = Evidence::of_courier(courier);
-        if !self.settings.query_non_global && !is_global(client) {
+        let begun = Instant::now();
+        let is_asked = self.settings.query_non_global || is_global(client);
+        let mut courier = courier;
+        for listing in &mut courier {
+            let ours = |list: &usize| is_asked && self.lists[*list].zone.covers(client);
+            listing.list = listing.list.filter(ours);
+        }
+        let mut evidence = Evidence::of_courier(courier, begun);
+        if !is_asked {
             return evidence;
         }
-        let now = Instant::now();
         let mut waiting: Vec<usize> = (0..self.lists.len())
             .filter(|index| self.lists[*index].zone.covers(client))
             .collect();
-        self.answer_known(client, now, &mut waiting, &mut evidence);
-        if waiting.is_empty() || self.is_decided(&evidence, &waiting, &[]) {
+        self.answer_known(client, begun, &mut waiting, &mut evidence);
+        if (waiting.is_empty() || self.is_decided(&evidence, &waiting, &[]))
+            && self.all_stand(client, &mut waiting, &mut evidence)
+        {
             return evidence;
         }
         let (sender, mut answers) = mpsc::unbounded_channel();
         let mut moved = self.moved.subscribe();
         let mut asked: Vec<usize> = Vec::new();
-        let deadline = sleep_until((now + self.settings.limit).into());
+        let deadline = sleep_until((begun + self.settings.limit).into());
         tokio::pin!(deadline);
         loop {
             let now = Instant::now();
             self.answer_known(client, now, &mut waiting, &mut evidence);
-            waiting.retain(|index| {
-                let ready = self.trust(*index, client) == Trust::Yes;
-                if ready {
-                    self.question(*index, client, &sender, now);
-                    asked.push(*index);
-                }
-                !ready
-            });
+            if !self.is_decided(&evidence, &waiting, &asked) {
+                waiting.retain(|index| {
+                    let ready = self.trust(*index, client) == Trust::Yes;
+                    if ready {
+                        self.question(*index, client, Some(&sender), now);
+                        asked.push(*index);
+                    }
+                    !ready
+                });
+            }
             if asked.is_empty() && waiting.is_empty()
                 || self.is_decided(&evidence, &waiting, &asked)
             {
-                return evidence;
+                // What was true when it was said need not be believed now.
+                if self.all_stand(client, &mut waiting, &mut evidence) {
+                    return evidence;
+                }
+                continue;
             }
             tokio::select! {
                 Some((index, answer)) = answers.recv() => {
                     asked.retain(|asked| *asked != index);
                     let answer = match (&answer, self.trust(index, client)) {
-                        (Answer::Unknown(_), _) | (_, Trust::Yes) => answer,
+                        (Answer::Unknown(_), _) | (_, Trust::Yes | Trust::Try) => answer,
                         // It is in the cache once the test is passed.
                         (_, Trust::Wait) => { waiting.push(index); continue; }
                         (_, Trust::No) => Answer::Unknown(Unknown::Down),
                     };
-                    evidence.add(index, &self.lists[index].zone, answer, true);
+                    let got = Got::at(Instant::now());
+                    evidence.add(index, &self.lists[index].zone, answer, got);
                 }
                 _ = moved.changed(), if !waiting.is_empty() => {}
                 () = &mut deadline => break,
             }
         }
         let now = Instant::now();
-        for index in asked.into_iter().chain(waiting) {
-            self.health_of(index, client).overdue(now);
-            evidence.add(
-                index,
-                &self.lists[index].zone,
-                Answer::Unknown(Unknown::Timeout),
-                false,
-            );
+        self.all_stand(client, &mut waiting, &mut evidence);
+        for index in waiting {
+            self.health_of(index, client).overdue(false, now);
+            self.unknown_to(&mut evidence, index, Unknown::Timeout, now);
+        }
+        for index in asked {
+            let late = self.is_late(index, client, now);
+            if late {
+                self.health_of(index, client).overdue(true, now);
+            }
+            // One that was not asked is not to blame.
+            let why = if late {
+                Unknown::Timeout
+            } else {
+                Unknown::Busy
+            };
+            self.unknown_to(&mut evidence, index, why, now);
         }
         self.wake.notify_one();
         evidence
+    }
+
+    /// As [`Self::ask`]; but lists that name a client who is known to be `good`
+    /// are tested before they are believed. All within the limit: `None` where
+    /// it ends before the tests do.
+    pub async fn ask_with_doubt(
+        self: &Arc<Self>,
+        client: IpAddr,
+        courier: Vec<Listing>,
+        good: impl Fn(&Evidence) -> bool,
+    ) -> Option<Evidence> {
+        let begun = Instant::now();
+        let mut evidence = self.ask(client, courier.clone()).await;
+        while !evidence.got.is_empty() && good(&evidence) && self.doubt(client, &evidence) {
+            let left = self.settings.limit.checked_sub(begun.elapsed())?;
+            let again = timeout(left, self.ask(client, courier.clone()));
+            evidence = again.await.ok()?;
+        }
+        Some(evidence)
+    }
+
+    fn unknown_to(&self, evidence: &mut Evidence, index: usize, why: Unknown, now: Instant) {
+        let zone = &self.lists[index].zone;
+        evidence.add(index, zone, Answer::Unknown(why), Got::at(now));
+    }
+
+    /// Whether a question, which is open, has been so for a query's time.
+    fn is_late(&self, index: usize, client: IpAddr, now: Instant) -> bool {
+        let key = Key::new(self.lists[index].number, client);
+        let sent = self.in_flight().get(&key).map(|question| question.sent);
+        match sent {
+            Some(sent) => {
+                sent.is_some_and(|at| now.duration_since(at) >= self.settings.query_limit)
+            }
+            // It has ended this moment.
+            None => false,
+        }
+    }
+
+    /// Takes back what was said by lists that are not believed any longer, and
+    /// puts those into `waiting` that may be again. Whether nothing was taken
+    /// back that may be said again.
+    fn all_stand(&self, client: IpAddr, waiting: &mut Vec<usize>, evidence: &mut Evidence) -> bool {
+        let mut stand = true;
+        for (index, got) in evidence.got.clone() {
+            let health = self.health_of(index, client);
+            if health.believes(got) {
+                continue;
+            }
+            let down = health.trust() == Trust::No;
+            drop(health);
+            evidence.remove(index);
+            if down {
+                self.unknown_to(evidence, index, Unknown::Down, Instant::now());
+            } else if !waiting.contains(&index) {
+                waiting.push(index);
+            }
+            stand = false;
+        }
+        stand
     }
 
     fn is_decided(&self, evidence: &Evidence, waiting: &[usize], asked: &[usize]) -> bool {
@@ -278,21 +376,37 @@ impl Lists {
         self.health_of(index, client).last_passed()
     }
 
-    /// Takes those out of `waiting` whose answer is known.
+    /// Takes those out of `waiting` whose answer is known, or that are not to be
+    /// waited for.
     fn answer_known(
-        &self,
+        self: &Arc<Self>,
         client: IpAddr,
         now: Instant,
         waiting: &mut Vec<usize>,
         evidence: &mut Evidence,
     ) {
         waiting.retain(|index| match self.known(*index, client, now) {
-            Known::Answer(answer) => {
-                evidence.add(*index, &self.lists[*index].zone, answer, false);
+            Known::Answer(answer, got) => {
+                evidence.add(*index, &self.lists[*index].zone, answer, got);
+                false
+            }
+            Known::Try => {
+                if self.health_of(*index, client).begin_try(now) {
+                    self.question(*index, client, None, now);
+                }
+                self.unknown_to(evidence, *index, Unknown::Down, now);
                 false
             }
             Known::Wait | Known::Ask => true,
         });
+    }
+
+    /// When a cached answer was got: its time is a whole second, rounded up.
+    pub(super) fn got(&self, entry: &Entry) -> Got {
+        Got {
+            from: self.clock.instant(entry.got.saturating_sub(1)),
+            to: self.clock.instant(entry.got),
+        }
     }
 
     fn known(&self, index: usize, client: IpAddr, now: Instant) -> Known {
@@ -303,51 +417,61 @@ impl Lists {
         let trust = health.trust();
         if let Some(entry) = entry.filter(|entry| {
             let usable = match trust {
-                Trust::No => entry.is_usable(seconds, &self.cache.bounds),
+                Trust::No | Trust::Try => entry.is_usable(seconds, &self.cache.bounds),
                 Trust::Yes | Trust::Wait => entry.is_fresh(seconds),
             };
-            usable && health.believes(self.clock.instant(entry.got))
+            usable && health.believes(self.got(entry))
         }) {
             self.hits.fetch_add(1, Relaxed);
-            return Known::Answer(entry.answer());
+            return Known::Answer(entry.answer(), self.got(&entry));
         }
         match trust {
             Trust::Yes => Known::Ask,
+            Trust::Try => Known::Try,
             Trust::Wait => Known::Wait,
-            Trust::No => Known::Answer(Answer::Unknown(Unknown::Down)),
+            Trust::No => Known::Answer(Answer::Unknown(Unknown::Down), Got::at(now)),
         }
     }
 
     /// Asks list number `index`, unless that is being asked; the answer comes
     /// to `waiter`.
-    fn question(self: &Arc<Self>, index: usize, client: IpAddr, waiter: &Waiter, now: Instant) {
+    fn question(
+        self: &Arc<Self>,
+        index: usize,
+        client: IpAddr,
+        waiter: Option<&Waiter>,
+        now: Instant,
+    ) {
         let key = Key::new(self.lists[index].number, client);
         let refused = {
             let mut open = self.in_flight();
             let full = open.len() >= self.settings.in_flight + QUEUE;
             match open.get_mut(&key) {
-                Some(waiters) => {
-                    waiters.push(waiter.clone());
+                Some(question) => {
+                    question.waiters.extend(waiter.cloned());
                     return;
                 }
                 None if full => Some(Unknown::Busy),
                 None if !self.grant(index, now) => Some(Unknown::Budget),
                 None => {
-                    open.insert(key, vec![waiter.clone()]);
+                    let question = open.entry(key).or_default();
+                    question.waiters.extend(waiter.cloned());
                     None
                 }
             }
         };
         if let Some(unknown) = refused {
-            // Its receiver is the caller's own.
-            let _ = waiter.send((index, Answer::Unknown(unknown)));
+            if let Some(waiter) = waiter {
+                // Its receiver is the caller's own.
+                let _ = waiter.send((index, Answer::Unknown(unknown)));
+            }
             return;
         }
         self.misses.fetch_add(1, Relaxed);
         tokio::spawn(Arc::clone(self).fetch(index, client, key));
     }
 
-    fn in_flight(&self) -> MutexGuard<'_, HashMap<Key, Vec<Waiter>>> {
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<Key, Question>> {
         self.in_flight
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -388,7 +512,12 @@ impl Lists {
             answer: Answer::Unknown(Unknown::Timeout),
         };
         asked.answer = match timeout(self.settings.limit, self.turns.acquire()).await {
-            Ok(_turn) => self.query(index, client, key).await,
+            Ok(_turn) => {
+                if let Some(question) = self.in_flight().get_mut(&key) {
+                    question.sent = Some(Instant::now());
+                }
+                self.query(index, client, key).await
+            }
             Err(_) => Answer::Unknown(Unknown::Busy),
         };
     }
@@ -422,13 +551,17 @@ impl Lists {
     fn note(&self, index: usize, client: IpAddr, answer: &Answer, now: Instant) {
         let family = Family::of(client);
         let mut health = self.lists[index].health(family);
-        let Answer::Unknown(unknown) = answer else {
-            health.answered();
-            return;
-        };
-        self.unknown.fetch_add(1, Relaxed);
-        let change = health.failed(unknown, now);
         let passed = health.last_passed();
+        let change = if let Answer::Unknown(unknown) = answer {
+            self.unknown.fetch_add(1, Relaxed);
+            health.failed(unknown, now)
+        } else {
+            let change = health.answered();
+            if change.is_none() {
+                return;
+            }
+            change
+        };
         drop(health);
         self.changed(index, family, change, passed);
     }
@@ -464,17 +597,17 @@ impl Lists {
         }
     }
 
-    /// The lists in `evidence` name `client` anew, which is known to be good:
-    /// they are tested at once. True where one is, and the client is to be asked
-    /// for again.
-    #[must_use]
-    pub fn doubt(&self, client: IpAddr, evidence: &Evidence) -> bool {
+    /// Lists in `evidence` name `client`, which is known to be good: those whose
+    /// answer is newer than the last test that they passed are tested at once.
+    /// True where one is, and the client is to be asked for again.
+    fn doubt(&self, client: IpAddr, evidence: &Evidence) -> bool {
         let client = client.to_canonical();
         let now = Instant::now();
         let mut doubt = false;
-        for index in &evidence.fresh {
+        for (index, got) in &evidence.got {
             if !self.lists[*index].zone.allows() {
-                doubt |= self.health_of(*index, client).lists_a_good_client(now);
+                let mut health = self.health_of(*index, client);
+                doubt |= health.lists_a_good_client(*got, now);
             }
         }
         if doubt {
@@ -495,8 +628,8 @@ struct Asked<'a> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let waiters = self.lists.in_flight().remove(&self.key);
-        for waiter in waiters.into_iter().flatten() {
+        let question = self.lists.in_flight().remove(&self.key);
+        for waiter in question.unwrap_or_default().waiters {
             // It may have given up.
             let _ = waiter.send((self.index, self.answer.clone()));
         }

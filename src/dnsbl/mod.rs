@@ -31,7 +31,7 @@ pub use cache::{Bounds, Cache, Entry, Key};
 pub use codes::{Codes, CodesError, is_error};
 pub use evidence::{Evidence, Listing};
 pub use global::is_global;
-pub use health::{Change, Health, Reason, Trust};
+pub use health::{Change, Got, Health, Reason, Trust};
 pub use look::Look;
 pub use lookup::{Counts, Lists, News, Notice};
 pub use resolver::{Records, Resolver, StartError};

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use hickory_resolver::proto::rr::Name;
 use ipnetwork::IpNetwork;
+use rblfilter_warden::protected::canonical;
 
 use super::answer::Unknown;
 use super::resolver::{Records, Resolver};
@@ -155,6 +156,8 @@ fn term(word: &str) -> Result<Option<Term>, Error> {
                 .ok_or_else(wrong)?;
             let network =
                 IpNetwork::new(network.network(), network.prefix()).map_err(|_| wrong())?;
+            // Clients are looked for as IPv4 where they are IPv4.
+            let network = canonical(network);
             is_narrow(network).then_some(Term::Network(network))
         }
         "include" => Some(target(value.ok_or_else(wrong)?)?.map_or(Term::Passed, Term::Include)),
@@ -453,6 +456,15 @@ mod tests {
                 "2001:db8:1::/64",
             ]
         );
+    }
+
+    #[test]
+    fn an_ipv4_network_that_is_written_as_ipv6_is_one() {
+        let mapped = spf(&[(
+            "a.test.",
+            "v=spf1 ip6:::ffff:198.51.100.0/120 ip6:::ffff:0:0/96 -all",
+        )]);
+        assert_eq!(networks(&mapped).unwrap(), ["198.51.100.0/24"]);
     }
 
     #[test]

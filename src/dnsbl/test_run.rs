@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep_until;
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
 
 use super::answer::{Answer, Unknown};
-use super::lookup::Lists;
+use super::lookup::{Lists, News};
 use super::query;
 use super::selftest::{self, Failure, Family, Probe};
 
@@ -49,6 +50,26 @@ impl Lists {
         self.wake.notify_one();
     }
 
+    /// Tests the lists that are believed once more, for the stop: what they
+    /// have listed since the last one could not be kept. Nothing may be asked of
+    /// them after it.
+    pub async fn confirm(self: &Arc<Self>, limit: Duration) {
+        let now = Instant::now();
+        let mut tests = JoinSet::new();
+        for (index, list) in self.lists.iter().enumerate() {
+            for family in list.families().filter(|_| list.zone.self_test()) {
+                let mut health = list.health(family);
+                if health.last_passed().is_some() && !health.is_open() {
+                    health.test_now(now);
+                    if health.begin_test(now) {
+                        tests.spawn(Arc::clone(self).test(index, family));
+                    }
+                }
+            }
+        }
+        let _ = timeout(limit, tests.join_all()).await;
+    }
+
     async fn test(self: Arc<Self>, index: usize, family: Family) {
         let [listed, unlisted] = family.test_entries();
         let (listed, unlisted) =
@@ -67,8 +88,12 @@ impl Lists {
         };
         let mut health = list.health(family);
         let passed = health.last_passed();
+        let first = list.zone.self_test() && passed.is_none() && verdict.is_ok();
         let change = health.tested(verdict, Instant::now(), random());
         drop(health);
+        if first {
+            self.notice(index, News::FirstPassed);
+        }
         self.changed(index, family, change, passed);
     }
 

@@ -147,6 +147,14 @@ impl Zone {
         &self.name
     }
 
+    /// Whether couriertcpd means this list by `zone`, which is without keys.
+    #[must_use]
+    pub fn is_called(&self, zone: &str) -> bool {
+        let domain = without_keys(&self.origin.to_ascii());
+        let bare = |text: &str| text.trim_end_matches('.').to_ascii_lowercase();
+        bare(&domain) == bare(zone)
+    }
+
     /// What its answers are worth.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
@@ -178,10 +186,11 @@ impl Zone {
     }
 
     /// A number that stands for this list, with these rules, from one start to
-    /// the next: what was kept of another one is not this one's. (FNV-1a.)
+    /// the next: what was kept of another one is not this one's. (FNV-1a, of
+    /// which a key cannot be told.)
     #[must_use]
     pub fn number(&self) -> u32 {
-        let text = format!("{} {:?}", self.name, self.rules);
+        let text = format!("{} {} {:?}", self.name, self.origin, self.rules);
         text.bytes().fold(0x811c_9dc5, |hash, byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         })
@@ -226,6 +235,13 @@ mod tests {
             Zone::new(&vec!["abcdefghi"; 20].join(".")).is_none(),
             "too long for IPv6"
         );
+    }
+
+    #[test]
+    fn another_domain_under_the_same_name_is_another_list() {
+        let number = |domain| Zone::new(domain).unwrap().named("zen").number();
+        assert_eq!(number("bl.test"), number("BL.test."));
+        assert_ne!(number("bl.test"), number("wl.test"));
     }
 
     #[test]

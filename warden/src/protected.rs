@@ -93,7 +93,8 @@ impl Protected {
 
 /// An IPv4 network that is written as IPv6, `::ffff:192.168.0.0/112`, as IPv4;
 /// Courier writes its clients so.
-fn canonical(network: IpNetwork) -> IpNetwork {
+#[must_use]
+pub fn canonical(network: IpNetwork) -> IpNetwork {
     let IpNetwork::V6(v6) = network else {
         return network;
     };

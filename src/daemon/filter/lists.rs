@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use rblfilter_warden::request as warden_request;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{Degraded, Filter};
 use crate::courier::session::Session;
 use crate::degraded::Part;
-use crate::dnsbl::{Family, News, Notice};
+use crate::dnsbl::{Evidence, Family, News, Notice};
 use crate::enforce::ledger::Ledger;
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
@@ -24,31 +24,46 @@ use crate::reply::Facts;
 /// The file of what the lists said, in [`crate::courier::paths::Paths::state`].
 const CACHE_FILE: &str = "dnsbl-cache";
 
+/// What the lists' tests at the stop may take.
+const CONFIRM_TIME: Duration = Duration::from_millis(500);
+
 /// The pause before bans are lifted that the warden did not answer for.
 const LIFT_AGAIN: Duration = Duration::from_secs(10);
 
 impl Filter {
     /// The sentence for a session that nothing exempts.
     pub(super) async fn sentence(&self, session: &Session) -> Sentence {
-        let courier = || judge::courier_listings(session, &self.config);
-        let begun = Instant::now();
-        let mut evidence = self.lists.ask(session.client, courier()).await;
         let never_ban = self.never_ban.contains(session.client);
-        // A list that names the good is tested before it is believed.
-        let good = || {
+        let good = |evidence: &Evidence| {
             never_ban
                 || evidence.tally.vouched
                 || self.senders.has_delivered(session.client, Instant::now())
         };
-        if !evidence.fresh.is_empty() && good() && self.lists.doubt(session.client, &evidence) {
-            // Both together within the limit; who is good passes at its end.
-            let left = self.config.resolver.limit.saturating_sub(begun.elapsed());
-            match timeout(left, self.lists.ask(session.client, courier())).await {
-                Ok(tested) => evidence = tested,
-                Err(_) => return Sentence::Pass,
+        let courier = judge::courier_listings(session, &self.config);
+        // Who is good passes at the limit.
+        let Some(evidence) = self
+            .lists
+            .ask_with_doubt(session.client, courier, good)
+            .await
+        else {
+            return Sentence::Pass;
+        };
+        let sentence =
+            |never_ban| judge::sentence(session, &evidence, never_ban, &self.config.thresholds);
+        match (sentence(never_ban), self.never_ban.unread()) {
+            (Sentence::Ban(_), Some(domain)) => {
+                let text = "its record has not been read yet; nobody is banned until it has";
+                let part = Part::Spf(domain.to_ascii());
+                self.degraded.enter(part, text, Instant::now());
+                // It was read meanwhile.
+                if self.never_ban.unread() != Some(domain) {
+                    self.degraded
+                        .leave(&Part::Spf(domain.to_ascii()), Instant::now());
+                }
+                sentence(true)
             }
+            (sentence, _) => sentence,
         }
-        judge::sentence(session, &evidence, never_ban, &self.config.thresholds)
     }
 
     /// The reply to a refused message. `read`: somebody may read it, so that it
@@ -127,6 +142,7 @@ impl Filter {
                     self.degraded.enter(Part::List(name, family), reason, now);
                     self.lift(list, family, passed).await;
                 }
+                News::FirstPassed => self.degraded.leave(&Part::Resolver, now),
                 News::Closed(family) => {
                     self.degraded.leave(&Part::Resolver, now);
                     self.degraded.leave(&Part::List(name, family), now);
@@ -198,6 +214,11 @@ impl Filter {
             Ok(entries) => log::info!("{}", Event::new("cache").field("read", entries)),
             Err(error) => self.cache_failed(&path, &error),
         }
+    }
+
+    /// Tests the lists once more, so that what they said last can be kept.
+    pub async fn confirm_lists(&self) {
+        self.lists.confirm(CONFIRM_TIME).await;
     }
 
     /// Writes what the lists said for the next start.
