@@ -32,6 +32,8 @@ fn main() {
     let number: u32 = arguments
         .get(1)
         .map_or(NUMBER, |word| word.parse().unwrap());
+    // /proc/self is not in the lab.
+    let program = std::env::current_exe().unwrap();
     println!("{number} bans of single IPv4 addresses, and what each way takes:");
     for backend in ["ipset", "nftables"] {
         let lab = Lab::start(Config {
@@ -48,9 +50,8 @@ fn main() {
         };
         let toml = format!("[ban]\nbackend = \"{backend}\"\nnew-per-second = 200000\n");
         product.install(&lab, &toml, &["--no-start"]).unwrap();
-        let program = std::env::current_exe().unwrap();
         let output = lab
-            .command(program)
+            .command(&program)
             .args([INSIDE, &number.to_string()])
             .output()
             .unwrap();

@@ -297,6 +297,61 @@ fn each_kind_has_a_bound_of_its_own() {
     assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done));
 }
 
+#[test]
+fn many_at_once_are_answered_each_by_itself() {
+    for backend in BACKENDS {
+        let lab = installed(&of(backend, ""));
+        let warden = Warden::start(&lab);
+        assert_eq!(warden.ban("127.66.1.1/32", 600), Outcome::Done);
+        assert_eq!(warden.ban("127.66.1.2/32", 60), Outcome::Done);
+        // Ended, or taken out by somebody else, since the warden last looked.
+        let gone = if backend == "ipset" {
+            "ipset del rblfilter4 127.66.1.2"
+        } else {
+            "nft delete element inet rblfilter rblfilter4 { 127.66.1.2 }"
+        };
+        lab.run_ok(&gone.split(' ').collect::<Vec<_>>()).unwrap();
+        let ban = |network: &str, seconds| Request::Ban {
+            network: network.parse().unwrap(),
+            seconds,
+        };
+        let unban = |network: &str| Request::Unban {
+            network: network.parse().unwrap(),
+        };
+        let requests = [
+            ban("127.66.1.1/32", 60),
+            ban("127.66.1.2/32", 600),
+            ban("127.66.1.3/32", 60),
+            ban("fd00:66:1:2::/64", 60),
+            unban("127.66.1.9/32"),
+            ban("0.0.0.0/0", 60),
+            ban("127.66.1.3/32", 600),
+            unban("127.66.1.1/32"),
+            Request::Check,
+            ban("127.66.1.1/32", 30),
+        ];
+        let expected = {
+            use Outcome::{Done, Extended, Kept, RefusedRange};
+            let first = [Kept, Extended, Done, Done, Done, RefusedRange];
+            [&first[..], &[Extended, Done, Done, Done]].concat()
+        };
+        assert_eq!(warden.ask_all(&requests), expected, "{backend}");
+        assert_eq!(
+            members(&lab, backend, false),
+            ["127.66.1.1", "127.66.1.2", "127.66.1.3"]
+        );
+        assert_eq!(members(&lab, backend, true), ["fd00:66:1:2::/64"]);
+        lab.run_ok(&["rblfilter", "firewall", "remove"]).unwrap();
+        let again = [ban("127.66.1.1/32", 60), ban("127.66.1.5/32", 60)];
+        assert_eq!(
+            warden.ask_all(&again),
+            [Outcome::Remade, Outcome::Done],
+            "{backend}"
+        );
+        assert_eq!(members(&lab, backend, false), ["127.66.1.1", "127.66.1.5"]);
+    }
+}
+
 /// What a set held is gone by itself when its time has come.
 #[test]
 fn a_ban_ends_in_the_kernel() {

@@ -392,7 +392,81 @@ fn receive(socket: &OwnedFd) -> io::Result<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use rblfilter_warden::request::Outcome;
+
     use super::*;
+
+    /// Registers a request as [`State::ask`] does, with no warden running.
+    fn wait(waiting: &Arc<Mutex<Waiting>>, serial: u32) -> oneshot::Receiver<io::Result<Answer>> {
+        let (sender, answer) = oneshot::channel();
+        let mut waiting = lock(waiting);
+        waiting.by_serial.insert(serial, sender);
+        waiting.silent_since.get_or_insert_with(Instant::now);
+        answer
+    }
+
+    #[tokio::test]
+    async fn each_gets_its_own_answer_in_whatever_order_and_the_rest_an_error() {
+        let (ours, theirs) = socket::socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_NONBLOCK,
+        )
+        .unwrap();
+        let socket = Arc::new(watched(ours, Interest::READABLE | Interest::WRITABLE).unwrap());
+        let waiting = Arc::<Mutex<Waiting>>::default();
+        let (first, second, third) = (wait(&waiting, 1), wait(&waiting, 2), wait(&waiting, 3));
+        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting)));
+        // 9: of one that is waited for no longer.
+        for (serial, outcome) in [(2, Outcome::Kept), (9, Outcome::Full), (1, Outcome::Done)] {
+            let reply = Reply {
+                serial,
+                outcome,
+                ipv6: false,
+            };
+            let flags = MsgFlags::empty();
+            socket::send(theirs.as_raw_fd(), &reply.encode(), flags).unwrap();
+        }
+        assert_eq!(first.await.unwrap().unwrap().0.outcome, Outcome::Done);
+        assert_eq!(second.await.unwrap().unwrap().0.outcome, Outcome::Kept);
+        assert!(lock(&waiting).silent_since.is_some(), "one waits still");
+        drop(theirs);
+        assert!(third.await.unwrap().is_err());
+        reader.await.unwrap();
+        assert!(lock(&waiting).gone && lock(&waiting).answered);
+    }
+
+    #[tokio::test]
+    async fn a_warden_that_ends_at_once_is_started_again_after_a_pause() {
+        let warden = Warden::new("/bin/false".into());
+        let first = warden.ask(Request::Check).await;
+        assert!(matches!(first, Err(Error::Gone(_))), "{first:?}");
+        let second = warden.ask(Request::Check).await;
+        assert!(matches!(second, Err(Error::Resting)), "{second:?}");
+        assert_eq!(warden.state().pause, Some(RESTART_AFTER * 2));
+        let none = Warden::new("/no/such/warden".into());
+        let error = none.ask(Request::Check).await.unwrap_err();
+        assert!(matches!(error, Error::Start(..)), "{error:?}");
+    }
+
+    /// One that answers nothing.
+    #[tokio::test]
+    async fn one_that_is_silent_costs_each_a_second_and_no_place() {
+        let warden = Warden::new("/bin/cat".into());
+        let [a, b, c, d] = std::array::from_fn(|_| warden.ask(Request::Check));
+        let begun = Instant::now();
+        let (a, b, c, d) = tokio::join!(a, b, c, d);
+        assert!(begun.elapsed() < PATIENCE * 2, "at the same time");
+        for answer in [a, b, c, d] {
+            assert!(matches!(answer, Err(Error::Silent)), "{answer:?}");
+        }
+        assert_eq!(warden.in_flight.available_permits(), IN_FLIGHT);
+        let state = warden.state();
+        if let Some(running) = &state.running {
+            assert!(lock(&running.waiting).by_serial.is_empty());
+        }
+    }
 
     #[test]
     fn a_set_that_failed_rests_for_a_moment_and_the_other_does_not() {

@@ -10,8 +10,8 @@ use ipset::Session;
 use ipset::types::{AddOption, EnvOption, Error, HashNet, NetDataType};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rblfilter_warden::netfilter::{
-    self, FAMILY_IPV4, FAMILY_IPV6, FAMILY_NONE, IPSET, IPSET_ATTR_PROTOCOL, IPSET_PROTOCOL,
-    Message, NETWORK_ORDER, Netfilter,
+    self, EXCLUSIVE, FAMILY_IPV4, FAMILY_IPV6, FAMILY_NONE, IPSET, IPSET_ATTR_PROTOCOL,
+    IPSET_PROTOCOL, Message, NETWORK_ORDER, Netfilter,
 };
 
 use crate::sets::{Applied, Change, Ends, Kernel, Problem};
@@ -20,6 +20,7 @@ use crate::sets::{Applied, Change, Ends, Kernel, Problem};
 /// their attributes (include/uapi/linux/netfilter/ipset/ip_set.h).
 const CMD_SWAP: u16 = 6;
 const CMD_ADD: u16 = 9;
+const CMD_DEL: u16 = 10;
 const CMD_HEADER: u16 = 12;
 const ATTR_TYPENAME: u16 = 3;
 const ATTR_FAMILY: u16 = 5;
@@ -31,7 +32,12 @@ const ATTR_LINENO: u16 = 9;
 const ATTR_IP: u16 = 1;
 const ATTR_CIDR: u16 = 3;
 const ATTR_TIMEOUT: u16 = 6;
-/// Entries in one message, which holds 64 KiB.
+/// `IPSET_ERR_EXIST`, `IPSET_ERR_TIMEOUT`, `IPSET_ERR_HASH_FULL`
+/// (include/uapi/linux/netfilter/ipset/ip_set.h, ip_set_hash.h).
+const ERR_EXIST: i32 = 4103;
+const ERR_TIMEOUT: i32 = 4107;
+const ERR_FULL: i32 = 4352;
+/// Entries in one message, which holds 64 KiB; messages in one datagram.
 const AT_ONCE: usize = 500;
 /// What an entry has that does not say how long it stays; each of ours does.
 const DEFAULT_TIMEOUT: u32 = 3600;
@@ -69,11 +75,7 @@ impl Ipset {
         };
         let answers = asked.map_err(|error| {
             self.netfilter = None;
-            match error.kind() {
-                io::ErrorKind::NotFound => Problem::NoSet,
-                io::ErrorKind::PermissionDenied => Problem::NotPermitted,
-                _ => Problem::Failed(format!("ipset: {error}")),
-            }
+            problem_of(&error)
         })?;
         let family = if self.ipv6 { FAMILY_IPV6 } else { FAMILY_IPV4 };
         let fits = answers.first().is_some_and(|set| {
@@ -126,6 +128,39 @@ impl Ipset {
         result.map_err(|error| self.failed(&error))
     }
 
+    /// The same for many, in one datagram: with the crate each is a round trip
+    /// to the kernel.
+    fn batch(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
+        let mut messages: Vec<Message> = changes.iter().map(|c| self.message(*c)).collect();
+        let sent = match &mut self.netfilter {
+            Some(netfilter) => netfilter.each(&mut messages),
+            none => Netfilter::open().and_then(|n| none.insert(n).each(&mut messages)),
+        };
+        match sent {
+            Ok(errors) => changes
+                .iter()
+                .zip(errors)
+                .map(|(change, error)| applied(*change, error))
+                .collect(),
+            Err(error) => {
+                self.netfilter = None;
+                vec![Err(problem_of(&error)); changes.len()]
+            }
+        }
+    }
+
+    fn message(&self, change: Change) -> Message {
+        let (command, flags, data) = match change {
+            Change::Add(network, seconds) => (CMD_ADD, EXCLUSIVE, entry(network, Some(seconds))),
+            Change::Replace(network, seconds) => (CMD_ADD, 0, entry(network, Some(seconds))),
+            Change::Remove(network) => (CMD_DEL, EXCLUSIVE, entry(network, None)),
+        };
+        Message::new(IPSET, command, FAMILY_NONE, flags)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, &self.name)
+            .with_nested(ATTR_DATA, &data)
+    }
+
     fn failed(&mut self, error: &Error) -> Problem {
         // libipset's session answers "internal protocol error" after some errors.
         self.session = Session::new(self.name.clone());
@@ -145,7 +180,7 @@ impl Ipset {
         for some in entries.chunks(AT_ONCE) {
             let mut all = Vec::new();
             for (network, seconds) in some {
-                netfilter::put_nested(&mut all, ATTR_DATA, &entry(*network, *seconds));
+                netfilter::put_nested(&mut all, ATTR_DATA, &entry(*network, Some(*seconds)));
             }
             let message = Message::new(IPSET, CMD_ADD, FAMILY_NONE, 0)
                 .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
@@ -165,7 +200,7 @@ fn seconds_left(end: Instant, now: Instant) -> u32 {
 }
 
 /// The attributes of an entry.
-fn entry(network: IpNetwork, seconds: u32) -> Vec<u8> {
+fn entry(network: IpNetwork, seconds: Option<u32>) -> Vec<u8> {
     let mut address = Vec::new();
     // `IPSET_ATTR_IPADDR_IPV4` and `_IPV6`.
     match network {
@@ -175,12 +210,31 @@ fn entry(network: IpNetwork, seconds: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     netfilter::put_nested(&mut bytes, ATTR_IP, &address);
     netfilter::put(&mut bytes, ATTR_CIDR, &[network.prefix()]);
-    netfilter::put(
-        &mut bytes,
-        ATTR_TIMEOUT | NETWORK_ORDER,
-        &seconds.to_be_bytes(),
-    );
+    if let Some(seconds) = seconds {
+        let kind = ATTR_TIMEOUT | NETWORK_ORDER;
+        netfilter::put(&mut bytes, kind, &seconds.to_be_bytes());
+    }
     bytes
+}
+
+/// What an error number says of a change.
+fn applied(change: Change, error: Option<i32>) -> Result<Applied, Problem> {
+    match (change, error) {
+        (_, None) => Ok(Applied::Done),
+        (Change::Remove(_), Some(ERR_EXIST)) => Ok(Applied::Missing),
+        (_, Some(ERR_EXIST)) => Ok(Applied::Exists),
+        (_, Some(ERR_FULL)) => Err(Problem::Full),
+        (_, Some(ERR_TIMEOUT)) => Err(Problem::WrongSet),
+        (_, Some(error)) => Err(problem_of(&io::Error::from_raw_os_error(error))),
+    }
+}
+
+fn problem_of(error: &io::Error) -> Problem {
+    match error.kind() {
+        io::ErrorKind::NotFound => Problem::NoSet,
+        io::ErrorKind::PermissionDenied => Problem::NotPermitted,
+        _ => Problem::Failed(format!("ipset: {error}")),
+    }
 }
 
 fn problem(error: &Error) -> Problem {
@@ -225,7 +279,13 @@ impl Kernel for Ipset {
         if let Err(problem) = self.look() {
             return vec![Err(problem); changes.len()];
         }
-        changes.iter().map(|change| self.change(*change)).collect()
+        match changes {
+            [change] => vec![self.change(*change)],
+            _ => changes
+                .chunks(AT_ONCE)
+                .flat_map(|some| self.batch(some))
+                .collect(),
+        }
     }
 
     fn grow(&mut self, ends: &Ends, most: u32, now: Instant) -> Result<(), Problem> {

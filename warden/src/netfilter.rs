@@ -215,47 +215,79 @@ impl Netfilter {
         self.collect(serial, each)
     }
 
-    /// Has all of `messages` done, or none; the errors of those that keep it
-    /// from being done (`None`: nothing against this one).
+    /// Has each of `messages` done by itself; the error numbers of those that
+    /// were not.
+    ///
+    /// # Errors
+    /// Where all were refused, or the kernel cannot be reached.
+    pub fn each(&mut self, messages: &mut [Message]) -> io::Result<Vec<Option<i32>>> {
+        let first = self.serial.wrapping_add(1);
+        let bytes = self.stamped(messages);
+        self.send(&bytes)?;
+        self.errors(first, messages.len(), |at, error| {
+            // Who may not is told so once, for all.
+            at == 0 && error == Errno::PERM.raw_os_error()
+        })
+    }
+
+    /// Has all of `messages` done, or none; the error numbers of those that
+    /// keep it from being done (`None`: nothing against this one).
     ///
     /// # Errors
     /// Where the whole was refused, or the kernel cannot be reached.
-    pub fn transact(&mut self, messages: &mut [Message]) -> io::Result<Vec<Option<Errno>>> {
+    pub fn transact(&mut self, messages: &mut [Message]) -> io::Result<Vec<Option<i32>>> {
         let begin = self.next();
         let mut batch = Message::of_kind(BATCH_BEGIN, FAMILY_NONE, 0, NFTABLES);
         batch.stamp(begin, 0);
         let mut bytes = batch.bytes;
+        bytes.extend(self.stamped(messages));
+        let mut batch = Message::of_kind(BATCH_END, FAMILY_NONE, 0, NFTABLES);
+        batch.stamp(self.next(), 0);
+        bytes.extend_from_slice(&batch.bytes);
+        self.send(&bytes)?;
+        // What is said of its beginning is said of the whole.
+        let mut errors = self.errors(begin, messages.len() + 1, |at, _| at == 0)?;
+        errors.remove(0);
+        Ok(errors)
+    }
+
+    /// The messages with serial numbers; the last is acknowledged whatever
+    /// becomes of it.
+    fn stamped(&mut self, messages: &mut [Message]) -> Vec<u8> {
+        let mut bytes = Vec::new();
         let last = messages.len().saturating_sub(1);
         for (at, message) in messages.iter_mut().enumerate() {
             let serial = self.next();
             message.stamp(serial, if at == last { ACKNOWLEDGE } else { 0 });
             bytes.extend_from_slice(&message.bytes);
         }
-        let end = self.serial;
-        let mut batch = Message::of_kind(BATCH_END, FAMILY_NONE, 0, NFTABLES);
-        batch.stamp(self.next(), 0);
-        bytes.extend_from_slice(&batch.bytes);
-        self.send(&bytes)?;
-        let mut errors = vec![None; messages.len()];
+        bytes
+    }
+
+    /// The errors of `count` messages from the serial number `first` on, when
+    /// the last is acknowledged, or one that is `fatal` to all.
+    fn errors(
+        &mut self,
+        first: u32,
+        count: usize,
+        fatal: impl Fn(usize, i32) -> bool,
+    ) -> io::Result<Vec<Option<i32>>> {
+        let mut errors = vec![None; count];
         loop {
             let length = self.receive()?;
             for (kind, serial, body) in parts(&self.bytes[..length]) {
-                if kind != ERROR {
+                // A number of an earlier exchange is none of this one's.
+                let at = serial.wrapping_sub(first) as usize;
+                let (ERROR, Some(place)) = (kind, errors.get_mut(at)) else {
                     continue;
+                };
+                *place = error_in(body);
+                if let Some(error) = *place
+                    && fatal(at, error)
+                {
+                    return Err(io::Error::from_raw_os_error(error));
                 }
-                let error = error_in(body);
-                if serial == begin {
-                    if let Some(error) = error {
-                        return Err(error.into());
-                    }
-                    continue;
-                }
-                // A number of an earlier transaction is none of this one's.
-                let at = serial.wrapping_sub(begin).wrapping_sub(1) as usize;
-                if let Some(place) = errors.get_mut(at) {
-                    *place = error;
-                }
-                if serial == end {
+                if at + 1 == count {
                     return Ok(errors);
                 }
             }
@@ -296,7 +328,10 @@ impl Netfilter {
                     continue;
                 }
                 match kind {
-                    ERROR => return error_in(body).map_or(Ok(()), |error| Err(error.into())),
+                    ERROR => {
+                        let error = error_in(body).map(io::Error::from_raw_os_error);
+                        return error.map_or(Ok(()), Err);
+                    }
                     DONE => return Ok(()),
                     // After the family, the version and the resource.
                     _ => each(body.get(4..).unwrap_or(&[])),
@@ -318,10 +353,11 @@ fn parts(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
     })
 }
 
-/// The error in an acknowledgement, unless it says that all is well.
-fn error_in(body: &[u8]) -> Option<Errno> {
+/// The error number in an acknowledgement, unless it says that all is well;
+/// ipset has some of its own, beyond 4095.
+fn error_in(body: &[u8]) -> Option<i32> {
     let code = i32::from_ne_bytes(body.get(0..4)?.try_into().ok()?);
-    (code != 0).then(|| Errno::from_raw_os_error(-code))
+    (code != 0).then(|| code.wrapping_neg())
 }
 
 /// Whether this kernel has ipset.
@@ -368,7 +404,7 @@ mod tests {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&(-17_i32).to_ne_bytes());
         let (kind, serial, body) = parts(&bytes).next().unwrap();
-        assert_eq!((kind, serial, error_in(body)), (2, 9, Some(Errno::EXIST)));
+        assert_eq!((kind, serial, error_in(body)), (2, 9, Some(17)));
         assert_eq!(error_in(&[0; 4]), None);
     }
 }

@@ -11,11 +11,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use nix::errno::Errno;
 use rblfilter_warden::netfilter::{
     self, CREATE, EXCLUSIVE, FAMILY_INET, Message, NFTABLES, Netfilter,
 };
 use rblfilter_warden::policy::{NFT_NETWORKS, NFT_TABLE};
-use rustix::io::Errno;
 
 use crate::sets::{Applied, Change, Ends, Kernel, Problem, is_single};
 
@@ -195,7 +195,7 @@ impl Nftables {
             let mut against = vec![None; left.len()];
             for (place, error) in of.into_iter().zip(errors) {
                 // The first: what follows it in a replacement is no news.
-                against[place] = against[place].or(error);
+                against[place] = against[place].or(error.map(Errno::from_raw));
             }
             if against.iter().all(Option::is_none) {
                 for (at, _) in left.drain(..) {
@@ -207,16 +207,16 @@ impl Nftables {
             for ((at, change), error) in left.into_iter().zip(against) {
                 match (change, error) {
                     (_, None) => next.push((at, change)),
-                    (Change::Add(..), Some(Errno::EXIST)) => {
+                    (Change::Add(..), Some(Errno::EEXIST)) => {
                         results[at] = Some(Ok(Applied::Exists));
                     }
                     // It has ended meanwhile, unless the set is gone.
-                    (Change::Replace(network, seconds), Some(Errno::NOENT))
+                    (Change::Replace(network, seconds), Some(Errno::ENOENT))
                         if self.check(false).is_ok() =>
                     {
                         next.push((at, Change::Add(network, seconds)));
                     }
-                    (Change::Remove(_), Some(Errno::NOENT)) if self.check(false).is_ok() => {
+                    (Change::Remove(_), Some(Errno::ENOENT)) if self.check(false).is_ok() => {
                         results[at] = Some(Ok(Applied::Missing));
                     }
                     (_, Some(error)) => results[at] = Some(Err(problem(&error.into()))),
@@ -266,10 +266,10 @@ impl Kernel for Nftables {
         }
         let errors = self.netfilter().and_then(|n| n.transact(&mut messages));
         let errors = errors.map_err(|error| self.failed(&error))?;
-        match errors.into_iter().flatten().next() {
+        match errors.into_iter().flatten().next().map(Errno::from_raw) {
             None => Ok(()),
             // One of the two is there, and another.
-            Some(Errno::EXIST) => Err(Problem::WrongSet),
+            Some(Errno::EEXIST) => Err(Problem::WrongSet),
             Some(error) => Err(problem(&error.into())),
         }
     }
@@ -290,10 +290,10 @@ impl Kernel for Nftables {
 }
 
 fn problem(error: &io::Error) -> Problem {
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOENT) => Problem::NoSet,
-        Some(Errno::PERM | Errno::ACCESS) => Problem::NotPermitted,
-        Some(Errno::NFILE) => Problem::Full,
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT) => Problem::NoSet,
+        Some(Errno::EPERM | Errno::EACCES) => Problem::NotPermitted,
+        Some(Errno::ENFILE) => Problem::Full,
         _ => Problem::Failed(format!("nftables: {error}")),
     }
 }

@@ -300,7 +300,7 @@ impl<K: Kernel> Set<K> {
         }
         outcomes.extend(self.commit(&changes, now));
         if self.remade
-            && let Some(first) = outcomes.iter_mut().find(|o| **o == Outcome::Done)
+            && let Some(first) = outcomes.iter_mut().find(|o| o.is_banned())
         {
             *first = Outcome::Remade;
             self.remade = false;
@@ -717,6 +717,8 @@ mod tests {
         let outcomes = set.apply(&[ban(2, 60), ban(3, 60)], now);
         assert_eq!(outcomes, [Outcome::Remade, Outcome::Done]);
         assert_eq!((seconds(&set, 1), seconds(&set, 2)), (None, Some(60)));
+        set.kernel.missing = true;
+        assert_eq!(set.apply(&[ban(2, 90)], now), [Outcome::Remade]);
         set.kernel.missing = true;
         assert_eq!(set.check(now), Outcome::Remade);
         assert_eq!(set.check(now), Outcome::Done);
