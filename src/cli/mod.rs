@@ -37,8 +37,9 @@ enum Command {
     Firewall(firewall::Command),
 }
 
-/// sysexits(3).
+/// sysexits(3), and what a check has found.
 mod exit {
+    pub const DIFFERENT: u8 = 1;
     pub const USAGE: u8 = 64;
     pub const SOFTWARE: u8 = 70;
     pub const PERMISSION: u8 = 77;

@@ -6,7 +6,7 @@ mod lists;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -112,7 +112,10 @@ impl Filter {
             config.thresholds,
         );
         Self {
-            protected: Mutex::new(Protected::new(config.allow.clone())),
+            protected: Mutex::new(
+                Protected::new(config.allow.clone())
+                    .with_nameservers(config.resolver.nameservers.iter().map(SocketAddr::ip)),
+            ),
             warden: Warden::new(paths.warden()),
             lists,
             notices: Mutex::new(Some(notices)),
@@ -563,7 +566,7 @@ impl Filter {
         match self.warden.ask(request).await {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
-                if reply.outcome == Outcome::Done {
+                if reply.outcome.is_new() {
                     self.note_ban(network, client, rests_on).await;
                 }
                 reply.outcome.is_banned()
@@ -595,10 +598,18 @@ impl Filter {
             }
             // The filter does not ask for such bans, unless an address came up
             // between its look and the warden's.
-            Outcome::RefusedProtected | Outcome::RefusedRange => {
+            Outcome::RefusedProtected
+            | Outcome::RefusedAllowlisted
+            | Outcome::RefusedRange
+            | Outcome::TooMany => {
                 log::warn!("{}", Event::new("spared").text(outcome));
             }
-            Outcome::Done | Outcome::Extended | Outcome::Kept => self.degraded.leave(&set, now),
+            Outcome::Done
+            | Outcome::Extended
+            | Outcome::Kept
+            | Outcome::Remade
+            | Outcome::Replaced
+            | Outcome::Grown => self.degraded.leave(&set, now),
         }
         self.degraded.leave(&Part::Warden, now);
     }
