@@ -65,6 +65,14 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Whom it is about.
+    #[must_use]
+    pub fn client(&self) -> IpAddr {
+        IpAddr::from(self.client).to_canonical()
+    }
+}
+
 impl Entry {
     /// What `answer`, got at `now`, is kept as for `ttl`; `None` for an unknown one.
     #[must_use]
@@ -184,6 +192,11 @@ impl Cache {
     /// Keeps an entry, in the place of the one before.
     pub fn insert(&self, key: Key, entry: Entry) {
         self.store.insert(key, entry);
+    }
+
+    /// Forgets what was said of whom.
+    pub fn remove(&self, key: &Key) {
+        self.store.remove(key);
     }
 
     /// All of them, in no order.
