@@ -450,3 +450,49 @@ fn a_set_that_is_emptied_under_the_filter_is_filled_again() {
     assert!(wait_for_left(&lab, LISTED) <= 3600);
     assert!(wait_for_left(&lab, LISTED2) <= 3600);
 }
+
+/// A reboot in the middle of a wave.
+#[test]
+fn a_hundred_thousand_bans_come_back() {
+    const BANS: u32 = 100_000;
+    let lab = lab(Config::default(), &toml(""));
+    ban(&lab, LISTED);
+    wait_for_rows(1);
+    product().filterctl_stop(&lab).unwrap();
+    lab.run_ok(&["ipset", "flush", "rblfilter4"]).unwrap();
+    let mut connection = database();
+    let transaction = connection.transaction().unwrap();
+    {
+        let mut statement = transaction
+            .prepare(
+                "INSERT INTO bans SELECT ?1, ?2, since, until + 3600, 1, zones, rests_on, own, NULL, NULL FROM bans WHERE network = ?3",
+            )
+            .unwrap();
+        for number in 0..BANS {
+            let address = std::net::Ipv4Addr::from(0x7f80_0000 + number);
+            let row = (
+                format!("{address}/32"),
+                address.to_string(),
+                format!("{LISTED}/32"),
+            );
+            statement.execute(row).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+    lab.clear_log();
+    product().filterctl_start(&lab).unwrap();
+    // Mail flows all the while.
+    assert_delivered(&lab, &message(), CLEAN, 1);
+    let line = lab
+        .wait_for_log("restored,bans=", Duration::from_secs(120))
+        .unwrap();
+    println!("{line}");
+    let all = BANS + 1;
+    assert!(
+        line.contains(&format!("restored,bans={all},of={all},")),
+        "{line}"
+    );
+    let members = lab.set_members("rblfilter4").unwrap();
+    assert_eq!(members.len(), usize::try_from(all).unwrap());
+    assert_eq!(list(&lab).len(), usize::try_from(all).unwrap());
+}

@@ -6,6 +6,7 @@
 //! limited time. A worker that takes another's place binds a hidden name first,
 //! so that there is always one socket or none, and it is never half made.
 
+use std::cmp::Reverse;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -151,11 +152,17 @@ async fn write(stream: &mut UnixStream, answers: &[Answer]) -> io::Result<()> {
 }
 
 async fn list(stream: &mut UnixStream, filter: &Arc<Filter>) -> io::Result<()> {
-    for records in filter.entries().chunks(LINES) {
+    let mut records = filter.bans();
+    // The newest first; a million of them must not hold up the mail.
+    let sorting = tokio::task::spawn_blocking(move || {
+        records.sort_unstable_by_key(|record| (Reverse(record.since), record.network));
+        records
+    });
+    let records = sorting.await.map_err(io::Error::other)?;
+    for records in records.chunks(LINES) {
         let lines = records.iter().map(|record| filter.entry(record));
         let lines: Vec<Answer> = lines.map(Answer::Entry).collect();
         write(stream, &lines).await?;
-        // A million lines must not hold up the mail.
         tokio::task::yield_now().await;
     }
     let mut lines: Vec<Answer> = filter.allowed().into_iter().map(Answer::Entry).collect();

@@ -4,7 +4,7 @@
 //!
 //! Pure: seconds in, seconds out. Bounded: beyond [`MOST`] the bans with the
 //! shortest time left are not remembered; they run out by themselves in the
-//! kernel. A ban takes some 120 bytes, one that is looked up again 160.
+//! kernel. A ban takes some 145 bytes, one that is looked up again 160.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -349,11 +349,13 @@ impl Book {
         }
     }
 
-    /// Takes out the bans that have ended by themselves, and tells what then
-    /// counts of each network's past.
-    pub fn expire(&mut self, now: u32) -> Vec<(IpNetwork, Option<Past>)> {
+    /// Takes out up to `most` bans that have ended by themselves, and tells what
+    /// then counts of each network's past.
+    pub fn expire(&mut self, now: u32, most: usize) -> Vec<(IpNetwork, Option<Past>)> {
         let mut ended = Vec::new();
-        while let Some((_, network)) = self.ends.first().copied().filter(|(end, _)| *end <= now) {
+        while ended.len() < most
+            && let Some((_, network)) = self.ends.first().copied().filter(|(end, _)| *end <= now)
+        {
             if let Some(ban) = self.take(network) {
                 ended.push((network, self.remember(network, ban.count, ban.until)));
             }
@@ -397,6 +399,17 @@ impl Book {
         {
             self.past.remove(&network);
         }
+    }
+
+    /// What counts of a network's past, where it is not banned.
+    #[must_use]
+    pub fn past(&self, network: IpNetwork) -> Option<Past> {
+        self.past.get(&network).copied()
+    }
+
+    /// The networks that have one.
+    pub fn with_past(&self) -> impl Iterator<Item = IpNetwork> + '_ {
+        self.past.keys().copied()
     }
 
     /// How many networks are remembered for the bans that they had.

@@ -73,12 +73,12 @@ fn a_repeat_is_a_verdict_after_the_end_and_lasts_longer() {
         );
         now += hours * HOUR;
         if count % 2 == 0 {
-            assert_eq!(book.expire(now).len(), 1);
+            assert_eq!(book.expire(now, 9).len(), 1);
         }
         now += 60;
     }
     let week = now + 7 * 24 * HOUR;
-    book.expire(week);
+    book.expire(week, 9);
     assert_eq!(book.next(network, week).count, 1, "it is forgiven");
     assert_eq!(book.remembered(), 0);
 }
@@ -93,7 +93,7 @@ fn one_that_runs_longer_stays_and_a_hand_takes_its_place() {
     assert_eq!((record.until, record.count), (NOW + 2 * HOUR, 0));
     assert!(record.hand.is_some() && book.len() == 1);
     assert!(book.take_due(NOW + 10 * HOUR, 9).is_empty());
-    assert_eq!(book.expire(NOW + 2 * HOUR), [(network, None)]);
+    assert_eq!(book.expire(NOW + 2 * HOUR, 9), [(network, None)]);
     assert_eq!(book.next(network, NOW + 3 * HOUR).count, 1);
 }
 
@@ -232,6 +232,36 @@ fn beyond_its_bound_those_with_the_least_left_are_forgotten() {
     );
 }
 
+/// A measurement, each alone: `cargo test --release --lib -- --ignored
+/// --nocapture a_million_bans_of_an_hour`.
+fn measure(seconds: u32) {
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u32 = pages.split_whitespace().nth(1).unwrap().parse().unwrap();
+        f64::from(pages) * 4096.0
+    };
+    let (mut book, before) = (book(), resident());
+    for number in 0..1_000_000_u32 {
+        let spread = address(number.wrapping_mul(2_654_435_761));
+        book.insert(ban(spread, &[0], NOW, seconds + number % 1000), NOW);
+    }
+    let bytes = (resident() - before) / 1e6;
+    println!("{bytes:.0} bytes each, {} of them", book.len());
+    assert!(bytes < 250.0);
+}
+
+#[test]
+#[ignore = "it takes some 200 MB"]
+fn a_million_bans_of_an_hour() {
+    measure(HOUR);
+}
+
+#[test]
+#[ignore = "it takes some 200 MB"]
+fn a_million_bans_of_a_day() {
+    measure(24 * HOUR);
+}
+
 proptest::proptest! {
     /// Whatever happens in whatever order, the indexes tell of the same bans,
     /// and none is longer than the rule or the hand that made it.
@@ -252,7 +282,7 @@ proptest::proptest! {
                 2 => { book.insert(by_hand(network, now, seconds + 1), now); }
                 3 => { book.remove(network, Why::Unlisted, now); }
                 4 => { book.take_due(now, 3); }
-                _ => { now += seconds; book.expire(now); }
+                _ => { now += seconds; book.expire(now, 9); }
             }
             proptest::prop_assert!(book.len() <= 5);
             let ends: HashSet<_> = book.bans.iter().map(|(network, ban)| (ban.until, *network)).collect();

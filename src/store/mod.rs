@@ -3,7 +3,7 @@
 //! thread of its own in batches; whatever happens to the disk, no sentence
 //! waits for it.
 //!
-//! Bounded: [`QUEUE`] messages may wait for the disk. What does not fit, or
+//! Bounded: 20,000 messages may wait for the disk. What does not fit, or
 //! could not be written, is lost from the file; [`Store::take_lost`] tells, and
 //! the owner then hands over everything anew.
 

@@ -37,6 +37,8 @@ const TRIES: u32 = 5;
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Banned clients that are looked up at the same time.
 const LOOKS: usize = 32;
+/// Bans whose ends are written down in a second, where a wave's all come at once.
+const ENDS: usize = 5000;
 /// The least time between two fillings of the sets.
 const REFILL_AFTER: Duration = Duration::from_secs(10);
 /// How often the file is given all, where it lost something.
@@ -345,10 +347,12 @@ impl Filter {
             clock.tick().await;
             while looks.try_join_next().is_some() {}
             let now = self.now();
-            for (network, past) in self.book().expire(now) {
+            let ended = self.book().expire(now, ENDS);
+            for (network, past) in ended {
                 self.put(Write::End(network, past));
             }
-            for network in self.allows().expire(now) {
+            let ended = self.allows().expire(now);
+            for network in ended {
                 self.put(Write::EndAllow(network));
             }
             self.look_again(now, &turns, &mut looks);
@@ -403,17 +407,18 @@ impl Filter {
         store.everything(allows);
         let networks: Vec<IpNetwork> = {
             let book = self.book();
-            let running = book.running(now);
-            running.map(|ban| ban.network).collect()
+            let running = book.running(now).map(|ban| ban.network);
+            running.chain(book.with_past()).collect()
         };
         for networks in networks.chunks(ROWS) {
-            // As they are at this moment: one may have been ended meanwhile.
+            // As they are at this moment: a ban may have been ended meanwhile.
             let writes: Vec<Write> = {
                 let book = self.book();
-                let records = networks.iter().filter_map(|network| book.get(*network));
-                records
-                    .map(|record| Write::Ban(Box::new(self.stored(&record))))
-                    .collect()
+                let write = |network: &IpNetwork| match book.get(*network) {
+                    Some(record) => Some(Write::Ban(Box::new(self.stored(&record)))),
+                    None => Some(Write::End(*network, Some(book.past(*network)?))),
+                };
+                networks.iter().filter_map(write).collect()
             };
             if store.commit(writes).await.is_err() {
                 return;

@@ -27,7 +27,7 @@ const AT_ONCE: usize = 512;
 type Told = Result<String, String>;
 
 impl Filter {
-    /// Does what `user` asks for. (A list is given by [`Filter::entries`].)
+    /// Does what `user` asks for. (A list is given by [`Filter::bans`] and [`Filter::allowed`].)
     pub async fn by_hand(self: &Arc<Self>, request: Request, user: &str) -> Answer {
         let told = match request {
             Request::Ban {
@@ -202,6 +202,10 @@ impl Filter {
                 tasks.spawn(async move { filter.try_end(network, Why::Wrong).await });
             }
             failed.extend(tasks.join_all().await.into_iter().filter_map(Result::err));
+            // No faster than the disk; that it is slow is told at the end.
+            if let Some(store) = self.store.get() {
+                let _ = store.commit(Vec::new()).await;
+            }
             if failed.len() >= AT_ONCE {
                 break;
             }
@@ -270,11 +274,9 @@ impl Filter {
         }
     }
 
-    /// The bans, the newest first, then who is let in.
-    pub fn entries(&self) -> Vec<Record> {
-        let mut records: Vec<Record> = self.book().running(self.now()).collect();
-        records.sort_unstable_by_key(|record| (std::cmp::Reverse(record.since), record.network));
-        records
+    /// The bans, in no order.
+    pub fn bans(&self) -> Vec<Record> {
+        self.book().running(self.now()).collect()
     }
 
     /// A ban as it is told.
