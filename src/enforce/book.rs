@@ -35,7 +35,7 @@ pub struct Record {
     pub since: u32,
     /// When it ends.
     pub until: u32,
-    /// The how many-eth it is; 0 by hand.
+    /// The how many-eth it is; by hand, how many there were before by verdict.
     pub count: u16,
     /// What the lists said.
     pub grounds: Arc<Grounds>,
@@ -365,7 +365,7 @@ impl Book {
     }
 
     /// Writes down that a network was banned so often, the last time until
-    /// `ended`. A ban by hand (the zeroth) says nothing.
+    /// `ended`; none by verdict says nothing.
     pub fn remember(&mut self, network: IpNetwork, count: u16, ended: u32) -> Option<Past> {
         if count == 0 {
             return None;

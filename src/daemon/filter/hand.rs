@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use rblfilter_warden::policy::MAX_BAN_SECONDS;
@@ -88,12 +88,15 @@ impl Filter {
         }
         let now = self.now();
         let ended = self.allows().end(network);
+        // What counted of its bans by verdict goes on to count.
+        let next = self.book().next(network, now);
+        let count = next.count - u16::from(!next.running && next.count > 0);
         let record = Record {
             network,
             client: network.ip(),
             since: now,
             until: now.saturating_add(seconds),
-            count: 0,
+            count,
             grounds: Arc::new(Grounds::default()),
             hand: Some(Arc::new(Hand {
                 user: user.to_owned(),
@@ -118,8 +121,11 @@ impl Filter {
         } else {
             ""
         };
-        self.committed(writes, format!("{network} is banned for {left} s{longer}"))
-            .await
+        self.committed(
+            writes,
+            format!("{network} is banned for {}{longer}", spelled(left)),
+        )
+        .await
     }
 
     /// Why this network should not be banned.
@@ -150,10 +156,11 @@ impl Filter {
         for network in networks {
             // First, or its next message would ban it again.
             if seconds > 0 {
-                if !self.allows().insert(*network, until, now) {
-                    return Err(too_many());
+                if self.allows().insert(*network, until, now) {
+                    writes.push(Write::Allow(*network, until));
+                } else {
+                    failed.push(too_many());
                 }
-                writes.push(Write::Allow(*network, until));
             }
             self.lists.forget(*network);
             let mut banned = self.book().touching(*network);
@@ -167,7 +174,7 @@ impl Filter {
             banned.dedup();
             for banned in &banned {
                 if let Err(error) = self.try_end(*banned, Why::Wrong).await {
-                    failed.push(format!("{banned}: {error}"));
+                    failed.push(format!("the warden did not free {banned}: {error}"));
                 }
             }
             self.tell("unban", Some(*network), seconds, user, "");
@@ -177,13 +184,17 @@ impl Filter {
                 bans => format!("{network} is free of {bans} bans"),
             });
         }
-        if !failed.is_empty() {
-            return Err(format!("the warden did not free {}", failed.join("; ")));
-        }
         if seconds > 0 {
-            told.push(format!("let in for {seconds} s, whatever the lists say"));
+            told.push(format!(
+                "let in for {}, whatever the lists say",
+                spelled(seconds)
+            ));
         }
-        self.committed(writes, told.join("; ")).await
+        let told = self.committed(writes, told.join("; ")).await?;
+        match failed.is_empty() {
+            true => Ok(told),
+            false => Err(failed.join("; ")),
+        }
     }
 
     async fn unban_all(self: &Arc<Self>, user: &str) -> Told {
@@ -235,7 +246,10 @@ impl Filter {
             } else {
                 "; it is banned, which unban ends"
             };
-            let told = format!("{network} is let in for {seconds} s, whatever the lists say{hint}");
+            let told = format!(
+                "{network} is let in for {}, whatever the lists say{hint}",
+                spelled(seconds)
+            );
             (vec![Write::Allow(network, until)], told)
         };
         self.tell("allow", Some(network), seconds, user, "");
@@ -287,7 +301,7 @@ impl Filter {
             network: record.network,
             since: Some(record.since),
             left: record.until.saturating_sub(self.now()),
-            offence: Some(record.count).filter(|count| *count > 0),
+            offence: Some(record.count).filter(|_| hand.is_none()),
             zones: record.grounds.zones.clone(),
             reason: hand.map_or_else(String::new, |hand| hand.reason.clone()),
             by: hand.map_or_else(|| "lists".into(), |hand| hand.user.clone()),
@@ -314,6 +328,10 @@ impl Filter {
         allowed.sort_unstable_by_key(|entry| entry.network);
         allowed
     }
+}
+
+fn spelled(seconds: u32) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(seconds.into()))
 }
 
 fn too_many() -> String {
