@@ -21,6 +21,10 @@ pub enum Part {
     Spf(String),
     /// The file of what the lists said.
     Cache,
+    /// The file of bans.
+    Store,
+    /// The socket for the admin's commands.
+    Control,
     /// The resolver as a whole.
     Resolver,
     /// The warden, or its capability.
@@ -51,6 +55,8 @@ impl Part {
             Self::Budget(zone) => event.field("what", "budget").field("zone", zone),
             Self::Spf(domain) => event.field("what", "spf").field("name", domain),
             Self::Cache => event.field("what", "cache"),
+            Self::Store => event.field("what", "store"),
+            Self::Control => event.field("what", "control"),
             Self::Resolver => event.field("what", "resolver"),
             Self::Warden => event.field("what", "warden"),
             Self::Set(set) => event.field("what", "set").field("name", set),
@@ -72,6 +78,12 @@ impl Degraded {
     fn since(&self) -> MutexGuard<'_, HashMap<Part, Instant>> {
         // The map is whole at every moment, so a panic elsewhere leaves it usable.
         self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether `part` does not work.
+    #[must_use]
+    pub fn is_entered(&self, part: &Part) -> bool {
+        self.since().contains_key(part)
     }
 
     /// `part` does not work, for this reason. Logged only where it worked before.

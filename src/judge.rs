@@ -67,6 +67,9 @@ pub struct Conviction {
     /// The lists, by their place in the configuration, without any of which it
     /// would not be banned.
     pub rests_on: Vec<usize>,
+    /// Whether the configuration's lists alone speak against it, which can be
+    /// asked again; couriertcpd's cannot.
+    pub own: bool,
 }
 
 impl Conviction {
@@ -183,11 +186,19 @@ pub fn sentence(
         end: level == Level::Ban,
         ban: level == Level::Ban && !session.proxied,
         rests_on: against.iter().filter_map(|l| rests_on(&l)).collect(),
+        own: against.iter().all(|listing| listing.list.is_some()),
     };
     match level {
         Level::Ban => Sentence::Ban(conviction),
         _ => Sentence::Reject(conviction),
     }
+}
+
+/// Whether a ban has outlived its reason: the lists that were asked again say
+/// no longer that the client is to be banned. What is not known frees nobody.
+#[must_use]
+pub fn has_lapsed(evidence: &Evidence, thresholds: &Thresholds) -> bool {
+    evidence.unknown.is_empty() && thresholds.level(evidence.tally) < Level::Ban
 }
 
 #[cfg(test)]
@@ -395,6 +406,33 @@ mod tests {
                 _ => None,
             };
             assert_eq!(rests_on, expected, "{zone}, {needs}");
+        }
+    }
+
+    #[test]
+    fn a_ban_lapses_once_the_lists_say_less_and_all_of_them_say_something() {
+        let config = config::parse("").unwrap();
+        let lapsed = |evidence: &Evidence| has_lapsed(evidence, &config.thresholds);
+        assert!(!lapsed(&evidence(&[10.0])));
+        assert!(lapsed(&evidence(&[5.0])) && lapsed(&evidence(&[])));
+        for points in [&[][..], &[5.0], &[10.0]] {
+            let unknown = Evidence {
+                unknown: vec![(0, crate::dnsbl::Unknown::Timeout)],
+                ..evidence(points)
+            };
+            assert!(!lapsed(&unknown), "{points:?}");
+        }
+    }
+
+    #[test]
+    fn who_couriertcpd_names_too_cannot_be_looked_up_again() {
+        for (list, own) in [(Some(1), true), (None, false)] {
+            let mut evidence = evidence(&[10.0]);
+            evidence.listings.push(listing(list, 1.0));
+            let Sentence::Ban(conviction) = sentence_of(&session(), &evidence, false) else {
+                panic!("{list:?}");
+            };
+            assert_eq!(conviction.own, own);
         }
     }
 

@@ -17,15 +17,18 @@
 //!   delivered mail.
 //! - [`dnsbl`]: the DNS lists.
 //! - [`judge`]: evidence in, sentence out.
-//! - [`enforce`]: the ban and the kill; [`reply`]: the 554.
+//! - [`enforce`]: the ban and the kill; [`reply`]: the 554; [`store`]: the bans
+//!   that outlive a restart.
 //! - [`daemon`]: start, service and stop of the filter.
 //! - [`degraded`], [`log`], [`metrics`]: what does not work, what is told of it,
 //!   what is counted.
-//! - [`cli`]: the admin's commands; [`firewall`]: the rules they set up.
+//! - [`cli`]: the admin's commands; [`control`]: what they ask of the running
+//!   filter; [`firewall`]: the rules they set up.
 //! - [`sys`]: the only unsafe code.
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod courier;
 pub mod daemon;
 pub mod degraded;
@@ -38,5 +41,6 @@ pub mod log;
 pub mod metrics;
 pub mod reply;
 pub mod senders;
+pub mod store;
 pub mod sys;
 pub mod watch;

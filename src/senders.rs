@@ -1,39 +1,92 @@
 //! The clients that have delivered mail lately: the last that anything is done
 //! to for silence alone; and where a list names one of them, the list is tested.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
 use quick_cache::sync::Cache;
 
+use crate::enforce::ban::around;
+
 /// How long that is remembered.
-const LATELY: Duration = Duration::from_secs(24 * 3600);
+pub const LATELY: Duration = Duration::from_secs(24 * 3600);
 /// The most clients that are remembered.
 const MOST: usize = 50_000;
+/// How old what is on disk of a client may be.
+const WRITE_AFTER: Duration = Duration::from_secs(3600);
 
 /// Clients whose messages were accepted, and when last.
 #[derive(Debug)]
-pub struct Senders(Cache<IpAddr, Instant>);
+pub struct Senders {
+    clients: Cache<IpAddr, Instant>,
+    /// The IPv6 ones by the network that they would be banned with.
+    networks: Cache<IpNetwork, Network>,
+    prefix6: u8,
+}
 
-impl Default for Senders {
-    fn default() -> Self {
-        Self(Cache::new(MOST))
-    }
+/// The last client of a network, and whether there were others.
+#[derive(Clone, Copy, Debug)]
+struct Network {
+    client: Ipv6Addr,
+    at: Instant,
+    others: bool,
 }
 
 impl Senders {
-    /// A message of `client` was accepted, with no list against it.
-    pub fn delivered(&self, client: IpAddr, now: Instant) {
-        self.0.insert(client, now);
+    /// Nobody; IPv6 clients are banned by this prefix.
+    #[must_use]
+    pub fn new(prefix6: u8) -> Self {
+        Self {
+            clients: Cache::new(MOST),
+            networks: Cache::new(MOST),
+            prefix6,
+        }
+    }
+
+    /// A message of `client` was accepted at `now`, with no list against it;
+    /// whether that is worth writing down.
+    pub fn delivered(&self, client: IpAddr, now: Instant) -> bool {
+        let before = self.clients.get(&client);
+        let news = before.is_none_or(|at| now.saturating_duration_since(at) >= WRITE_AFTER);
+        self.clients.insert(client, now);
+        if let IpAddr::V6(v6) = client {
+            let network = around(client, self.prefix6);
+            let before = self
+                .networks
+                .get(&network)
+                .filter(|last| lately(last.at, now));
+            let last = Network {
+                client: v6,
+                at: now,
+                others: before.is_some_and(|last| last.others || last.client != v6),
+            };
+            self.networks.insert(network, last);
+        }
+        news
     }
 
     /// Whether one was within a day before `now`.
     #[must_use]
     pub fn has_delivered(&self, client: IpAddr, now: Instant) -> bool {
-        self.0
-            .get(&client)
-            .is_some_and(|at| now.saturating_duration_since(at) < LATELY)
+        self.clients.get(&client).is_some_and(|at| lately(at, now))
     }
+
+    /// Whether another client than `client` of the IPv6 network that it would
+    /// be banned with has delivered.
+    #[must_use]
+    pub fn has_good_neighbour(&self, client: IpAddr, now: Instant) -> bool {
+        let IpAddr::V6(v6) = client else {
+            return false;
+        };
+        self.networks
+            .get(&around(client, self.prefix6))
+            .is_some_and(|last| lately(last.at, now) && (last.others || last.client != v6))
+    }
+}
+
+fn lately(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < LATELY
 }
 
 #[cfg(test)]
@@ -42,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_sender_is_remembered_for_a_day() {
-        let (senders, now) = (Senders::default(), Instant::now());
+        let (senders, now) = (Senders::new(64), Instant::now());
         let client = "127.1.2.3".parse().unwrap();
         assert!(!senders.has_delivered(client, now));
         senders.delivered(client, now);
@@ -53,8 +106,41 @@ mod tests {
     }
 
     #[test]
+    fn a_good_neighbour_is_another_client_of_the_same_network() {
+        let (senders, now) = (Senders::new(64), Instant::now());
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        senders.delivered(ip("fd00:1::5"), now);
+        for (client, expected) in [
+            ("fd00:1::5", false),
+            ("fd00:1::6", true),
+            ("fd00:1:0:1::6", false),
+            ("10.0.0.1", false),
+        ] {
+            assert_eq!(
+                senders.has_good_neighbour(ip(client), now),
+                expected,
+                "{client}"
+            );
+        }
+        assert!(!senders.has_good_neighbour(ip("fd00:1::6"), now + LATELY));
+        senders.delivered(ip("fd00:1::7"), now);
+        assert!(senders.has_good_neighbour(ip("fd00:1::5"), now));
+        assert!(senders.has_good_neighbour(ip("fd00:1::7"), now));
+    }
+
+    #[test]
+    fn it_is_written_down_once_an_hour() {
+        let (senders, now) = (Senders::new(64), Instant::now());
+        let client = "127.1.2.3".parse().unwrap();
+        assert!(senders.delivered(client, now));
+        assert!(!senders.delivered(client, now + WRITE_AFTER - Duration::from_secs(1)));
+        let later = now + WRITE_AFTER * 2;
+        assert!(senders.delivered(client, later) && !senders.delivered(client, later));
+    }
+
+    #[test]
     fn no_more_are_remembered_than_there_is_room_for() {
-        let (senders, now) = (Senders::default(), Instant::now());
+        let (senders, now) = (Senders::new(64), Instant::now());
         for number in 0..60_000_u32 {
             senders.delivered(IpAddr::V4(number.into()), now);
         }

@@ -1,8 +1,13 @@
 //! The admin's commands, one file each.
 
+mod allow;
+mod ask;
+mod ban;
 mod config;
 mod firewall;
+mod list;
 mod lookup;
+mod unban;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,12 +40,21 @@ enum Command {
     /// The kernel's sets of banned addresses and the rules that use them
     #[command(subcommand)]
     Firewall(firewall::Command),
+    /// Who is banned, and who is let in by hand
+    List(list::Command),
+    /// Shut an address or a network out
+    Ban(ban::Command),
+    /// End bans, and let the addresses in for a while
+    Unban(unban::Command),
+    /// Let an address or a network in for a while
+    Allow(allow::Command),
 }
 
 /// sysexits(3), and what a check has found.
 mod exit {
     pub const DIFFERENT: u8 = 1;
     pub const USAGE: u8 = 64;
+    pub const UNAVAILABLE: u8 = 69;
     pub const SOFTWARE: u8 = 70;
     pub const PERMISSION: u8 = 77;
     pub const CONFIG: u8 = 78;
@@ -68,6 +82,10 @@ pub fn run() -> ExitCode {
         Some(Command::Config(command)) => config::run(&command, &path),
         Some(Command::Lookup(command)) => lookup::run(&command, &path),
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
+        Some(Command::List(command)) => list::run(&command),
+        Some(Command::Ban(command)) => ban::run(command),
+        Some(Command::Unban(command)) => unban::run(command),
+        Some(Command::Allow(command)) => allow::run(&command),
         None => {
             eprintln!("{}", Args::command().render_help());
             exit::USAGE.into()

@@ -10,7 +10,7 @@ use toml::Spanned;
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 57] = [
+pub const KEYS: [&str; 61] = [
     "include",
     "mode",
     "watch",
@@ -31,6 +31,10 @@ pub const KEYS: [&str; 57] = [
     "never-ban.spf",
     "never-ban.dnswl",
     "ban.time",
+    "ban.factor",
+    "ban.max-time",
+    "ban.window",
+    "ban.look-again",
     "ban.set4",
     "ban.set6",
     "ban.prefix6",
@@ -153,6 +157,10 @@ pub struct Cache {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Ban {
     pub time: Text,
+    pub factor: Spanned<f64>,
+    pub max_time: Text,
+    pub window: Text,
+    pub look_again: Text,
     pub set4: Text,
     pub set6: Text,
     pub prefix6: Spanned<u8>,
@@ -311,6 +319,10 @@ impl Default for Ban {
     fn default() -> Self {
         Self {
             time: text("1h"),
+            factor: unwritten(2.0),
+            max_time: text("24h"),
+            window: text("7d"),
+            look_again: text("1h"),
             set4: text(DEFAULT_SET4),
             set6: text(DEFAULT_SET6),
             prefix6: unwritten(64),

@@ -199,6 +199,21 @@ mod tests {
                 "ban.time: 0s is out of range, expected 1s to 24days 20h 31m 23s",
             ),
             (
+                "[ban]\ntime = \"2h\"\nmax-time = \"1h\"",
+                3,
+                "ban.max-time: 1h is out of range, expected 2h to 24days 20h 31m 23s",
+            ),
+            (
+                "[ban]\nfactor = 0.5",
+                2,
+                "ban.factor: 0.5 is out of range, expected 1 to 1000",
+            ),
+            (
+                "[ban]\nlook-again = \"0s\"",
+                2,
+                "ban.look-again: 0s is out of range, expected 1s to 7days",
+            ),
+            (
                 "[guard]\nhigh-water = 95",
                 2,
                 "guard.high-water: 95 is out of range, expected 20 to 94 (percent)",
@@ -352,6 +367,18 @@ mod tests {
                 (Some(line), expected),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn the_longest_ban_is_never_shorter_than_the_first() {
+        for (text, time, most) in [
+            ("", 3600, 86_400),
+            ("[ban]\ntime = \"48h\"", 172_800, 172_800),
+            ("[ban]\ntime = \"1m\"\nmax-time = \"1m\"", 60, 60),
+        ] {
+            let rule = parse(text).unwrap().ban.durations;
+            assert_eq!((rule.time, rule.max_time), (time, most), "{text}");
         }
     }
 

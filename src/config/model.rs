@@ -15,6 +15,7 @@ use super::error::Problem;
 use super::file::{self, File};
 use super::lists;
 use crate::dnsbl::{Bounds, Score, Thresholds, Zone};
+use crate::enforce::durations::Durations;
 use crate::guard::plan::Marks;
 use crate::reply::Template;
 
@@ -113,10 +114,14 @@ pub enum KillPolicy {
 }
 
 /// How addresses are banned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ban {
-    /// How long, in whole seconds.
+    /// How long the first time, in whole seconds.
     pub seconds: u32,
+    /// How long each time.
+    pub durations: Durations,
+    /// How often the lists are asked again for who is banned, in whole seconds.
+    pub look_again: u32,
     /// The kernel's set of IPv4 addresses.
     pub set4: String,
     /// The kernel's set of IPv6 networks.
@@ -637,7 +642,25 @@ impl Check<'_> {
 
     fn ban(&self, ban: &file::Ban) -> Result<Ban, Problem> {
         let longest = Duration::from_secs(MAX_BAN_SECONDS.into());
-        let time = self.duration("ban.time", &ban.time, Duration::from_secs(1)..=longest)?;
+        let second = Duration::from_secs(1);
+        let time = self.duration("ban.time", &ban.time, second..=longest)?;
+        let unwritten = ban.max_time.span().is_empty();
+        // The default is no less than a time that is written.
+        let least = if unwritten { second } else { time };
+        let max_time = self
+            .duration("ban.max-time", &ban.max_time, least..=longest)?
+            .max(time);
+        let year = Duration::from_secs(365 * 24 * 3600);
+        let window = self.duration("ban.window", &ban.window, Duration::ZERO..=year)?;
+        let week = Duration::from_secs(7 * 24 * 3600);
+        let look_again = self.duration("ban.look-again", &ban.look_again, second..=week)?;
+        let factor = *ban.factor.get_ref();
+        if !(1.0..=1000.0).contains(&factor) {
+            return self.wrong(
+                ban.factor.span(),
+                format!("ban.factor: {factor} is out of range, expected 1 to 1000"),
+            );
+        }
         for (key, set) in [("set4", &ban.set4), ("set6", &ban.set6)] {
             let name = set.get_ref();
             let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -667,8 +690,14 @@ impl Check<'_> {
             );
         }
         Ok(Ban {
-            // In range by the check above.
-            seconds: u32::try_from(time.as_secs()).unwrap_or(MAX_BAN_SECONDS),
+            seconds: seconds(time),
+            durations: Durations {
+                time: seconds(time),
+                factor,
+                max_time: seconds(max_time),
+                window: seconds(window),
+            },
+            look_again: seconds(look_again),
             set4: ban.set4.get_ref().clone(),
             set6: ban.set6.get_ref().clone(),
             prefix6,
@@ -759,6 +788,11 @@ impl Check<'_> {
                 )
             })
     }
+}
+
+/// A time that was checked to be short.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
 pub(super) fn printable(c: char) -> bool {

@@ -1,6 +1,8 @@
 //! One message: from the request on the filter socket to the sentence and its
 //! execution.
 
+mod bans;
+mod hand;
 mod lists;
 
 use std::collections::HashMap;
@@ -10,12 +12,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval_at, sleep};
 
@@ -28,16 +30,17 @@ use crate::courier::paths::Paths;
 use crate::courier::request::Request;
 use crate::courier::session::{Session, Verdict};
 use crate::degraded::{Degraded, Part};
-use crate::dnsbl::{Lists, Notice};
-use crate::enforce::ban;
+use crate::dnsbl::{Clock, Lists, Notice};
+use crate::enforce::allows::Allows;
+use crate::enforce::book::{Book, Next};
 use crate::enforce::kill::{self, Killer};
-use crate::enforce::ledger::Ledger;
 use crate::enforce::warden::{SetsRest, Warden};
 use crate::guard::{self, Keeper};
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::metrics::Metrics;
 use crate::senders::Senders;
+use crate::store::{Store, Write};
 use crate::watch::{Judge, Sender, Table, Watcher};
 
 /// What reading a message's files, its session's processes and Courier's
@@ -66,7 +69,15 @@ pub struct Filter {
     /// What there is to hear of the lists, until somebody listens.
     notices: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
     never_ban: NeverBan,
-    ledger: Mutex<Ledger>,
+    /// The time that the bans are counted in.
+    clock: Clock,
+    book: Mutex<Book>,
+    /// Whom the admin lets in for a while.
+    allows: Mutex<Allows>,
+    /// Set once, at the start.
+    store: OnceLock<Store>,
+    /// Notified where the kernel's sets lack bans that run.
+    refill: Notify,
     table: Arc<Table>,
     senders: Senders,
     killer: Killer,
@@ -74,7 +85,7 @@ pub struct Filter {
     metrics: Arc<Metrics>,
     sets_rest: SetsRest,
     protected: Mutex<Protected>,
-    degraded: Degraded,
+    degraded: Arc<Degraded>,
     /// The sessions that are left a grace, by their `courieresmtpd`, and by which
     /// sentence. One that sends another message is judged anew, and taken out.
     graced: Mutex<HashMap<i32, u64>>,
@@ -120,21 +131,30 @@ impl Filter {
             lists,
             notices: Mutex::new(Some(notices)),
             never_ban: NeverBan::new(&config.never_ban),
-            ledger: Mutex::default(),
+            clock: Clock::new(Instant::now(), SystemTime::now()),
+            book: Mutex::new(Book::new(config.ban.durations, config.ban.look_again)),
+            allows: Mutex::default(),
+            store: OnceLock::new(),
+            refill: Notify::new(),
             table: Arc::new(Table::new(
                 paths.piddir.clone(),
                 config.block_variables.clone(),
             )),
-            senders: Senders::default(),
+            senders: Senders::new(config.ban.prefix6),
             sets_rest: SetsRest::default(),
             killer: Killer::default(),
             metrics: Arc::default(),
             config,
             paths,
-            degraded: Degraded::default(),
+            degraded: Arc::default(),
             graced: Mutex::default(),
             graces: AtomicU64::new(0),
         }
+    }
+
+    /// What does not work.
+    pub fn degraded(&self) -> &Degraded {
+        &self.degraded
     }
 
     /// The longest that a message may take, whatever hangs.
@@ -219,7 +239,9 @@ impl Filter {
             self.sentence(session).await
         else {
             log::debug!("{}", Event::new("passed").of_message(id).ip(session.client));
-            self.senders.delivered(session.client, Instant::now());
+            if self.senders.delivered(session.client, Instant::now()) {
+                self.put(Write::Sender(session.client, self.now()));
+            }
             return Decision::Accept;
         };
         if self.is_for_exempt_recipients(&envelope).await {
@@ -326,7 +348,10 @@ impl Filter {
         if !protected.knows_own() {
             return Some(Protection::Own);
         }
-        protected.protects(client)
+        let allowed = || self.allows().contains(client, self.now());
+        protected
+            .protects(client)
+            .or_else(|| allowed().then_some(Protection::Allowlisted))
     }
 
     fn graced(&self) -> MutexGuard<'_, HashMap<i32, u64>> {
@@ -393,12 +418,21 @@ impl Filter {
     ) -> Event {
         self.metrics.listed.inc();
         let client = identified.session.client;
-        if conviction.ban && self.ban(client, &conviction.rests_on).await {
-            self.metrics.bans.inc();
-            let time = format!("{}s", self.config.ban.seconds);
-            event.field("action", "ban").field("bantime", time)
+        let banned = if conviction.ban {
+            self.ban(client, conviction).await
         } else {
-            event.field("action", "kill")
+            None
+        };
+        let Some(next) = banned else {
+            return event.field("action", "kill");
+        };
+        self.metrics.bans.inc();
+        let time = format!("{}s", next.seconds);
+        let event = event.field("action", "ban").field("bantime", time);
+        if next.count > 1 {
+            event.field("offence", next.count)
+        } else {
+            event
         }
     }
 
@@ -475,6 +509,7 @@ impl Filter {
             lasting(|| filter().watch()),
             lasting(|| filter().guard()),
             lasting(|| filter().see_to_kills()),
+            lasting(|| filter().keep_bans()),
             lasting(|| filter().tell_hourly()),
         );
     }
@@ -493,16 +528,16 @@ impl Filter {
         let mut clock = interval_at((Instant::now() + TELL_EVERY).into(), TELL_EVERY);
         loop {
             clock.tick().await;
-            self.tell();
+            self.tell_counters();
         }
     }
 
     /// Says what was counted.
     pub fn stopped(&self) {
-        self.tell();
+        self.tell_counters();
     }
 
-    fn tell(&self) {
+    fn tell_counters(&self) {
         log::info!("{}", self.metrics.event(self.lists.counts()));
     }
 
@@ -545,35 +580,29 @@ impl Filter {
         None
     }
 
-    /// Whether `client` is banned now; the ban would not be without any of the
-    /// lists in `rests_on`.
-    async fn ban(&self, client: IpAddr, rests_on: &[usize]) -> bool {
-        let network = {
-            let protected = self
-                .protected
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            ban::network_of(client, self.config.ban.prefix6, &protected)
-        };
+    /// Bans the client; for how long, where it is banned now.
+    async fn ban(&self, client: IpAddr, conviction: &Conviction) -> Option<Next> {
+        let network = self.network_of(client);
         // In a set that is not there nobody can be banned a moment later either.
         if self.sets_rest.is_resting(client.is_ipv6(), Instant::now()) {
-            return false;
+            return None;
         }
+        let next = self.book().next(network, self.now());
         let request = warden_request::Request::Ban {
             network,
-            seconds: self.config.ban.seconds,
+            seconds: next.seconds,
         };
         match self.warden.ask(request).await {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
                 if reply.outcome.is_new() {
-                    self.note_ban(network, client, rests_on).await;
+                    self.note_ban(network, client, next, conviction).await;
                 }
-                reply.outcome.is_banned()
+                reply.outcome.is_banned().then_some(next)
             }
             Err(error) => {
                 self.degraded.enter(Part::Warden, error, Instant::now());
-                false
+                None
             }
         }
     }
@@ -609,7 +638,13 @@ impl Filter {
             | Outcome::Kept
             | Outcome::Remade
             | Outcome::Replaced
-            | Outcome::Grown => self.degraded.leave(&set, now),
+            | Outcome::Grown => {
+                // It lacks what was banned meanwhile, or was made anew.
+                if outcome == Outcome::Remade || self.degraded.is_entered(&set) {
+                    self.refill.notify_one();
+                }
+                self.degraded.leave(&set, now);
+            }
         }
         self.degraded.leave(&Part::Warden, now);
     }

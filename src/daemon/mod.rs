@@ -6,6 +6,7 @@
 //! nothing but hold the socket and the worker; what reads bytes from outside is
 //! the worker.
 
+mod control;
 mod filter;
 mod never_ban;
 mod service;

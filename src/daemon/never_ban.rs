@@ -51,6 +51,15 @@ impl NeverBan {
         networks.any(|network| network.contains(client))
     }
 
+    /// Whether `network` holds, or is in, one of theirs.
+    #[must_use]
+    pub fn touches(&self, network: IpNetwork) -> bool {
+        let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
+        let senders = senders.iter().flatten().flatten();
+        let mut networks = self.relays.iter().chain(senders);
+        networks.any(|other| network.contains(other.ip()) || other.contains(network.ip()))
+    }
+
     /// A domain whose record was never read: while there is one, nobody is banned.
     #[must_use]
     pub fn unread(&self) -> Option<&Name> {

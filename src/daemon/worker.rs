@@ -3,7 +3,8 @@
 //! 1. descriptors: those that the supervisor handed on are ours;
 //! 2. the log;
 //! 3. the configuration (a wrong one: every message is accepted);
-//! 4. what the lists said before, their tests, and the warden;
+//! 4. what the lists said before, their tests, the bans that still run, and the
+//!    warden;
 //! 5. ready: courierfilter's descriptor 3 is closed, last.
 
 use std::ffi::OsString;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use super::filter::Filter;
 use super::service::{self, Handed};
-use super::{EX_SOFTWARE, filter_name};
+use super::{EX_SOFTWARE, control, filter_name};
 use crate::config;
 use crate::courier::paths::Paths;
 use crate::log::{self as event_log, Event};
@@ -102,6 +103,7 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
         .enable_all()
         .max_blocking_threads(64)
         .build()?;
+    let state = paths.state();
     let ended = runtime.block_on(async {
         let filter = match config {
             Ok(config) => {
@@ -110,7 +112,9 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
                 filter.read_cache();
                 let filter = Arc::new(filter);
                 tokio::spawn(Arc::clone(&filter).keep_lists());
+                filter.open_store().await;
                 filter.check().await;
+                tokio::spawn(control::serve(state, Arc::clone(&filter)));
                 Some(filter)
             }
             Err(error) => {
@@ -124,6 +128,7 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
         let ended = service::run(handed, filter.clone()).await;
         if let Some(filter) = filter {
             filter.confirm_lists().await;
+            filter.close_store().await;
             // On a thread: a disk that hangs must not hold up the stop.
             let written = tokio::task::spawn_blocking(move || filter.write_cache());
             let _ = tokio::time::timeout(WRITE_TIME, written).await;

@@ -198,6 +198,11 @@ impl Cache {
         self.store.insert(key, entry);
     }
 
+    /// Forgets what was said of whom.
+    pub fn remove(&self, key: &Key) {
+        self.store.remove(key);
+    }
+
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (Key, Entry)> + '_ {
         self.store.iter()

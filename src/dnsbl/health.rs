@@ -71,6 +71,14 @@ pub enum Reason {
     Row(u32, Unknown),
 }
 
+impl Reason {
+    /// Whether what it said before may be wrong, and not only missing.
+    #[must_use]
+    pub fn is_lie(&self) -> bool {
+        matches!(self, Self::Test(failure) if failure.is_lie())
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

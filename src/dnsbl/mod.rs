@@ -6,6 +6,7 @@
 //! pure (`answer`, `rule`, `score`, `selftest`, `health`, `budget`, `cache`'s
 //! entries); `resolver`, `lookup`, `test_run` and `keep` do the rest.
 
+mod again;
 mod answer;
 mod budget;
 mod cache;
@@ -28,6 +29,7 @@ mod zone;
 
 pub use answer::{Answer, Hit, Unknown};
 pub use cache::{Bounds, Cache, Entry, Key};
+pub use clock::Clock;
 pub use codes::{Codes, CodesError, is_error};
 pub use evidence::{Evidence, Listing};
 pub use global::is_global;

@@ -7,6 +7,8 @@
 use std::fmt::{self, Display, Write};
 use std::net::{IpAddr, Ipv6Addr};
 
+use ipnetwork::IpNetwork;
+
 /// The longest value or text, in bytes as written; the rest is cut off (`…`).
 const MAX_VALUE: usize = 512;
 
@@ -47,6 +49,17 @@ impl Event {
         // Writing to a String cannot fail.
         let _ = write!(self.line, ",ip=[{mapped}]");
         self
+    }
+
+    /// Adds an address as [`Event::ip`] does, a wider network as `,net=`.
+    #[must_use]
+    pub fn network(self, network: IpNetwork) -> Self {
+        let full = if network.is_ipv4() { 32 } else { 128 };
+        if network.prefix() == full {
+            self.ip(network.ip())
+        } else {
+            self.field("net", network)
+        }
     }
 
     /// Adds `,port=[…]`, the client's port.
@@ -117,6 +130,18 @@ mod tests {
             event.to_string(),
             "id=0000.6B04.0F96,listed,ip=[::ffff:1.2.3.4],port=[4711],zone=zen.spamhaus.org,code=127.0.0.2"
         );
+    }
+
+    #[test]
+    fn a_network_of_one_address_is_an_address() {
+        for (network, expected) in [
+            ("1.2.3.4/32", "e,ip=[::ffff:1.2.3.4]"),
+            ("2001:db8::1/128", "e,ip=[2001:db8::1]"),
+            ("1.2.3.0/24", "e,net=1.2.3.0/24"),
+        ] {
+            let event = Event::new("e").network(network.parse().unwrap());
+            assert_eq!(event.to_string(), expected);
+        }
     }
 
     #[test]

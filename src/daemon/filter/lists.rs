@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipnetwork::IpNetwork;
 use rblfilter_warden::request as warden_request;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -16,10 +15,10 @@ use super::{Degraded, Filter};
 use crate::courier::session::Session;
 use crate::degraded::Part;
 use crate::dnsbl::{Evidence, Family, News, Notice};
-use crate::enforce::ledger::Ledger;
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::reply::Facts;
+use crate::store::Write;
 
 /// The file of what the lists said, in [`crate::courier::paths::Paths::state`].
 const CACHE_FILE: &str = "dnsbl-cache";
@@ -88,20 +87,13 @@ impl Filter {
         })
     }
 
-    /// Notes a ban, so that it can be lifted where a list that it rests on
-    /// turns out to be wrong; and does so where one did meanwhile.
-    pub(super) async fn note_ban(&self, network: IpNetwork, client: IpAddr, rests_on: &[usize]) {
-        let time = Duration::from_secs(self.config.ban.seconds.into());
-        self.ledger()
-            .banned(network, rests_on, Instant::now(), time);
+    /// Lifts the bans that rest on a list of `rests_on` that turned out to be
+    /// wrong while one was made.
+    pub(super) async fn lift_where_open(&self, client: IpAddr, rests_on: &[usize]) {
         for list in rests_on {
             if self.lists.is_open(*list, client) {
-                self.lift(
-                    *list,
-                    Family::of(client),
-                    self.lists.last_passed(*list, client),
-                )
-                .await;
+                let passed = self.lists.last_passed(*list, client);
+                self.lift(*list, Family::of(client), passed).await;
             }
         }
     }
@@ -124,7 +116,7 @@ impl Filter {
         loop {
             let notice = tokio::select! {
                 notice = notices.recv() => notice,
-                () = sleep(LIFT_AGAIN), if self.ledger().has_wrong() => {
+                () = sleep(LIFT_AGAIN), if self.book().has_wrong() => {
                     self.lift_wrong().await;
                     continue;
                 }
@@ -139,6 +131,12 @@ impl Filter {
             let now = Instant::now();
             match news {
                 News::Opened(family, reason, passed) => {
+                    // It was right when those were banned that are remembered
+                    // from before the start, unless it is seen to lie. (Their
+                    // times are rounded.)
+                    let start = self.clock.instant(0) + Duration::from_secs(2);
+                    let start = (!reason.is_lie()).then_some(start);
+                    let passed = passed.or(start);
                     self.degraded.enter(Part::List(name, family), reason, now);
                     self.lift(list, family, passed).await;
                 }
@@ -167,7 +165,10 @@ impl Filter {
 
     /// Lifts the bans that rest on this list and were made after `since`.
     async fn lift(&self, list: usize, family: Family, since: Option<Instant>) {
-        self.ledger().lift(list, family == Family::V6, since);
+        // A second is the finest that the book knows: who was banned in the same
+        // one is let in.
+        let since = since.map(|since| self.clock.seconds(since));
+        self.book().lift(list, family == Family::V6, since);
         self.lift_wrong().await;
     }
 
@@ -176,7 +177,7 @@ impl Filter {
     async fn lift_wrong(&self) {
         let mut lifted: HashMap<usize, usize> = HashMap::new();
         loop {
-            let Some(wrong) = self.ledger().next_wrong(Instant::now()) else {
+            let Some(wrong) = self.book().next_wrong(self.now()) else {
                 break;
             };
             let network = wrong.network;
@@ -186,9 +187,10 @@ impl Filter {
                     self.ban_state(reply.ipv6, reply.outcome);
                     let done = reply.outcome.is_new();
                     *lifted.entry(wrong.list).or_default() += usize::from(done);
+                    self.put(Write::End(network, None));
                 }
                 Err(error) => {
-                    self.ledger().put_back(wrong);
+                    self.book().put_back(wrong);
                     self.degraded.enter(Part::Warden, error, Instant::now());
                     break;
                 }
@@ -200,10 +202,6 @@ impl Filter {
                 log::warn!("{}", event.field("bans", bans));
             }
         }
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads what the lists said before the last stop.

@@ -1,0 +1,28 @@
+//! `rblfilter allow`: lets an address or a network in for a while.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use ipnetwork::IpNetwork;
+
+use super::ask;
+use crate::control::{Request, network};
+
+/// Let an address or a network in for a while, whatever the lists say. What
+/// lasts belongs into the configuration's allow.networks.
+#[derive(Debug, Args)]
+pub struct Command {
+    /// Whom to let in
+    #[arg(value_parser = network, value_name = "ADDRESS|NETWORK")]
+    network: IpNetwork,
+    /// For how long; "0s" ends it
+    #[arg(long = "for", value_parser = ask::seconds, default_value = "24h", value_name = "DURATION")]
+    seconds: u32,
+}
+
+pub fn run(command: &Command) -> ExitCode {
+    ask::have_done(&Request::Allow {
+        network: command.network,
+        seconds: command.seconds,
+    })
+}

@@ -1,0 +1,108 @@
+//! Asking the running filter, over its control socket.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::exit;
+use crate::control::{Answer, Request, SOCKET};
+use crate::courier::paths::Paths;
+
+/// How long the filter may take for an answer: a million bans take it a while.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Error {
+    /// Nobody listens.
+    NotRunning(String),
+    /// The socket is not for this user.
+    NotPermitted(String),
+    /// The filter says no.
+    Refused(String),
+    /// Anything else.
+    Failed(String),
+}
+
+impl Error {
+    /// Says it, and how to exit.
+    pub fn report(&self) -> ExitCode {
+        let (text, code) = match self {
+            Self::NotRunning(text) => (text, exit::UNAVAILABLE),
+            Self::NotPermitted(text) => (text, exit::PERMISSION),
+            Self::Refused(text) => (text, 1),
+            Self::Failed(text) => (text, exit::SOFTWARE),
+        };
+        eprintln!("rblfilter: {text}");
+        code.into()
+    }
+}
+
+/// Asks `request`, and hands each line of the answer but its last to `each`;
+/// what was done, in words, of the last.
+///
+/// # Errors
+/// Where the filter cannot be asked, or says no.
+pub fn ask(
+    request: &Request,
+    mut each: impl FnMut(Answer) -> io::Result<()>,
+) -> Result<String, Error> {
+    let path = Paths::from_env().state().join(SOCKET);
+    let shown = path.display().to_string();
+    let failed = |error: io::Error| Error::Failed(format!("cannot ask {shown}: {error}"));
+    let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Error::NotRunning(
+            "the filter does not run, or accepts everything because its configuration is wrong (rblfilter config check; filterctl start rblfilter)"
+                .into(),
+        ),
+        ErrorKind::PermissionDenied => Error::NotPermitted(format!(
+            "cannot ask {shown}: permission denied (for root, or a member of Courier's group)"
+        )),
+        _ => failed(error),
+    })?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    let mut line = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
+    line.push(b'\n');
+    // One that answers before it has read all closes: its answer tells why.
+    let sent = stream.write_all(&line);
+    for line in BufReader::new(&stream).lines() {
+        let line = line.map_err(failed)?;
+        match serde_json::from_str(&line).map_err(|error| failed(error.into()))? {
+            Answer::Done(text) => return Ok(text),
+            Answer::End => return Ok(String::new()),
+            Answer::Error(text) if text.starts_with("permission denied") => {
+                return Err(Error::NotPermitted(text));
+            }
+            Answer::Error(text) => return Err(Error::Refused(text)),
+            entry @ Answer::Entry(_) => each(entry).map_err(failed)?,
+        }
+    }
+    sent.map_err(failed)?;
+    Err(Error::Failed(format!("{shown}: no answer")))
+}
+
+/// Asks for something to be done, and prints what was.
+pub fn have_done(request: &Request) -> ExitCode {
+    match ask(request, |_| Ok(())) {
+        Ok(done) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => error.report(),
+    }
+}
+
+/// Seconds, of a duration as people write it.
+///
+/// # Errors
+/// What was expected.
+pub fn seconds(text: &str) -> Result<u32, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .and_then(|duration| u32::try_from(duration.as_secs()).ok())
+        .ok_or_else(|| {
+            format!("{text:?} is no duration, expected for example \"2h\", \"90s\" or \"1h 30m\"")
+        })
+}

@@ -1,0 +1,36 @@
+//! `rblfilter unban`: ends bans, and lets the addresses in for a while.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use ipnetwork::IpNetwork;
+
+use super::ask;
+use crate::control::{Request, network};
+
+/// End the bans that keep an address or a network out, forget what the lists
+/// said of it, and let it in for a while whatever they say: else its next
+/// message would ban it again.
+#[derive(Debug, Args)]
+pub struct Command {
+    /// Whom to let in: addresses, also as the log writes them, or networks
+    #[arg(value_parser = network, value_name = "ADDRESS|NETWORK", required_unless_present = "all")]
+    networks: Vec<IpNetwork>,
+    /// End all bans; nobody is let in whatever the lists say
+    #[arg(long, conflicts_with_all = ["networks", "seconds"])]
+    all: bool,
+    /// For how long they are let in; "0s": not at all
+    #[arg(long = "for", value_parser = ask::seconds, default_value = "24h", value_name = "DURATION")]
+    seconds: u32,
+}
+
+pub fn run(command: Command) -> ExitCode {
+    ask::have_done(&if command.all {
+        Request::UnbanAll
+    } else {
+        Request::Unban {
+            networks: command.networks,
+            seconds: command.seconds,
+        }
+    })
+}

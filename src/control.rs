@@ -1,0 +1,297 @@
+//! What the admin's commands ask of the running filter, over its control
+//! socket: one JSON line there, and JSON lines back, of which the last is
+//! `done`, `error` or `end`.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::courier::session::parse_address;
+
+/// The socket's name, in [`crate::courier::paths::Paths::state`].
+pub const SOCKET: &str = "control";
+/// The longest request, in bytes.
+pub const MAX_REQUEST: usize = 64 * 1024;
+/// The most networks in one.
+pub const MAX_NETWORKS: usize = 1000;
+/// The longest reason, in bytes.
+pub const MAX_REASON: usize = 200;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Ban a network.
+    Ban {
+        /// Which.
+        network: IpNetwork,
+        /// How long; without, the longest that a verdict bans.
+        #[serde(default)]
+        seconds: Option<u32>,
+        /// Why, for whoever reads it later.
+        #[serde(default)]
+        reason: String,
+        /// Whether it may be one that is let in.
+        #[serde(default)]
+        force: bool,
+    },
+    /// End the bans of these networks and let them in for a while.
+    Unban {
+        /// Which.
+        networks: Vec<IpNetwork>,
+        /// For how long.
+        seconds: u32,
+    },
+    /// End all bans.
+    UnbanAll,
+    /// Let a network in for a while; 0 ends that.
+    Allow {
+        /// Which.
+        network: IpNetwork,
+        /// For how long.
+        seconds: u32,
+    },
+    /// Tell all bans, and who is let in.
+    List,
+}
+
+/// A line of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// It is done; what, in words.
+    Done(String),
+    /// It is not; why.
+    Error(String),
+    /// A network of a list.
+    Entry(Entry),
+    /// The end of a list.
+    End,
+}
+
+/// A network of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Entry {
+    /// What is done to it.
+    pub what: What,
+    /// Which it is.
+    pub network: IpNetwork,
+    /// Since when it is banned, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u32>,
+    /// For how many seconds more.
+    pub left: u32,
+    /// The how many-eth ban it is; none by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offence: Option<u16>,
+    /// The lists that named the client.
+    #[serde(default)]
+    pub zones: Vec<String>,
+    /// The words of who asked for it.
+    #[serde(default)]
+    pub reason: String,
+    /// Who asked for it: a user, or `lists`.
+    pub by: String,
+}
+
+/// What is done to a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// It is banned.
+    Ban,
+    /// It is let in.
+    Allow,
+}
+
+/// The request in `line`, checked.
+///
+/// # Errors
+/// What is wrong with it, in words; no byte of it is in them unescaped.
+pub fn parse(line: &[u8]) -> Result<Request, String> {
+    if line.len() > MAX_REQUEST {
+        return Err(format!("a request has at most {MAX_REQUEST} bytes"));
+    }
+    let request: Request = serde_json::from_slice(line)
+        .map_err(|error| format!("no request: {}", error.to_string().escape_debug()))?;
+    match &request {
+        Request::Ban {
+            network, reason, ..
+        } => {
+            sound(*network)?;
+            if reason.len() > MAX_REASON {
+                return Err(format!("a reason has at most {MAX_REASON} bytes"));
+            }
+        }
+        Request::Unban { networks, .. } => {
+            if networks.is_empty() || networks.len() > MAX_NETWORKS {
+                return Err(format!("expected 1 to {MAX_NETWORKS} networks"));
+            }
+            for network in networks {
+                sound(*network)?;
+            }
+        }
+        Request::Allow { network, .. } => sound(*network)?,
+        Request::UnbanAll | Request::List => {}
+    }
+    Ok(request)
+}
+
+/// A network has no host bits, and IPv4 is written as such.
+fn sound(network: IpNetwork) -> Result<(), String> {
+    if network.ip() != network.network() {
+        return Err(format!(
+            "{network} has host bits set, expected {}/{}",
+            network.network(),
+            network.prefix()
+        ));
+    }
+    match network.ip() {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            Err(format!("{network} is IPv4, expected it to be written so"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The network that a person means: an address or a network, an address also
+/// as the log writes it.
+///
+/// # Errors
+/// What was expected.
+pub fn network(text: &str) -> Result<IpNetwork, String> {
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Some(address) = parse_address(inner) {
+        return Ok(address.into());
+    }
+    let network: IpNetwork = text.parse().map_err(|_| {
+        format!("{text:?} is no address or network, expected for example 203.0.113.9, 203.0.113.0/24 or 2001:db8::/64")
+    })?;
+    sound(network)?;
+    Ok(network)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_what_they_were() {
+        for request in [
+            Request::List,
+            Request::UnbanAll,
+            Request::Ban {
+                network: "10.0.0.0/8".parse().unwrap(),
+                seconds: Some(7200),
+                reason: "a \"reason\"\n".into(),
+                force: true,
+            },
+            Request::Unban {
+                networks: vec!["fd00::/64".parse().unwrap()],
+                seconds: 0,
+            },
+        ] {
+            let line = serde_json::to_vec(&request).unwrap();
+            assert_eq!(parse(&line), Ok(request));
+        }
+        let short = br#"{"do":"ban","network":"10.0.0.1"}"#;
+        assert!(matches!(
+            parse(short),
+            Ok(Request::Ban { seconds: None, .. })
+        ));
+    }
+
+    #[test]
+    fn what_is_no_request_is_told_in_words() {
+        let many = format!(
+            r#"{{"do":"unban","seconds":1,"networks":[{}"10.0.0.1"]}}"#,
+            "\"10.0.0.1\",".repeat(MAX_NETWORKS)
+        );
+        let long = format!(
+            r#"{{"do":"ban","network":"10.0.0.1","reason":"{}"}}"#,
+            "x".repeat(MAX_REASON + 1)
+        );
+        for (line, expected) in [
+            ("", "no request"),
+            ("{}", "no request: missing field `do`"),
+            (r#"{"do":"stop"}"#, "no request: unknown variant `stop`"),
+            (
+                r#"{"do":"allow","network":"10.0.0.1/8","seconds":1}"#,
+                "host bits",
+            ),
+            (
+                r#"{"do":"allow","network":"::ffff:10.0.0.1","seconds":1}"#,
+                "is IPv4",
+            ),
+            (
+                r#"{"do":"allow","network":"10.0.0.1","seconds":-1}"#,
+                "no request",
+            ),
+            (
+                r#"{"do":"ban","network":"10.0.0.1","for":1}"#,
+                "no request: unknown field `for`",
+            ),
+            (
+                r#"{"do":"unban","seconds":1,"networks":[]}"#,
+                "expected 1 to 1000 networks",
+            ),
+            (&many, "expected 1 to 1000 networks"),
+            (&long, "at most 200 bytes"),
+            (&" ".repeat(MAX_REQUEST + 1), "at most 65536 bytes"),
+        ] {
+            let error = parse(line.as_bytes()).unwrap_err();
+            assert!(error.contains(expected), "{line:.60}: {error}");
+        }
+    }
+
+    #[test]
+    fn networks_as_people_write_them() {
+        for (text, expected) in [
+            ("203.0.113.9", "203.0.113.9/32"),
+            ("::ffff:203.0.113.9", "203.0.113.9/32"),
+            ("[::ffff:203.0.113.9]", "203.0.113.9/32"),
+            ("203.0.113.0/24", "203.0.113.0/24"),
+            ("2001:db8::1", "2001:db8::1/128"),
+            ("2001:db8::/64", "2001:db8::/64"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), expected);
+        }
+        for text in [
+            "",
+            "x",
+            "203.0.113.9/24",
+            "203.0.113.0/33",
+            "[203.0.113.0/24]",
+        ] {
+            assert!(network(text).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever comes is a sound request or an error of printable text.
+        #[test]
+        fn no_bytes_do_harm(bytes in proptest::collection::vec(0_u8.., 0..300)) {
+            if let Err(error) = parse(&bytes) {
+                proptest::prop_assert!(!error.chars().any(char::is_control));
+            }
+        }
+
+        /// The same for what looks like a request.
+        #[test]
+        fn no_request_does_harm(what in "ban|unban|allow|list|[a-z]{0,3}", network in "[0-9a-f.:/]{0,20}", seconds: i64, reason in ".{0,250}", force: bool) {
+            let value = serde_json::json!({"do": what, "network": network, "seconds": seconds, "reason": reason, "force": force});
+            match parse(value.to_string().as_bytes()) {
+                Ok(Request::Ban { network, reason, .. }) => {
+                    proptest::prop_assert!(network.ip() == network.network() && reason.len() <= MAX_REASON);
+                }
+                Ok(_) => {}
+                Err(error) => proptest::prop_assert!(!error.chars().any(char::is_control), "{}", error),
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The control socket: the admin's commands reach the running filter here.
+//!
+//! It lies in the state folder, which Courier's group alone may enter, with
+//! mode 0660, and whoever connects is looked at once more: root, Courier's user,
+//! or its group. Bounded: so many connections at a time, one request each, in
+//! limited time. A worker that takes another's place binds a hidden name first,
+//! so that there is always one socket or none, and it is never half made.
+
+use std::cmp::Reverse;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Uid, User, getegid, geteuid};
+use procfs::process::Process;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::UCred;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use super::filter::Filter;
+use crate::control::{self, Answer, MAX_REQUEST, Request, SOCKET};
+use crate::degraded::Part;
+use crate::log::Event;
+
+/// Connections at the same time; further ones are closed.
+const MOST: usize = 16;
+/// How long a request may take to come, and a part of an answer to be taken.
+const TIME: Duration = Duration::from_secs(5);
+/// Lines of a list that are written at once.
+const LINES: usize = 500;
+/// The pause after a connection could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Makes the socket in `folder`.
+fn bind(folder: &Path) -> Result<UnixListener, (PathBuf, io::Error)> {
+    let hidden = folder.join(format!(".{SOCKET}"));
+    let failed = |error| (folder.join(SOCKET), error);
+    match fs::remove_file(&hidden) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&hidden).map_err(failed)?;
+    fs::set_permissions(&hidden, Permissions::from_mode(0o660)).map_err(failed)?;
+    fs::rename(&hidden, folder.join(SOCKET)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Serves the admin's commands until the future is dropped.
+pub async fn serve(folder: PathBuf, filter: Arc<Filter>) {
+    let listener = match bind(&folder) {
+        Ok(listener) => listener,
+        Err((path, error)) => {
+            let text = format!("cannot listen on {}: {error}", path.display());
+            filter.degraded().enter(Part::Control, text, Instant::now());
+            return;
+        }
+    };
+    let free = Arc::new(Semaphore::new(MOST));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
+            continue;
+        };
+        let filter = Arc::clone(&filter);
+        tokio::spawn(async move {
+            // Whoever does not take his answer does not want it.
+            let _ = answer(stream, &filter).await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer(mut stream: UnixStream, filter: &Arc<Filter>) -> io::Result<()> {
+    let peer = stream.peer_cred()?;
+    if !is_trusted(&peer) {
+        let event = Event::new("refused").field("uid", peer.uid());
+        log::warn!(
+            "{}",
+            event.text("the control socket is for root and Courier's group")
+        );
+        let text = "permission denied: for root and Courier's group alone";
+        return write(&mut stream, &[Answer::Error(text.into())]).await;
+    }
+    let line = match timeout(TIME, read(&mut stream)).await {
+        Ok(line) => line?,
+        Err(_) => return Ok(()),
+    };
+    let request = match control::parse(&line) {
+        Ok(request) => request,
+        Err(error) => return write(&mut stream, &[Answer::Error(error)]).await,
+    };
+    if request == Request::List {
+        return list(&mut stream, filter).await;
+    }
+    let user = name(peer.uid()).await;
+    // A task of its own: it is done also where the one who asked goes away.
+    let filter = Arc::clone(filter);
+    let done = tokio::spawn(async move { filter.by_hand(request, &user).await });
+    let answer = done
+        .await
+        .unwrap_or_else(|_| Answer::Error("a bug, see the log".into()));
+    write(&mut stream, &[answer]).await
+}
+
+/// Root, Courier's user, or somebody of its group.
+fn is_trusted(peer: &UCred) -> bool {
+    let group = getegid().as_raw();
+    if peer.uid() == 0 || peer.uid() == geteuid().as_raw() || peer.gid() == group {
+        return true;
+    }
+    // The folder and the socket let nobody in without the group, so that this
+    // says no more than they did.
+    peer.pid()
+        .and_then(|pid| Process::new(pid).ok())
+        .and_then(|process| process.status().ok())
+        .is_some_and(|status| status.euid == peer.uid() && status.groups.contains(&group))
+}
+
+/// One line, without its end; what came where it has none.
+async fn read(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut bytes = [0; 4096];
+    while line.len() <= MAX_REQUEST {
+        let length = stream.read(&mut bytes).await?;
+        if length == 0 {
+            break;
+        }
+        if let Some(end) = bytes[..length].iter().position(|byte| *byte == b'\n') {
+            line.extend_from_slice(&bytes[..end]);
+            break;
+        }
+        line.extend_from_slice(&bytes[..length]);
+    }
+    Ok(line)
+}
+
+async fn write(stream: &mut UnixStream, answers: &[Answer]) -> io::Result<()> {
+    let mut text = Vec::new();
+    for answer in answers {
+        serde_json::to_writer(&mut text, answer)?;
+        text.push(b'\n');
+    }
+    timeout(TIME, stream.write_all(&text)).await?
+}
+
+async fn list(stream: &mut UnixStream, filter: &Arc<Filter>) -> io::Result<()> {
+    let mut records = filter.bans();
+    // The newest first; a million of them must not hold up the mail.
+    let sorting = tokio::task::spawn_blocking(move || {
+        records.sort_unstable_by_key(|record| (Reverse(record.since), record.network));
+        records
+    });
+    let records = sorting.await.map_err(io::Error::other)?;
+    for records in records.chunks(LINES) {
+        let lines = records.iter().map(|record| filter.entry(record));
+        let lines: Vec<Answer> = lines.map(Answer::Entry).collect();
+        write(stream, &lines).await?;
+        tokio::task::yield_now().await;
+    }
+    let mut lines: Vec<Answer> = filter.allowed().into_iter().map(Answer::Entry).collect();
+    lines.push(Answer::End);
+    write(stream, &lines).await
+}
+
+/// The name of a user, for the log.
+async fn name(uid: u32) -> String {
+    // It may ask a directory server.
+    let named = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid)));
+    match timeout(Duration::from_secs(1), named).await {
+        Ok(Ok(Ok(Some(user)))) => user.name,
+        _ => format!("uid-{uid}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream as Stream;
+
+    #[tokio::test]
+    async fn the_socket_takes_the_place_of_the_one_before() {
+        let folder = std::env::temp_dir().join(format!("rblfilter-control-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(".control"), "left behind").unwrap();
+        let first = bind(&folder).unwrap();
+        let second = bind(&folder).unwrap();
+        let path = folder.join(SOCKET);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        drop(first);
+        let _client = Stream::connect(&path).unwrap();
+        second.accept().await.unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_request_ends_with_its_line_or_its_bound() {
+        for (sent, expected) in [
+            (b"{}\nmore".to_vec(), 2),
+            (b"half".to_vec(), 4),
+            (vec![b'x'; MAX_REQUEST + 9000], MAX_REQUEST + 4096),
+        ] {
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            let writer = tokio::spawn(async move {
+                // The reader leaves off before the end.
+                let _ = theirs.write_all(&sent).await;
+            });
+            let line = read(&mut ours).await.unwrap();
+            assert!(
+                line.len() <= expected && !line.contains(&b'\n'),
+                "{}",
+                line.len()
+            );
+            drop(ours);
+            writer.await.unwrap();
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! What the admin asks for by hand.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use rblfilter_warden::policy::MAX_BAN_SECONDS;
+use rblfilter_warden::request::{Outcome, Request as Ask};
+use tokio::task::JoinSet;
+
+use super::Filter;
+use crate::config::Mode;
+use crate::control::{Answer, Entry, Request, What};
+use crate::degraded::Part;
+use crate::enforce::allows;
+use crate::enforce::ban::around;
+use crate::enforce::book::{Hand, Record, Why};
+use crate::enforce::grounds::Grounds;
+use crate::log::Event;
+use crate::store::Write;
+
+/// Bans that are ended at the same time.
+const AT_ONCE: usize = 512;
+
+/// What a hand did, or why it could not, in words.
+type Told = Result<String, String>;
+
+impl Filter {
+    /// Does what `user` asks for. (A list is given by [`Filter::bans`] and [`Filter::allowed`].)
+    pub async fn by_hand(self: &Arc<Self>, request: Request, user: &str) -> Answer {
+        let told = match request {
+            Request::Ban {
+                network,
+                seconds,
+                reason,
+                force,
+            } => {
+                let seconds = seconds.unwrap_or(self.config.ban.durations.max_time);
+                self.ban_by_hand(network, seconds, reason, force, user)
+                    .await
+            }
+            Request::Unban { networks, seconds } => self.unban(&networks, seconds, user).await,
+            Request::UnbanAll => self.unban_all(user).await,
+            Request::Allow { network, seconds } => self.allow(network, seconds, user).await,
+            Request::List => return Answer::End,
+        };
+        match told {
+            Ok(done) => Answer::Done(done),
+            Err(error) => Answer::Error(error),
+        }
+    }
+
+    async fn ban_by_hand(
+        &self,
+        network: IpNetwork,
+        seconds: u32,
+        reason: String,
+        force: bool,
+        user: &str,
+    ) -> Told {
+        if self.config.mode == Mode::Observe {
+            return Err("the filter runs in observe mode: it bans nobody".into());
+        }
+        if !(1..=MAX_BAN_SECONDS).contains(&seconds) {
+            return Err(format!(
+                "{seconds} s is out of range, expected 1 to {MAX_BAN_SECONDS}"
+            ));
+        }
+        if !force {
+            self.may_be_banned(network)?;
+        }
+        let request = Ask::BanByHand {
+            network,
+            seconds,
+            force,
+        };
+        let reply = self.warden.ask(request).await.map_err(|error| {
+            let text = format!("the warden: {error}");
+            self.degraded.enter(Part::Warden, error, Instant::now());
+            text
+        })?;
+        self.ban_state(reply.ipv6, reply.outcome);
+        if !reply.outcome.is_banned() {
+            let why = match reply.outcome {
+                Outcome::RefusedRange => {
+                    "it takes no network wider than /8 (IPv4) or /32 (IPv6)".to_owned()
+                }
+                outcome => outcome.to_string(),
+            };
+            return Err(format!("the warden did not ban {network}: {why}"));
+        }
+        let now = self.now();
+        let ended = self.allows().end(network);
+        // What counted of its bans by verdict goes on to count.
+        let next = self.book().next(network, now);
+        let count = next.count - u16::from(!next.running && next.count > 0);
+        let record = Record {
+            network,
+            client: network.ip(),
+            since: now,
+            until: now.saturating_add(seconds),
+            count,
+            grounds: Arc::new(Grounds::default()),
+            hand: Some(Arc::new(Hand {
+                user: user.to_owned(),
+                reason: reason.clone(),
+            })),
+        };
+        let written = {
+            let mut book = self.book();
+            book.insert(record, now);
+            book.get(network)
+        };
+        let mut writes: Vec<Write> = ended.into_iter().map(Write::EndAllow).collect();
+        writes.extend(
+            written
+                .as_ref()
+                .map(|record| Write::Ban(Box::new(self.stored(record)))),
+        );
+        self.tell("ban", Some(network), seconds, user, &reason);
+        let left = written.map_or(seconds, |record| record.until.saturating_sub(now));
+        let longer = if left > seconds {
+            ", as it was before"
+        } else {
+            ""
+        };
+        self.committed(
+            writes,
+            format!("{network} is banned for {}{longer}", spelled(left)),
+        )
+        .await
+    }
+
+    /// Why this network should not be banned.
+    fn may_be_banned(&self, network: IpNetwork) -> Result<(), String> {
+        let mut protected = self
+            .protected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // The warden looks again.
+        let _ = protected.refresh(Instant::now());
+        if protected.overlaps(network) {
+            return Err(format!(
+                "{network} is in allow.networks, or holds an own address (--force asks the warden all the same)"
+            ));
+        }
+        if self.allows().touches(network, self.now()) {
+            return Err(format!("{network} is let in by hand (--force ends that)"));
+        }
+        Ok(())
+    }
+
+    async fn unban(self: &Arc<Self>, networks: &[IpNetwork], seconds: u32, user: &str) -> Told {
+        let now = self.now();
+        let until = now.saturating_add(seconds);
+        let mut writes = Vec::new();
+        let mut told = Vec::new();
+        let mut failed = Vec::new();
+        for network in networks {
+            // First, or its next message would ban it again.
+            if seconds > 0 {
+                if self.allows().insert(*network, until, now) {
+                    writes.push(Write::Allow(*network, until));
+                } else {
+                    failed.push(too_many());
+                }
+            }
+            self.lists.forget(*network);
+            let mut banned = self.book().touching(*network);
+            let known = banned.len();
+            // The kernel may hold it without our knowing.
+            banned.push(*network);
+            if network.is_ipv6() && network.prefix() == 128 {
+                banned.push(around(network.ip(), self.config.ban.prefix6));
+            }
+            banned.sort_unstable();
+            banned.dedup();
+            for banned in &banned {
+                if let Err(error) = self.try_end(*banned, Why::Wrong).await {
+                    failed.push(format!("the warden did not free {banned}: {error}"));
+                }
+            }
+            self.tell("unban", Some(*network), seconds, user, "");
+            told.push(match known {
+                0 => format!("{network} was not banned"),
+                1 => format!("{network} is free"),
+                bans => format!("{network} is free of {bans} bans"),
+            });
+        }
+        if seconds > 0 {
+            told.push(format!(
+                "let in for {}, whatever the lists say",
+                spelled(seconds)
+            ));
+        }
+        let told = self.committed(writes, told.join("; ")).await?;
+        match failed.is_empty() {
+            true => Ok(told),
+            false => Err(failed.join("; ")),
+        }
+    }
+
+    async fn unban_all(self: &Arc<Self>, user: &str) -> Told {
+        let now = self.now();
+        let mut networks: Vec<IpNetwork> = {
+            let book = self.book();
+            book.running(now).map(|ban| ban.network).collect()
+        };
+        let all = networks.len();
+        let mut failed = Vec::new();
+        while !networks.is_empty() {
+            let rest = networks.split_off(networks.len().saturating_sub(AT_ONCE));
+            let mut tasks = JoinSet::new();
+            for network in rest {
+                let filter = Arc::clone(self);
+                tasks.spawn(async move { filter.try_end(network, Why::Wrong).await });
+            }
+            failed.extend(tasks.join_all().await.into_iter().filter_map(Result::err));
+            // No faster than the disk; that it is slow is told at the end.
+            if let Some(store) = self.store.get() {
+                let _ = store.commit(Vec::new()).await;
+            }
+            if failed.len() >= AT_ONCE {
+                break;
+            }
+        }
+        self.tell("unban-all", None, 0, user, "");
+        if let Some(first) = failed.first() {
+            return Err(format!("the warden did not free all {all}: {first}"));
+        }
+        self.committed(Vec::new(), format!("{all} bans are ended"))
+            .await
+    }
+
+    async fn allow(&self, network: IpNetwork, seconds: u32, user: &str) -> Told {
+        let now = self.now();
+        let (writes, told) = if seconds == 0 {
+            let ended = self.allows().end(network);
+            let told = format!("{} networks are no longer let in", ended.len());
+            (ended.into_iter().map(Write::EndAllow).collect(), told)
+        } else {
+            let until = now.saturating_add(seconds);
+            if !self.allows().insert(network, until, now) {
+                return Err(too_many());
+            }
+            let banned = self.book().touching(network).len();
+            let hint = if banned == 0 {
+                ""
+            } else {
+                "; it is banned, which unban ends"
+            };
+            let told = format!(
+                "{network} is let in for {}, whatever the lists say{hint}",
+                spelled(seconds)
+            );
+            (vec![Write::Allow(network, until)], told)
+        };
+        self.tell("allow", Some(network), seconds, user, "");
+        self.committed(writes, told).await
+    }
+
+    /// Waits until it is on disk. Where it does not get there, it is done all
+    /// the same, and said.
+    async fn committed(&self, writes: Vec<Write>, told: String) -> Told {
+        let result = match self.store.get() {
+            Some(store) => store.commit(writes).await,
+            None => Err("there is no store".into()),
+        };
+        Ok(match result {
+            Ok(()) => told,
+            Err(error) => format!("{told}; a restart may forget it: {error}"),
+        })
+    }
+
+    fn tell(&self, what: &str, network: Option<IpNetwork>, seconds: u32, user: &str, reason: &str) {
+        let event = Event::new("byhand").field("what", what);
+        let event = match network {
+            Some(network) => event.network(network),
+            None => event,
+        };
+        let event = event.field("user", user);
+        let event = if seconds > 0 {
+            event.field("for", format!("{seconds}s"))
+        } else {
+            event
+        };
+        if reason.is_empty() {
+            log::warn!("{event}");
+        } else {
+            log::warn!("{}", event.text(reason));
+        }
+    }
+
+    /// The bans, in no order.
+    pub fn bans(&self) -> Vec<Record> {
+        self.book().running(self.now()).collect()
+    }
+
+    /// A ban as it is told.
+    pub fn entry(&self, record: &Record) -> Entry {
+        let hand = record.hand.as_deref();
+        Entry {
+            what: What::Ban,
+            network: record.network,
+            since: Some(record.since),
+            left: record.until.saturating_sub(self.now()),
+            offence: Some(record.count).filter(|_| hand.is_none()),
+            zones: record.grounds.zones.clone(),
+            reason: hand.map_or_else(String::new, |hand| hand.reason.clone()),
+            by: hand.map_or_else(|| "lists".into(), |hand| hand.user.clone()),
+        }
+    }
+
+    /// Who is let in.
+    pub fn allowed(&self) -> Vec<Entry> {
+        let now = self.now();
+        let allows = self.allows();
+        let mut allowed: Vec<Entry> = allows
+            .running(now)
+            .map(|(network, until)| Entry {
+                what: What::Allow,
+                network,
+                since: None,
+                left: until - now,
+                offence: None,
+                zones: Vec::new(),
+                reason: String::new(),
+                by: "hand".into(),
+            })
+            .collect();
+        allowed.sort_unstable_by_key(|entry| entry.network);
+        allowed
+    }
+}
+
+fn spelled(seconds: u32) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(seconds.into()))
+}
+
+fn too_many() -> String {
+    format!(
+        "{} networks are let in already (what lasts belongs into allow.networks)",
+        allows::MOST
+    )
+}

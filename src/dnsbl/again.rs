@@ -1,0 +1,48 @@
+//! What the bans want of the lists: queries to spare for those that are banned
+//! already, and that what was said of somebody is forgotten.
+
+use std::net::IpAddr;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use ipnetwork::IpNetwork;
+
+use super::budget::WARN_AT;
+use super::cache::Key;
+use super::lookup::Lists;
+
+impl Lists {
+    /// Whether no list has used so much of its queries of the day that the rest
+    /// is for new clients.
+    #[must_use]
+    pub fn has_spare(&self, now: Instant) -> bool {
+        let day = self.clock.seconds(now) / 86_400;
+        self.lists.iter().all(|list| {
+            let budget = *list.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            list.zone.max_queries().is_none_or(|most| {
+                budget.day < day || budget.used < most.saturating_mul(WARN_AT) / 100
+            })
+        })
+    }
+
+    /// Forgets what the lists said of the clients in `network`, so that they
+    /// are asked again.
+    pub fn forget(&self, network: IpNetwork) {
+        let single = |client: IpAddr| {
+            for list in &self.lists {
+                self.cache.remove(&Key::new(list.number, client));
+            }
+        };
+        let full = if network.is_ipv4() { 32 } else { 128 };
+        if network.prefix() == full {
+            return single(network.ip());
+        }
+        let inside = self.cache.iter().map(|(key, _)| key);
+        let inside: Vec<Key> = inside
+            .filter(|key| network.contains(key.client()))
+            .collect();
+        for key in inside {
+            self.cache.remove(&key);
+        }
+    }
+}

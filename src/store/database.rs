@@ -1,0 +1,369 @@
+//! The SQLite file: its tables, what is read and what is written.
+
+use std::fs::{self, OpenOptions};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{error, fmt, io};
+
+use ipnetwork::IpNetwork;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, params};
+
+use super::times::{Stamp, carried};
+use super::{Ban, Loaded, Write};
+use crate::enforce::book::Hand;
+use crate::enforce::durations::Past;
+
+/// The version of the tables below (`PRAGMA user_version`).
+const VERSION: u32 = 1;
+/// How long another process's transaction is waited for: a worker that stops
+/// writes while the next one starts.
+const BUSY_TIME: Duration = Duration::from_secs(5);
+
+const TABLES: &str = "
+    CREATE TABLE bans (
+        network TEXT PRIMARY KEY, client TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL,
+        count INTEGER NOT NULL, zones TEXT NOT NULL, rests_on TEXT NOT NULL, own INTEGER NOT NULL,
+        user TEXT, reason TEXT) WITHOUT ROWID;
+    CREATE TABLE offences (network TEXT PRIMARY KEY, count INTEGER NOT NULL, ended INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE allows (network TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE senders (client TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE times (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, uptime INTEGER NOT NULL, seconds INTEGER NOT NULL);
+    PRAGMA user_version = 1;
+";
+
+/// Why the file is of no use.
+#[derive(Debug)]
+pub enum Error {
+    /// It cannot be made.
+    Make(io::Error),
+    /// What SQLite says.
+    Sqlite(rusqlite::Error),
+    /// It has tables of another version.
+    Version(u32),
+}
+
+impl Error {
+    /// Whether the file itself is at fault, so that a new one helps.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Make(_) => false,
+            Self::Version(_) => true,
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
+                // "no such table": of our version, but not of our form.
+                Some(ErrorCode::Unknown) => error.to_string().contains("no such"),
+                _ => false,
+            },
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Make(error) => write!(f, "cannot be made: {error}"),
+            Self::Sqlite(error) => write!(f, "{error}"),
+            Self::Version(version) => {
+                write!(f, "its tables are of version {version}, expected {VERSION}")
+            }
+        }
+    }
+}
+
+// What caused it is part of the text, so there is no source.
+impl error::Error for Error {}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Database {
+    pub(super) connection: Connection,
+}
+
+impl Database {
+    /// Opens the file, or makes it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        // SQLite would make it readable by everybody; its companions take the
+        // same mode.
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(Error::Make)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIME)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // What was acknowledged outlives the loss of power: one fsync a batch.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.set_prepared_statement_cache_capacity(32);
+        let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let tables: u32 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        match (version, tables) {
+            (VERSION, _) => {}
+            (0, 0) => connection.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?,
+            (other, _) => return Err(Error::Version(other)),
+        }
+        Ok(Self { connection })
+    }
+
+    /// Reads all that is of use at `now`. A row that cannot be is passed over.
+    /// What the file holds is in the seconds of `now` from then on.
+    pub fn load(&self, now: u32) -> Result<Loaded, Error> {
+        let present = Stamp::now(now);
+        let stamp =
+            self.connection
+                .query_row("SELECT boot, uptime, seconds FROM times", [], |row| {
+                    Ok(Stamp {
+                        boot: row.get(0)?,
+                        uptime: row.get(1)?,
+                        seconds: row.get(2)?,
+                    })
+                });
+        let then = match stamp {
+            Ok(stamp) => stamp.is_now(&present),
+            Err(rusqlite::Error::QueryReturnedNoRows) => now,
+            Err(error) => return Err(error.into()),
+        };
+        let mut loaded = Loaded::default();
+        // Those that are over count for the network's past.
+        self.each("SELECT network, count, ended FROM offences", |row| {
+            let ended = moved(row.get(2)?, then, now);
+            let past = Past {
+                count: row.get(1)?,
+                ended,
+            };
+            loaded
+                .past
+                .extend(network(row, 0)?.map(|network| (network, past)));
+            Ok(())
+        })?;
+        self.each(
+            "SELECT network, client, since, until, count, zones, rests_on, own, user, reason FROM bans",
+            |row| {
+                let Some(ban) = ban(row)? else { return Ok(()) };
+                match carried(ban.since, ban.until, then, now) {
+                    Some((since, until)) => loaded.bans.push(Ban { since, until, ..ban }),
+                    None if ban.count > 0 => {
+                        let (count, ended) = (ban.count, moved(ban.until, then, now));
+                        loaded.past.push((ban.network, Past { count, ended }));
+                    }
+                    None => {}
+                }
+                Ok(())
+            },
+        )?;
+        self.each("SELECT network, until FROM allows", |row| {
+            let until = moved(row.get(1)?, then, now);
+            if until > now {
+                loaded
+                    .allows
+                    .extend(network(row, 0)?.map(|network| (network, until)));
+            }
+            Ok(())
+        })?;
+        self.each("SELECT client, at FROM senders", |row| {
+            let at = moved(row.get(1)?, then, now).min(now);
+            let client: String = row.get(0)?;
+            loaded
+                .senders
+                .extend(client.parse().ok().map(|client: IpAddr| (client, at)));
+            Ok(())
+        })?;
+        self.shift(i64::from(now) - i64::from(then), &present)?;
+        loaded.past.sort_by_key(|(_, past)| past.ended);
+        Ok(loaded)
+    }
+
+    /// The file's seconds become those of this process.
+    fn shift(&self, by: i64, stamp: &Stamp) -> Result<(), Error> {
+        let transaction = self.connection.unchecked_transaction()?;
+        if by != 0 {
+            for statement in [
+                "UPDATE bans SET since = max(0, since + ?1), until = max(0, until + ?1)",
+                "UPDATE offences SET ended = max(0, ended + ?1)",
+                "UPDATE allows SET until = max(0, until + ?1)",
+                "UPDATE senders SET at = max(0, at + ?1)",
+            ] {
+                transaction.execute(statement, [by])?;
+            }
+        }
+        put_stamp(&transaction, stamp)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn each(
+        &self,
+        query: &str,
+        mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), Error> {
+        let mut statement = self.connection.prepare(query)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            match take(row) {
+                // A value of another type than ours.
+                Err(error) if error.sqlite_error_code().is_none() => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of it, or nothing. `everything`: in the place of all bans,
+    /// offences and allows there are.
+    pub fn write(&mut self, writes: &[Write], everything: bool, now: u32) -> Result<(), Error> {
+        let transaction = self.connection.transaction()?;
+        if everything {
+            transaction
+                .execute_batch("DELETE FROM bans; DELETE FROM offences; DELETE FROM allows;")?;
+        }
+        for write in writes {
+            put(&transaction, write)?;
+        }
+        put_stamp(&transaction, &Stamp::now(now))?;
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// A moment of the file in the seconds of this process.
+fn moved(at: u32, then: u32, now: u32) -> u32 {
+    let at = i64::from(at) + i64::from(now) - i64::from(then);
+    u32::try_from(at.max(0)).unwrap_or(u32::MAX)
+}
+
+fn network(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<IpNetwork>> {
+    let text: String = row.get(column)?;
+    Ok(text.parse().ok())
+}
+
+fn ban(row: &Row<'_>) -> rusqlite::Result<Option<Ban>> {
+    let client: String = row.get(1)?;
+    let (Some(network), Ok(client)) = (network(row, 0)?, client.parse()) else {
+        return Ok(None);
+    };
+    let words = |column| -> rusqlite::Result<Vec<String>> {
+        let text: String = row.get(column)?;
+        Ok(text.split_whitespace().map(str::to_owned).collect())
+    };
+    let user: Option<String> = row.get(8)?;
+    let reason: Option<String> = row.get(9)?;
+    Ok(Some(Ban {
+        network,
+        client,
+        since: row.get(2)?,
+        until: row.get(3)?,
+        count: row.get(4)?,
+        zones: words(5)?,
+        rests_on: words(6)?,
+        own: row.get(7)?,
+        hand: user.map(|user| {
+            Arc::new(Hand {
+                user,
+                reason: reason.unwrap_or_default(),
+            })
+        }),
+    }))
+}
+
+fn put_stamp(transaction: &Transaction<'_>, stamp: &Stamp) -> Result<(), Error> {
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO times VALUES (1, ?1, ?2, ?3)")?
+        .execute(params![stamp.boot, stamp.uptime, stamp.seconds])?;
+    Ok(())
+}
+
+fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
+    let run = |statement: &str, values: &[&dyn rusqlite::ToSql]| {
+        let mut statement = transaction.prepare_cached(statement)?;
+        statement.execute(values)
+    };
+    match write {
+        Write::Ban(ban) => {
+            let hand = ban.hand.as_deref();
+            run(
+                "INSERT OR REPLACE INTO bans VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    ban.network.to_string(),
+                    ban.client.to_string(),
+                    ban.since,
+                    ban.until,
+                    ban.count,
+                    ban.zones.join(" "),
+                    ban.rests_on.join(" "),
+                    ban.own,
+                    hand.map(|hand| &hand.user),
+                    hand.map(|hand| &hand.reason)
+                ],
+            )?;
+            run(
+                "DELETE FROM offences WHERE network = ?1",
+                params![ban.network.to_string()],
+            )?;
+        }
+        Write::End(network, past) => {
+            let network = network.to_string();
+            run("DELETE FROM bans WHERE network = ?1", params![network])?;
+            match past {
+                Some(past) => run(
+                    "INSERT OR REPLACE INTO offences VALUES (?1, ?2, ?3)",
+                    params![network, past.count, past.ended],
+                )?,
+                None => run("DELETE FROM offences WHERE network = ?1", params![network])?,
+            };
+        }
+        Write::Allow(network, until) => {
+            run(
+                "INSERT OR REPLACE INTO allows VALUES (?1, ?2)",
+                params![network.to_string(), until],
+            )?;
+        }
+        Write::EndAllow(network) => {
+            run(
+                "DELETE FROM allows WHERE network = ?1",
+                params![network.to_string()],
+            )?;
+        }
+        Write::Sender(client, at) => {
+            run(
+                "INSERT OR REPLACE INTO senders VALUES (?1, ?2)",
+                params![client.to_string(), at],
+            )?;
+        }
+        Write::ForgetSenders(before) => {
+            run("DELETE FROM senders WHERE at < ?1", params![before])?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves the file and its companions out of the way, with their name kept, and
+/// tells where to.
+pub fn set_aside(path: &Path, now: u32) -> io::Result<PathBuf> {
+    let with = |path: &Path, end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let aside = with(path, &format!(".corrupt-{now}"));
+    fs::rename(path, &aside)?;
+    for end in ["-wal", "-shm"] {
+        match fs::rename(with(path, end), with(&aside, end)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}

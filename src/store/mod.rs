@@ -1,0 +1,378 @@
+//! What must outlive a restart: bans, offence counts, who is let in by hand,
+//! and the clients that have delivered mail. An SQLite file, written by a
+//! thread of its own in batches; whatever happens to the disk, no sentence
+//! waits for it.
+//!
+//! Bounded: 20,000 messages may wait for the disk. What does not fit, or
+//! could not be written, is lost from the file; [`Store::take_lost`] tells, and
+//! the owner then hands over everything anew.
+
+mod database;
+mod times;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::degraded::{Degraded, Part};
+use crate::dnsbl::Clock;
+use crate::enforce::book::Hand;
+use crate::enforce::durations::Past;
+use crate::log::Event;
+use database::Database;
+
+pub use database::Error;
+
+/// Messages that may wait for the disk.
+const QUEUE: usize = 20_000;
+/// What comes within this time, or so many rows, is one transaction.
+const BATCH_TIME: Duration = Duration::from_millis(200);
+const BATCH: usize = 1000;
+/// How long somebody waits for his rows to be on disk.
+const COMMIT_TIME: Duration = Duration::from_secs(1);
+/// How often the file learns what time it is, where nothing else is written.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+/// The pause before a file that could not be opened is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(30);
+
+/// A ban in the file: lists by name, as their places in the configuration may
+/// change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// What is banned.
+    pub network: IpNetwork,
+    /// Whom it was banned for.
+    pub client: IpAddr,
+    /// When it began, in seconds since 1970.
+    pub since: u32,
+    /// When it ends.
+    pub until: u32,
+    /// The how many-eth it is.
+    pub count: u16,
+    /// The lists that named the client.
+    pub zones: Vec<String>,
+    /// Those without any of which it would not be.
+    pub rests_on: Vec<String>,
+    /// Whether the lists can be asked again.
+    pub own: bool,
+    /// Who asked for it, where somebody did.
+    pub hand: Option<Arc<Hand>>,
+}
+
+/// Something to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// A ban, in the place of the one before.
+    Ban(Box<Ban>),
+    /// A ban is over; what counts of the network's past from now on.
+    End(IpNetwork, Option<Past>),
+    /// Somebody is let in until then.
+    Allow(IpNetwork, u32),
+    /// Not any longer.
+    EndAllow(IpNetwork),
+    /// A client's mail was accepted at that time.
+    Sender(IpAddr, u32),
+    /// Those that delivered before this time are forgotten.
+    ForgetSenders(u32),
+}
+
+/// What was in the file, in the seconds of this process.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The bans that still run.
+    pub bans: Vec<Ban>,
+    /// What is held against networks that are not banned.
+    pub past: Vec<(IpNetwork, Past)>,
+    /// Who is let in, and until when.
+    pub allows: Vec<(IpNetwork, u32)>,
+    /// Who has delivered mail, and when last.
+    pub senders: Vec<(IpAddr, u32)>,
+}
+
+enum Message {
+    One(Write),
+    /// Those who wait want to know that it is on disk.
+    Many(Vec<Write>, oneshot::Sender<Result<(), String>>),
+    /// In the place of all bans, offences and allows in the file.
+    Everything(Vec<Write>),
+}
+
+/// The file's thread.
+#[derive(Debug)]
+pub struct Store {
+    sender: SyncSender<Message>,
+    lost: Arc<AtomicBool>,
+    degraded: Arc<Degraded>,
+}
+
+impl Store {
+    /// Opens the file at `path` on a thread of its own; what was in it comes
+    /// through the receiver.
+    #[must_use]
+    pub fn start(
+        path: PathBuf,
+        clock: Clock,
+        degraded: &Arc<Degraded>,
+    ) -> (Self, oneshot::Receiver<Loaded>) {
+        let (sender, messages) = sync_channel(QUEUE);
+        let (loaded, receiver) = oneshot::channel();
+        let lost = Arc::new(AtomicBool::new(false));
+        let mut writer = Writer {
+            path,
+            clock,
+            degraded: Arc::clone(degraded),
+            lost: Arc::clone(&lost),
+            database: None,
+            open_from: None,
+            read: false,
+        };
+        let started = thread::Builder::new().name("store".into()).spawn(move || {
+            // Nobody waits for it any longer: it is of no use.
+            let _ = loaded.send(writer.load());
+            writer.run(&messages);
+        });
+        if let Err(error) = started {
+            degraded.enter(Part::Store, error, Instant::now());
+        }
+        let store = Self {
+            sender,
+            lost,
+            degraded: Arc::clone(degraded),
+        };
+        (store, receiver)
+    }
+
+    /// Has this written in its time. Never waits.
+    pub fn put(&self, write: Write) {
+        self.send(Message::One(write));
+    }
+
+    fn send(&self, message: Message) -> bool {
+        let Err(error) = self.sender.try_send(message) else {
+            return true;
+        };
+        self.lost.store(true, Relaxed);
+        // Without its thread there is a degraded state already.
+        if let TrySendError::Full(_) = error {
+            let text = "the disk does not keep up";
+            self.degraded.enter(Part::Store, text, Instant::now());
+        }
+        false
+    }
+
+    /// Has this written and waits, up to a second, until it is on disk.
+    ///
+    /// # Errors
+    /// Why it is not, in words.
+    pub async fn commit(&self, writes: Vec<Write>) -> Result<(), String> {
+        let (done, committed) = oneshot::channel();
+        if !self.send(Message::Many(writes, done)) {
+            return Err("too much waits for the disk".into());
+        }
+        match timeout(COMMIT_TIME, committed).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err("there is no store".into()),
+            Err(_) => Err(format!(
+                "the disk takes longer than {} s",
+                COMMIT_TIME.as_secs()
+            )),
+        }
+    }
+
+    /// Whether something was lost since the last call, so that the file should
+    /// be given [`Store::everything`].
+    #[must_use]
+    pub fn take_lost(&self) -> bool {
+        self.lost.swap(false, Relaxed)
+    }
+
+    /// Writes all bans, offences and allows in the place of those in the file.
+    pub fn everything(&self, writes: Vec<Write>) {
+        self.send(Message::Everything(writes));
+    }
+}
+
+struct Writer {
+    path: PathBuf,
+    clock: Clock,
+    degraded: Arc<Degraded>,
+    lost: Arc<AtomicBool>,
+    database: Option<Database>,
+    open_from: Option<Instant>,
+    /// Whether its owner knows what was in the file.
+    read: bool,
+}
+
+impl Writer {
+    fn now(&self) -> u32 {
+        self.clock.seconds(Instant::now())
+    }
+
+    /// Opens the file and reads it. One that is damaged is set aside, and there
+    /// is a new one.
+    fn load(&mut self) -> Loaded {
+        for _ in 0..2 {
+            match self.open().and_then(|database| {
+                let loaded = database.load(self.now())?;
+                Ok((database, loaded))
+            }) {
+                Ok((database, loaded)) => {
+                    self.database = Some(database);
+                    self.read = true;
+                    return loaded;
+                }
+                Err(error) if !self.set_aside(&error) => break,
+                Err(_) => {}
+            }
+        }
+        self.open_from = Some(Instant::now() + OPEN_AGAIN);
+        Loaded::default()
+    }
+
+    fn open(&self) -> Result<Database, Error> {
+        Database::open(&self.path)
+    }
+
+    /// Notes the error; whether the file was damaged and is out of the way.
+    fn set_aside(&mut self, error: &Error) -> bool {
+        self.database = None;
+        let mut text = format!("{}: {error}", self.path.display());
+        let mut aside = false;
+        if error.is_damage() {
+            match database::set_aside(&self.path, self.now()) {
+                Ok(to) => {
+                    aside = true;
+                    self.read = true;
+                    text = format!("{text}; it is kept as {}", to.display());
+                }
+                Err(error) => text = format!("{text}; it cannot be set aside: {error}"),
+            }
+        }
+        self.degraded.enter(Part::Store, text, Instant::now());
+        aside
+    }
+
+    /// Writes what comes until nobody is left who could send anything.
+    fn run(&mut self, messages: &Receiver<Message>) {
+        loop {
+            let first = match messages.recv_timeout(HEARTBEAT) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let mut batch = Batch::default();
+            let end = Instant::now() + BATCH_TIME;
+            let mut next = first;
+            while let Some(message) = next {
+                next = None;
+                if batch.add(message) && batch.writes.len() < BATCH {
+                    let left = end.saturating_duration_since(Instant::now());
+                    next = messages.recv_timeout(left).ok();
+                }
+            }
+            let result = self.write(&batch);
+            for waits in batch.acknowledge {
+                // He may have given up.
+                let _ = waits.send(result.clone());
+            }
+        }
+        // The last word on what time it is.
+        let _ = self.write(&Batch::default());
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), String> {
+        if self.database.is_none() && self.open_from.is_none_or(|from| Instant::now() >= from) {
+            // Read for its times alone, which become ours.
+            match self.open().and_then(|database| {
+                database.load(self.now())?;
+                Ok(database)
+            }) {
+                Ok(database) => {
+                    self.database = Some(database);
+                    // What a file holds that was never read stays for the next
+                    // start; one that was may lack what came meanwhile.
+                    self.lost.store(self.read, Relaxed);
+                }
+                Err(error) => {
+                    self.open_from = Some(Instant::now() + OPEN_AGAIN);
+                    self.set_aside(&error);
+                }
+            }
+        }
+        let now = self.now();
+        let Some(database) = &mut self.database else {
+            return Err("the store cannot be opened".into());
+        };
+        match database.write(&batch.writes, batch.everything, now) {
+            Ok(()) => {
+                self.degraded.leave(&Part::Store, Instant::now());
+                Ok(())
+            }
+            Err(error) => {
+                self.lost.store(true, Relaxed);
+                if error.is_damage() {
+                    self.set_aside(&error);
+                    self.open_from = None;
+                } else {
+                    let text = format!("{}: {error}", self.path.display());
+                    self.degraded.enter(Part::Store, text, Instant::now());
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+}
+
+/// What is written at once.
+#[derive(Default)]
+struct Batch {
+    writes: Vec<Write>,
+    /// Whether they take the place of all that was.
+    everything: bool,
+    acknowledge: Vec<oneshot::Sender<Result<(), String>>>,
+}
+
+impl Batch {
+    /// Adds a message; whether there may be more.
+    fn add(&mut self, message: Message) -> bool {
+        match message {
+            Message::One(write) => self.writes.push(write),
+            Message::Many(writes, waits) => {
+                self.writes.extend(writes);
+                self.acknowledge.push(waits);
+                return false;
+            }
+            Message::Everything(writes) => {
+                // What stands before it is in it; who delivered mail is not.
+                self.writes
+                    .retain(|write| matches!(write, Write::Sender(..) | Write::ForgetSenders(_)));
+                self.writes.extend(writes);
+                self.everything = true;
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// A line that tells what came back.
+#[must_use]
+pub fn restored(loaded: &Loaded) -> Event {
+    Event::new("store")
+        .field("bans", loaded.bans.len())
+        .field("offences", loaded.past.len())
+        .field("allowed", loaded.allows.len())
+        .field("senders", loaded.senders.len())
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

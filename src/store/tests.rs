@@ -1,0 +1,252 @@
+//! The store's tests, on real files.
+
+use std::fs;
+use std::time::UNIX_EPOCH;
+
+use super::*;
+
+const NOW: u32 = 1_800_000_000;
+
+/// A folder of this test's own, gone with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("rblfilter-store-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("state.db")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn clock(seconds: u32) -> Clock {
+    let wall = UNIX_EPOCH + Duration::from_secs(seconds.into());
+    Clock::new(Instant::now(), wall)
+}
+
+fn ban(network: &str, since: u32, until: u32) -> Ban {
+    let network: IpNetwork = network.parse().unwrap();
+    Ban {
+        network,
+        client: network.ip(),
+        since,
+        until,
+        count: 2,
+        zones: vec!["bl.test".into(), "other.test".into()],
+        rests_on: vec!["bl.test".into()],
+        own: true,
+        hand: None,
+    }
+}
+
+fn start(folder: &Folder, seconds: u32) -> (Store, Loaded, Arc<Degraded>) {
+    let degraded = Arc::default();
+    let (store, loaded) = Store::start(folder.file(), clock(seconds), &degraded);
+    (store, loaded.blocking_recv().unwrap(), degraded)
+}
+
+fn commit(store: &Store, writes: Vec<Write>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(store.commit(writes))
+}
+
+#[test]
+fn what_was_acknowledged_comes_back() {
+    let folder = Folder::new("back");
+    let by_hand = Ban {
+        hand: Some(Arc::new(Hand {
+            user: "alice".into(),
+            reason: "a 'reason', with \u{1b} in it".into(),
+        })),
+        ..ban("10.2.0.0/16", NOW, NOW + 600)
+    };
+    let bans = [ban("10.0.0.1/32", NOW - 10, NOW + 3590), by_hand];
+    let past = Past {
+        count: 3,
+        ended: NOW - 50,
+    };
+    let other: IpNetwork = "fd00:1::/64".parse().unwrap();
+    let (store, loaded, _) = start(&folder, NOW);
+    assert!(loaded.bans.is_empty());
+    let mut writes: Vec<Write> = bans
+        .iter()
+        .cloned()
+        .map(|ban| Write::Ban(Box::new(ban)))
+        .collect();
+    writes.push(Write::End(other, Some(past)));
+    writes.push(Write::Allow(other, NOW + 86_400));
+    writes.push(Write::Sender(other.ip(), NOW - 5));
+    commit(&store, writes).unwrap();
+    // As a killed process leaves it: nothing is closed.
+    let (_second, loaded, _) = start(&folder, NOW);
+    let near = |one: u32, other: u32| one.abs_diff(other) <= 2;
+    assert_eq!(loaded.bans.len(), 2);
+    for (was, is) in bans.iter().zip(&loaded.bans) {
+        assert!(
+            near(was.since, is.since) && near(was.until, is.until),
+            "{is:?}"
+        );
+        let is = Ban {
+            since: was.since,
+            until: was.until,
+            ..is.clone()
+        };
+        assert_eq!(*was, is);
+    }
+    assert!(loaded.past[0].0 == other && near(loaded.past[0].1.ended, NOW - 50));
+    assert!(loaded.allows[0].0 == other && near(loaded.allows[0].1, NOW + 86_400));
+    assert!(near(loaded.senders[0].1, NOW - 5));
+    drop(store);
+}
+
+#[test]
+fn a_wall_clock_that_is_set_makes_no_ban_longer() {
+    for wall in [NOW - 100_000, NOW + 100_000] {
+        let folder = Folder::new(&format!("clock{wall}"));
+        let (store, ..) = start(&folder, NOW);
+        let write = Write::Ban(Box::new(ban("10.0.0.1/32", NOW - 600, NOW + 3000)));
+        commit(&store, vec![write]).unwrap();
+        let (_store, loaded, _) = start(&folder, wall);
+        let left = loaded.bans[0].until - wall;
+        assert!((2997..=3000).contains(&left), "{left}");
+        // And the file itself is in the new clock's seconds now.
+        let (_store, loaded, _) = start(&folder, wall);
+        assert!((2995..=3000).contains(&(loaded.bans[0].until - wall)));
+    }
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_a_new_one_made() {
+    let folder = Folder::new("damaged");
+    let write = || Write::Ban(Box::new(ban("10.0.0.1/32", NOW, NOW + 3600)));
+    let mut database = Database::open(&folder.file()).unwrap();
+    database.write(&[write()], false, NOW).unwrap();
+    // Its last word is in the file alone now.
+    drop(database);
+    assert_eq!(folder.names(), ["state.db"]);
+    fs::write(folder.file(), vec![b'x'; 8192]).unwrap();
+    let (store, loaded, degraded) = start(&folder, NOW);
+    assert!(loaded.bans.is_empty());
+    assert!(degraded.is_entered(&Part::Store));
+    let names = folder.names();
+    let kept = names.iter().find(|name| name.contains(".corrupt-1800000"));
+    let kept = kept.unwrap_or_else(|| panic!("{names:?}"));
+    assert!(fs::read(folder.0.join(kept)).unwrap().starts_with(b"xxx"));
+    commit(&store, vec![write()]).unwrap();
+    assert!(!degraded.is_entered(&Part::Store));
+    let (_store, loaded, _) = start(&folder, NOW);
+    assert_eq!(loaded.bans.len(), 1);
+}
+
+#[test]
+fn another_versions_file_is_set_aside_too() {
+    let folder = Folder::new("version");
+    drop(start(&folder, NOW));
+    let connection = rusqlite::Connection::open(folder.file()).unwrap();
+    connection.pragma_update(None, "user_version", 9).unwrap();
+    drop(connection);
+    let (store, loaded, _) = start(&folder, NOW);
+    assert!(loaded.bans.is_empty());
+    assert!(folder.names().iter().any(|name| name.contains(".corrupt-")));
+    commit(&store, Vec::new()).unwrap();
+}
+
+/// A disk that is full: nothing of the batch is written, and the next one is
+/// once there is room.
+#[test]
+fn a_full_disk_is_told_of_and_what_was_before_stays() {
+    let folder = Folder::new("full");
+    let mut database = Database::open(&folder.file()).unwrap();
+    let bans = |from: u32| -> Vec<Write> {
+        let ban = |number: u32| {
+            let network = IpNetwork::from(IpAddr::from(number.to_be_bytes()));
+            Write::Ban(Box::new(ban(&network.to_string(), NOW, NOW + 3600)))
+        };
+        (from..from + 1000).map(ban).collect()
+    };
+    database.write(&bans(0), false, NOW).unwrap();
+    let pages: u32 = database
+        .connection
+        .query_row("PRAGMA page_count", [], |row| row.get(0))
+        .unwrap();
+    database
+        .connection
+        .query_row(
+            &format!("PRAGMA max_page_count = {}", pages + 1),
+            [],
+            |_| Ok(()),
+        )
+        .unwrap();
+    let error = database.write(&bans(5000), false, NOW).unwrap_err();
+    assert!(
+        !error.is_damage() && error.to_string().contains("full"),
+        "{error}"
+    );
+    assert_eq!(database.load(NOW).unwrap().bans.len(), 1000);
+    database
+        .connection
+        .query_row("PRAGMA max_page_count = 100000", [], |_| Ok(()))
+        .unwrap();
+    database.write(&bans(5000), true, NOW).unwrap();
+    assert_eq!(
+        database.load(NOW).unwrap().bans.len(),
+        1000,
+        "in the place of all"
+    );
+}
+
+#[test]
+fn without_a_folder_bans_go_on_and_it_is_said() {
+    let folder = Folder::new("none");
+    let degraded = Arc::default();
+    let path = folder.0.join("not/there/state.db");
+    let (store, loaded) = Store::start(path, clock(NOW), &degraded);
+    assert!(loaded.blocking_recv().unwrap().bans.is_empty());
+    assert!(degraded.is_entered(&Part::Store));
+    for _ in 0..QUEUE * 2 {
+        store.put(Write::EndAllow("10.0.0.1/32".parse().unwrap()));
+    }
+    assert!(commit(&store, Vec::new()).is_err());
+}
+
+#[test]
+fn a_hundred_thousand_bans_are_read_within_a_second() {
+    let folder = Folder::new("many");
+    let mut database = Database::open(&folder.file()).unwrap();
+    let writes: Vec<Write> = (0..100_000_u32)
+        .map(|number| {
+            let network = IpNetwork::from(IpAddr::from(number.to_be_bytes()));
+            Write::Ban(Box::new(ban(&network.to_string(), NOW, NOW + 3600)))
+        })
+        .collect();
+    database.write(&writes, false, NOW).unwrap();
+    let begun = Instant::now();
+    let loaded = database.load(NOW).unwrap();
+    println!("read in {:?}", begun.elapsed());
+    assert_eq!(loaded.bans.len(), 100_000);
+    // Without optimizations, on a busy machine.
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
