@@ -595,7 +595,9 @@ impl Filter {
         match self.warden.ask(request).await {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
-                if reply.outcome.is_new() {
+                // One that is new to the kernel and was running was flushed; the
+                // warden may not know that yet, and call it extended.
+                if reply.outcome.is_new() || reply.outcome == Outcome::Extended {
                     self.note_ban(network, client, next, conviction).await;
                 }
                 reply.outcome.is_banned().then_some(next)

@@ -311,11 +311,7 @@ impl Filter {
             if self.sets_rest.is_resting(network.is_ipv6(), Instant::now()) {
                 return false;
             }
-            match self
-                .warden
-                .ask(Request::Restore { network, seconds })
-                .await
-            {
+            match self.warden.ask(Request::Restore { network, seconds }).await {
                 Ok(reply) => {
                     self.ban_state(reply.ipv6, reply.outcome);
                     return reply.outcome.is_banned();
