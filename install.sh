@@ -218,6 +218,7 @@ do_install() {
         [ -x "$prebuilt/$program" ] || fail "$prebuilt/$program is missing"
     done
     install_config
+    ! grep -q '^backend = "nftables"' "$config" || need nft nftables
     "$prebuilt/rblfilter" --config "$config" config check >/dev/null ||
         fail "the configuration is wrong; mend $config first (no program was changed)"
 

@@ -105,6 +105,7 @@ DEBCONF
     fi
     need_firewall_tools
     need ip iproute2
+    need nft nftables
     need rbldnsd rbldnsd
     need unbound unbound
     need makeuserdb courier-authlib-userdb

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use nix::unistd::geteuid;
 
 use super::exit;
-use crate::config;
+use crate::config::{self, Config};
 use crate::firewall::{self, Error};
 
 #[derive(Debug, Subcommand)]
@@ -22,11 +22,16 @@ pub enum Command {
     },
     /// Remove the rules and the sets; their bans are forgotten
     Remove,
+    /// Say whether the sets and the rules are there as the configuration wants
+    /// them; exit status 1 where they are not
+    Check,
 }
 
 pub fn run(command: &Command, path: &Path) -> ExitCode {
     if !matches!(command, Command::Show) && !geteuid().is_root() {
-        eprintln!("rblfilter: only root can change the firewall (sudo rblfilter firewall ...)");
+        eprintln!(
+            "rblfilter: only root can see and change the firewall (sudo rblfilter firewall ...)"
+        );
         return exit::PERMISSION.into();
     }
     let config = match config::read(path) {
@@ -53,12 +58,33 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
             }
             return ExitCode::SUCCESS;
         }
+        (Command::Check, Some(config)) => return check(config),
         (Command::Apply { sets: true }, Some(config)) => firewall::apply_sets(config, &mut done),
         (Command::Apply { .. }, Some(config)) => firewall::apply_sets(config, &mut done)
             .and_then(|()| firewall::apply_rules(config, &mut done)),
         _ => firewall::remove(config.as_ref(), &mut done),
     };
     report(result, changes)
+}
+
+fn check(config: &Config) -> ExitCode {
+    match firewall::check(config) {
+        Ok(problems) if problems.is_empty() => {
+            println!("the sets and the rules are as the configuration wants them");
+            ExitCode::SUCCESS
+        }
+        Ok(problems) => {
+            for problem in problems {
+                eprintln!("rblfilter: {problem}");
+            }
+            eprintln!("rblfilter: banned clients are not shut out; run: rblfilter firewall apply");
+            exit::DIFFERENT.into()
+        }
+        Err(error) => {
+            eprintln!("rblfilter: {error}");
+            exit::SOFTWARE.into()
+        }
+    }
 }
 
 fn report(result: Result<(), Error>, changes: usize) -> ExitCode {

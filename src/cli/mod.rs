@@ -50,8 +50,9 @@ enum Command {
     Allow(allow::Command),
 }
 
-/// sysexits(3).
+/// sysexits(3), and what a check has found.
 mod exit {
+    pub const DIFFERENT: u8 = 1;
     pub const USAGE: u8 = 64;
     pub const UNAVAILABLE: u8 = 69;
     pub const SOFTWARE: u8 = 70;

@@ -1,6 +1,8 @@
 //! `rblfilter.toml` as it is written: every key, its type, its default.
 
-use rblfilter_warden::policy::{DEFAULT_SET4, DEFAULT_SET6};
+use rblfilter_warden::policy::{
+    DEFAULT_MAX_ENTRIES, DEFAULT_NEW_PER_SECOND, DEFAULT_SET4, DEFAULT_SET6,
+};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -8,7 +10,7 @@ use toml::Spanned;
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 53] = [
+pub const KEYS: [&str; 61] = [
     "include",
     "mode",
     "watch",
@@ -36,6 +38,14 @@ pub const KEYS: [&str; 53] = [
     "ban.set4",
     "ban.set6",
     "ban.prefix6",
+    "ban.backend",
+    "ban.max-entries",
+    "ban.when-full",
+    "ban.new-per-second",
+    "firewall.manage",
+    "firewall.packet",
+    "firewall.limit",
+    "firewall.limit-per-network",
     "reply.text",
     "reply.contact",
     "lookup.limit",
@@ -86,6 +96,7 @@ pub struct File {
     pub score: Score,
     pub never_ban: NeverBan,
     pub ban: Ban,
+    pub firewall: Firewall,
     pub reply: Reply,
     pub lookup: Lookup,
     pub cache: Cache,
@@ -153,6 +164,19 @@ pub struct Ban {
     pub set4: Text,
     pub set6: Text,
     pub prefix6: Spanned<u8>,
+    pub backend: Text,
+    pub max_entries: Spanned<usize>,
+    pub when_full: Text,
+    pub new_per_second: Spanned<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Firewall {
+    pub manage: bool,
+    pub packet: Text,
+    pub limit: Text,
+    pub limit_per_network: Text,
 }
 
 #[derive(Debug, Deserialize)]
@@ -270,6 +294,7 @@ impl Default for File {
             score: Score::default(),
             never_ban: NeverBan::default(),
             ban: Ban::default(),
+            firewall: Firewall::default(),
             reply: Reply::default(),
             lookup: Lookup::default(),
             cache: Cache::default(),
@@ -301,6 +326,21 @@ impl Default for Ban {
             set4: text(DEFAULT_SET4),
             set6: text(DEFAULT_SET6),
             prefix6: unwritten(64),
+            backend: text("auto"),
+            max_entries: unwritten(DEFAULT_MAX_ENTRIES as usize),
+            when_full: text("replace"),
+            new_per_second: unwritten(DEFAULT_NEW_PER_SECOND as usize),
+        }
+    }
+}
+
+impl Default for Firewall {
+    fn default() -> Self {
+        Self {
+            manage: true,
+            packet: text("drop"),
+            limit: text(""),
+            limit_per_network: text(""),
         }
     }
 }

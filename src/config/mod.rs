@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use crate::dnsbl::{Thresholds, Zone};
 
 pub use error::{Error, Problem};
-pub use model::{Ban, Config, KillPolicy, Mode, NeverBan, Resolver, Watch, WatchBy};
+pub use model::{
+    Ban, Config, Firewall, KillPolicy, Mode, NeverBan, Packet, Rate, Resolver, Watch, WatchBy,
+};
 
 /// Reads and checks the configuration file at `path`, and the one that it
 /// includes.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hickory_resolver::proto::rr::Name;
 use ipnetwork::IpNetwork;
 use log::LevelFilter;
-use rblfilter_warden::policy::{MAX_BAN_SECONDS, MAX_SET_NAME};
+use rblfilter_warden::policy::{Backend, MAX_BAN_SECONDS, MAX_SET_NAME, WhenFull};
 use toml::Spanned;
 
 use super::error::Problem;
@@ -45,6 +45,8 @@ pub struct Config {
     pub never_ban: NeverBan,
     /// How addresses are banned.
     pub ban: Ban,
+    /// The rules that shut them out.
+    pub firewall: Firewall,
     /// The text after `554 5.7.1`.
     pub reply: Template,
     /// How the lists are asked.
@@ -125,6 +127,71 @@ pub struct Ban {
     pub set6: String,
     /// The prefix length that an IPv6 client is banned by.
     pub prefix6: u8,
+    /// What holds the sets.
+    pub backend: Backend,
+    /// The most entries of each.
+    pub max_entries: u32,
+    /// What is done when one is full.
+    pub when_full: WhenFull,
+    /// The most bans of verdicts in a second.
+    pub new_per_second: u32,
+}
+
+/// The rules that shut the banned out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Firewall {
+    /// Whether they are ours; else the sets alone.
+    pub manage: bool,
+    /// What becomes of a packet.
+    pub packet: Packet,
+    /// The most new connections, those of everybody; `None`: any.
+    pub limit: Option<Rate>,
+    /// Those of one IPv4 /24 or IPv6 /64.
+    pub limit_per_network: Option<Rate>,
+}
+
+/// What becomes of a packet that opens a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Packet {
+    /// Nothing is answered.
+    #[default]
+    Drop,
+    /// A TCP reset is answered.
+    Reset,
+}
+
+/// So many in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In what: "second", "minute" or "hour".
+    pub per: &'static str,
+}
+
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.count, self.per)
+    }
+}
+
+impl std::str::FromStr for Rate {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (count, per) = text.split_once('/').ok_or(())?;
+        let per = ["second", "minute", "hour"]
+            .into_iter()
+            .find(|name| *name == per.trim())
+            .ok_or(())?;
+        let count = count.trim().parse().map_err(|_| ())?;
+        // What hashlimit takes (xt_hashlimit's XT_HASHLIMIT_SCALE_v2).
+        if (1..=10_000).contains(&count) {
+            Ok(Self { count, per })
+        } else {
+            Err(())
+        }
+    }
 }
 
 /// How the lists are asked.
@@ -144,6 +211,10 @@ pub struct Resolver {
 
 /// The longest `lookup.limit`: courieresmtpd's own client would not wait longer.
 const MAX_LIMIT: Duration = Duration::from_secs(30);
+
+/// The largest set, and the most bans in a second.
+const MOST_ENTRIES: usize = 16_000_000;
+const MOST_PER_SECOND: usize = 200_000;
 
 /// Checks what serde could not; `included` are the lists of the file that
 /// `include` names.
@@ -248,6 +319,7 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
                 .collect::<Result<_, _>>()?,
         },
         ban: check.ban(&file.ban)?,
+        firewall: check.firewall(&file.firewall)?,
         reply,
         resolver: Resolver {
             limit,
@@ -628,6 +700,64 @@ impl Check<'_> {
             set4: ban.set4.get_ref().clone(),
             set6: ban.set6.get_ref().clone(),
             prefix6,
+            backend: self.one_of(
+                "ban.backend",
+                &ban.backend,
+                &[
+                    ("auto", Backend::Auto),
+                    ("ipset", Backend::Ipset),
+                    ("nftables", Backend::Nftables),
+                ],
+            )?,
+            max_entries: self.number("ban.max-entries", &ban.max_entries, 1..=MOST_ENTRIES)?,
+            when_full: self.one_of(
+                "ban.when-full",
+                &ban.when_full,
+                &[("replace", WhenFull::Replace), ("grow", WhenFull::Grow)],
+            )?,
+            new_per_second: self.number(
+                "ban.new-per-second",
+                &ban.new_per_second,
+                1..=MOST_PER_SECOND,
+            )?,
+        })
+    }
+
+    fn number(
+        &self,
+        key: &str,
+        value: &Spanned<usize>,
+        range: RangeInclusive<usize>,
+    ) -> Result<u32, Problem> {
+        let number = self.within(key, value, range)?;
+        // In range by the check above.
+        Ok(u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    fn firewall(&self, firewall: &file::Firewall) -> Result<Firewall, Problem> {
+        let rate = |key: &str, value: &Spanned<String>| {
+            let text = value.get_ref();
+            if text.is_empty() {
+                return Ok(None);
+            }
+            text.parse().map(Some).or_else(|()| {
+                self.wrong(
+                    value.span(),
+                    format!(
+                        "firewall.{key}: {text:?} is no rate, expected for example \"50/second\" or \"90/minute\" (1 to 10000 in a second, minute or hour), or \"\""
+                    ),
+                )
+            })
+        };
+        Ok(Firewall {
+            manage: firewall.manage,
+            packet: self.one_of(
+                "firewall.packet",
+                &firewall.packet,
+                &[("drop", Packet::Drop), ("reset", Packet::Reset)],
+            )?,
+            limit: rate("limit", &firewall.limit)?,
+            limit_per_network: rate("limit-per-network", &firewall.limit_per_network)?,
         })
     }
 

@@ -8,7 +8,7 @@ mod lists;
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -116,7 +116,10 @@ impl Filter {
             config.thresholds,
         );
         Self {
-            protected: Mutex::new(Protected::new(config.allow.clone())),
+            protected: Mutex::new(
+                Protected::new(config.allow.clone())
+                    .with_nameservers(config.resolver.nameservers.iter().map(SocketAddr::ip)),
+            ),
             warden: Warden::new(paths.warden()),
             lists,
             notices: Mutex::new(Some(notices)),
@@ -567,7 +570,7 @@ impl Filter {
         match self.warden.ask(request).await {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
-                if matches!(reply.outcome, Outcome::Done | Outcome::Extended) {
+                if reply.outcome.is_new() || reply.outcome == Outcome::Extended {
                     self.note_ban(network, client, next, conviction).await;
                 }
                 reply.outcome.is_banned().then_some(next)
@@ -599,12 +602,20 @@ impl Filter {
             }
             // The filter does not ask for such bans, unless an address came up
             // between its look and the warden's.
-            Outcome::RefusedProtected | Outcome::RefusedRange => {
+            Outcome::RefusedProtected
+            | Outcome::RefusedAllowlisted
+            | Outcome::RefusedRange
+            | Outcome::TooMany => {
                 log::warn!("{}", Event::new("spared").text(outcome));
             }
-            Outcome::Done | Outcome::Extended | Outcome::Kept => {
+            Outcome::Done
+            | Outcome::Extended
+            | Outcome::Kept
+            | Outcome::Remade
+            | Outcome::Replaced
+            | Outcome::Grown => {
                 // It lacks what was banned meanwhile, or was made anew.
-                if self.degraded.is_entered(&set) {
+                if outcome == Outcome::Remade || self.degraded.is_entered(&set) {
                     self.refill.notify_one();
                 }
                 self.degraded.leave(&set, now);

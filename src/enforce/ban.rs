@@ -48,12 +48,14 @@ mod tests {
 
     #[test]
     fn ipv6_by_prefix_unless_that_holds_a_protected_address() {
-        let protected = Protected::new(vec!["fd00:1::25/128".parse().unwrap()]);
+        let protected = Protected::new(vec!["fd00:1::25/128".parse().unwrap()])
+            .with_nameservers(["fd00:2::53".parse().unwrap()]);
         for (client, prefix, expected) in [
             ("127.66.1.2", 64, "127.66.1.2/32"),
             ("fd00:66:1:2:3:4:5:6", 64, "fd00:66:1:2::/64"),
             ("fd00:66:1:2:3:4:5:6", 128, "fd00:66:1:2:3:4:5:6/128"),
             ("fd00:1::26", 64, "fd00:1::26/128"),
+            ("fd00:2::54", 64, "fd00:2::54/128"),
         ] {
             let client = client.parse().unwrap();
             let network = network_of(client, prefix, |network| protected.overlaps(network));

@@ -1,13 +1,16 @@
 //! The filter's end of the warden: starts it, asks it, starts it again.
 //!
 //! The warden is the one process that may touch the kernel's sets. Without it
-//! nobody is banned; all else goes on.
+//! nobody is banned; all else goes on. Many requests are in flight at the same
+//! time; an answer is known by its serial number.
 
+use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
@@ -18,7 +21,8 @@ use rblfilter_warden::request::{REPLY_LEN, Reply, Request};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Mutex;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::sys::watched;
@@ -32,6 +36,8 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 /// without an answer.
 const RESTART_AFTER: Duration = Duration::from_secs(5);
 const LONGEST_RESTART: Duration = Duration::from_secs(300);
+/// The most requests in flight; the next one waits.
+const IN_FLIGHT: usize = 1024;
 /// How long nobody is banned in a set in which that was not possible.
 const SET_REST: Duration = Duration::from_secs(1);
 
@@ -40,6 +46,7 @@ const SET_REST: Duration = Duration::from_secs(1);
 pub struct Warden {
     program: PathBuf,
     state: Mutex<State>,
+    in_flight: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -50,14 +57,26 @@ struct State {
     /// The pause before the start after that.
     pause: Option<Duration>,
     serial: u32,
-    /// Since when a running warden has not answered.
-    silent_since: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Running {
     child: Child,
-    socket: AsyncFd<OwnedFd>,
+    socket: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Mutex<Waiting>>,
+    reader: JoinHandle<()>,
+}
+
+/// Who waits for the answer of a running warden.
+#[derive(Debug, Default)]
+struct Waiting {
+    by_serial: HashMap<u32, oneshot::Sender<io::Result<Answer>>>,
+    /// Since when it has not answered, while it was asked.
+    silent_since: Option<Instant>,
+    /// Whether it has ever answered.
+    answered: bool,
+    /// Whether it has ended.
+    gone: bool,
 }
 
 /// A reply, and the descriptor that came with it.
@@ -97,6 +116,7 @@ impl Warden {
         Self {
             program,
             state: Mutex::default(),
+            in_flight: Semaphore::new(IN_FLIGHT),
         }
     }
 
@@ -118,8 +138,47 @@ impl Warden {
     }
 
     async fn exchange(&self, request: Request) -> Result<Answer, Error> {
-        let asked = async { self.state.lock().await.ask(request, &self.program).await };
+        // The semaphore is never closed.
+        let asked = async {
+            let _place = self.in_flight.acquire().await;
+            let asked = self.state().ask(&self.program)?;
+            let message = request.encode(asked.serial);
+            if let Err(error) = send(&asked.socket, &message).await {
+                asked.waiting().gone = true;
+                return Err(Error::Gone(error));
+            }
+            match asked.answer.await {
+                Ok(answer) => answer.map_err(Error::Gone),
+                // It was given up, be it by another request.
+                Err(_) => Err(Error::Gone(Errno::EPIPE.into())),
+            }
+        };
         timeout(PATIENCE, asked).await.unwrap_or(Err(Error::Silent))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request to be sent.
+struct Asked {
+    serial: u32,
+    socket: Arc<AsyncFd<OwnedFd>>,
+    place: Place,
+    answer: oneshot::Receiver<io::Result<Answer>>,
+}
+
+/// A place among those that wait; where the caller's time runs out, the answer
+/// comes too late, under a serial number that nobody waits for.
+struct Place {
+    serial: u32,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.waiting).by_serial.remove(&self.serial);
     }
 }
 
@@ -127,14 +186,12 @@ impl Warden {
 #[derive(Debug, Default)]
 pub struct SetsRest {
     /// Until when, for IPv4 and IPv6.
-    until: std::sync::Mutex<[Option<Instant>; 2]>,
+    until: Mutex<[Option<Instant>; 2]>,
 }
 
 impl SetsRest {
-    fn until(&self) -> std::sync::MutexGuard<'_, [Option<Instant>; 2]> {
-        self.until
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn until(&self) -> MutexGuard<'_, [Option<Instant>; 2]> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing could be banned in the set of this family.
@@ -150,34 +207,48 @@ impl SetsRest {
 }
 
 impl State {
-    async fn ask(&mut self, request: Request, program: &Path) -> Result<Answer, Error> {
-        self.serial = self.serial.wrapping_add(1);
+    /// Registers a request with a warden that runs, which may have to be started.
+    fn ask(&mut self, program: &Path) -> Result<Asked, Error> {
         let now = Instant::now();
-        if self
-            .silent_since
-            .is_some_and(|since| now.duration_since(since) > GIVE_UP)
-        {
-            self.end();
-        }
+        self.look(now);
         if self.running.is_none() {
             self.start(program, now)?;
         }
-        // Where the caller's time runs out in here, the answer comes too late,
-        // under a serial number that nobody waits for.
-        self.silent_since.get_or_insert(now);
         let Some(running) = &self.running else {
             return Err(Error::Resting);
         };
-        match running.exchange(request, self.serial).await {
-            Ok(answer) => {
-                self.silent_since = None;
-                self.pause = None;
-                Ok(answer)
-            }
-            Err(error) => {
-                self.end();
-                Err(Error::Gone(error))
-            }
+        self.serial = self.serial.wrapping_add(1);
+        let (sender, answer) = oneshot::channel();
+        let mut waiting = lock(&running.waiting);
+        waiting.by_serial.insert(self.serial, sender);
+        waiting.silent_since.get_or_insert(now);
+        Ok(Asked {
+            serial: self.serial,
+            socket: Arc::clone(&running.socket),
+            place: Place {
+                serial: self.serial,
+                waiting: Arc::clone(&running.waiting),
+            },
+            answer,
+        })
+    }
+
+    /// Gives up a warden that has ended, or has been silent for too long.
+    fn look(&mut self, now: Instant) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        let waiting = lock(&running.waiting);
+        let silent = waiting
+            .silent_since
+            .is_some_and(|since| now.duration_since(since) > GIVE_UP);
+        let (answered, gone) = (waiting.answered, waiting.gone);
+        drop(waiting);
+        if answered {
+            self.pause = None;
+        }
+        if gone || silent {
+            self.end();
         }
     }
 
@@ -195,7 +266,6 @@ impl State {
     }
 
     fn end(&mut self) {
-        self.silent_since = None;
         if let Some(running) = self.running.take() {
             running.end();
         }
@@ -217,40 +287,22 @@ impl Running {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
+        let socket = Arc::new(watched(ours, Interest::READABLE | Interest::WRITABLE)?);
+        let waiting = Arc::<Mutex<Waiting>>::default();
+        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting)));
         Ok(Self {
             child,
-            socket: watched(ours, Interest::READABLE | Interest::WRITABLE)?,
+            socket,
+            waiting,
+            reader,
         })
-    }
-
-    async fn exchange(&self, request: Request, serial: u32) -> io::Result<Answer> {
-        let message = request.encode(serial);
-        loop {
-            let mut ready = self.socket.writable().await?;
-            let sent = ready.try_io(|socket| {
-                let flags = MsgFlags::MSG_NOSIGNAL;
-                Ok(socket::send(socket.as_fd().as_raw_fd(), &message, flags)?)
-            });
-            if let Ok(sent) = sent {
-                sent?;
-                break;
-            }
-        }
-        loop {
-            let mut ready = self.socket.readable().await?;
-            let Ok(received) = ready.try_io(|socket| receive(socket.get_ref())) else {
-                continue;
-            };
-            match received? {
-                (reply, handed) if reply.serial == serial => return Ok((reply, handed)),
-                // An answer to a question that was given up.
-                _ => {}
-            }
-        }
     }
 
     /// Ends a warden that is of no use any more; it is our own child.
     fn end(mut self) {
+        self.reader.abort();
+        // Whoever waits for it waits for nothing.
+        lock(&self.waiting).by_serial.clear();
         // It may be in the middle of a system call, which its end waits for; the
         // event loop does not.
         tokio::task::spawn_blocking(move || {
@@ -258,6 +310,63 @@ impl Running {
             let _ = self.child.kill();
             let _ = self.child.wait();
         });
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Asked {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        lock(&self.place.waiting)
+    }
+}
+
+async fn send(socket: &AsyncFd<OwnedFd>, message: &[u8]) -> io::Result<()> {
+    loop {
+        let mut ready = socket.writable().await?;
+        let sent = ready.try_io(|socket| {
+            let flags = MsgFlags::MSG_NOSIGNAL;
+            Ok(socket::send(socket.as_fd().as_raw_fd(), message, flags)?)
+        });
+        if let Ok(sent) = sent {
+            return sent.map(drop);
+        }
+    }
+}
+
+/// Hands each answer to whom it is for, until the warden ends.
+async fn read(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
+    let error = loop {
+        let mut ready = match socket.readable().await {
+            Ok(ready) => ready,
+            Err(error) => break error,
+        };
+        match ready.try_io(|socket| receive(socket.get_ref())) {
+            // Not ready after all.
+            Err(_) => {}
+            Ok(Ok(answer)) => lock(&waiting).take(answer),
+            Ok(Err(error)) => break error,
+        }
+    };
+    let mut waiting = lock(&waiting);
+    waiting.gone = true;
+    for (_, sender) in waiting.by_serial.drain() {
+        // Who waits no longer needs no answer.
+        let _ = sender.send(Err(io::Error::new(error.kind(), error.to_string())));
+    }
+}
+
+impl Waiting {
+    fn take(&mut self, answer: Answer) {
+        self.answered = true;
+        let sender = self.by_serial.remove(&answer.0.serial);
+        self.silent_since = (!self.by_serial.is_empty()).then(Instant::now);
+        // None: an answer to a question that was given up.
+        if let Some(sender) = sender {
+            let _ = sender.send(Ok(answer));
+        }
     }
 }
 
@@ -283,7 +392,81 @@ fn receive(socket: &OwnedFd) -> io::Result<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use rblfilter_warden::request::Outcome;
+
     use super::*;
+
+    /// Registers a request as [`State::ask`] does, with no warden running.
+    fn wait(waiting: &Arc<Mutex<Waiting>>, serial: u32) -> oneshot::Receiver<io::Result<Answer>> {
+        let (sender, answer) = oneshot::channel();
+        let mut waiting = lock(waiting);
+        waiting.by_serial.insert(serial, sender);
+        waiting.silent_since.get_or_insert_with(Instant::now);
+        answer
+    }
+
+    #[tokio::test]
+    async fn each_gets_its_own_answer_in_whatever_order_and_the_rest_an_error() {
+        let (ours, theirs) = socket::socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_NONBLOCK,
+        )
+        .unwrap();
+        let socket = Arc::new(watched(ours, Interest::READABLE | Interest::WRITABLE).unwrap());
+        let waiting = Arc::<Mutex<Waiting>>::default();
+        let (first, second, third) = (wait(&waiting, 1), wait(&waiting, 2), wait(&waiting, 3));
+        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting)));
+        // 9: of one that is waited for no longer.
+        for (serial, outcome) in [(2, Outcome::Kept), (9, Outcome::Full), (1, Outcome::Done)] {
+            let reply = Reply {
+                serial,
+                outcome,
+                ipv6: false,
+            };
+            let flags = MsgFlags::empty();
+            socket::send(theirs.as_raw_fd(), &reply.encode(), flags).unwrap();
+        }
+        assert_eq!(first.await.unwrap().unwrap().0.outcome, Outcome::Done);
+        assert_eq!(second.await.unwrap().unwrap().0.outcome, Outcome::Kept);
+        assert!(lock(&waiting).silent_since.is_some(), "one waits still");
+        drop(theirs);
+        assert!(third.await.unwrap().is_err());
+        reader.await.unwrap();
+        assert!(lock(&waiting).gone && lock(&waiting).answered);
+    }
+
+    #[tokio::test]
+    async fn a_warden_that_ends_at_once_is_started_again_after_a_pause() {
+        let warden = Warden::new("/bin/false".into());
+        let first = warden.ask(Request::Check).await;
+        assert!(matches!(first, Err(Error::Gone(_))), "{first:?}");
+        let second = warden.ask(Request::Check).await;
+        assert!(matches!(second, Err(Error::Resting)), "{second:?}");
+        assert_eq!(warden.state().pause, Some(RESTART_AFTER * 2));
+        let none = Warden::new("/no/such/warden".into());
+        let error = none.ask(Request::Check).await.unwrap_err();
+        assert!(matches!(error, Error::Start(..)), "{error:?}");
+    }
+
+    /// One that answers nothing.
+    #[tokio::test]
+    async fn one_that_is_silent_costs_each_a_second_and_no_place() {
+        let warden = Warden::new("/bin/cat".into());
+        let [a, b, c, d] = std::array::from_fn(|_| warden.ask(Request::Check));
+        let begun = Instant::now();
+        let (a, b, c, d) = tokio::join!(a, b, c, d);
+        assert!(begun.elapsed() < PATIENCE * 2, "at the same time");
+        for answer in [a, b, c, d] {
+            assert!(matches!(answer, Err(Error::Silent)), "{answer:?}");
+        }
+        assert_eq!(warden.in_flight.available_permits(), IN_FLIGHT);
+        let state = warden.state();
+        if let Some(running) = &state.running {
+            assert!(lock(&running.waiting).by_serial.is_empty());
+        }
+    }
 
     #[test]
     fn a_set_that_failed_rests_for_a_moment_and_the_other_does_not() {

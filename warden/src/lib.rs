@@ -5,6 +5,9 @@
 //! This library is free of libipset, which is GPL-2.0-only: only the
 //! `rblfilter-warden` executable links it (`ldd` shows it, a test checks it).
 
+pub mod bucket;
+pub mod neighbours;
+pub mod netfilter;
 pub mod policy;
 pub mod protected;
 pub mod request;

@@ -1,12 +1,16 @@
 //! rblfilter-warden: the only process of rblfilter with a capability.
 //!
 //! It is started by the filter with a `SOCK_SEQPACKET` socket as descriptor 0,
-//! raises `CAP_NET_ADMIN` from its file capability, and adds addresses to two
-//! sets and takes them out again, whose names and whose exceptions it reads from the configuration
-//! itself. It ends when the filter closes the socket. What it has to say goes
-//! to standard error, which courierfilter hands to syslog.
+//! raises `CAP_NET_ADMIN` from its file capability, and adds networks to two
+//! sets and takes them out again, whose names and whose exceptions it reads
+//! from the configuration itself. All requests that are there are read before
+//! the first is answered, so that the kernel gets them together. It ends when
+//! the filter closes the socket. What it has to say goes to standard error,
+//! which courierfilter hands to syslog.
 
 mod connector;
+mod ipset;
+mod nftables;
 mod sets;
 
 use std::error::Error;
@@ -17,14 +21,26 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use caps::{CapSet, Capability};
+use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags, SockType, sockopt};
-use rblfilter_warden::policy::{MAX_BAN_SECONDS, Policy};
+use rblfilter_warden::bucket::Bucket;
+use rblfilter_warden::policy::{MAX_BAN_SECONDS, Policy, Sets as SetsPolicy};
 use rblfilter_warden::protected::Protected;
 use rblfilter_warden::request::{Outcome, REQUEST_LEN, Reply, Request};
-use rblfilter_warden::{CONFIG_FILE, SYSCONFDIR};
+use rblfilter_warden::{CONFIG_FILE, SYSCONFDIR, neighbours};
 
-use crate::sets::Sets;
+use crate::sets::{Sets, Wish};
+
+/// Requests that are answered together.
+const MOST_AT_ONCE: usize = 1024;
+/// The widest networks of verdicts, and of an admin, IPv4's and IPv6's.
+const VERDICT_PREFIX: [u8; 2] = [32, 48];
+const BY_HAND_PREFIX: [u8; 2] = [8, 32];
+/// More than the kernel takes.
+const RESTORES_PER_SECOND: u32 = 200_000;
+/// What an admin, or his script, asks for; and a worker that was taken over.
+const BY_HAND_PER_SECOND: u32 = 200;
 
 fn main() -> ExitCode {
     if std::env::args_os().len() > 1 || !descriptor_0_is_ours() {
@@ -47,32 +63,56 @@ fn descriptor_0_is_ours() -> bool {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let policy = Policy::read(&Path::new(SYSCONFDIR).join(CONFIG_FILE))?;
+    let nameservers = &policy.lookup.nameservers;
     let mut warden = Warden {
-        protected: Protected::new(policy.allow.networks),
-        sets: Sets::new(policy.ban.set4, policy.ban.set6),
+        protected: Protected::new(policy.allow.networks)
+            .with_nameservers(nameservers.iter().filter_map(|n| neighbours::nameserver(n))),
+        bounds: Bounds::new(&policy.ban),
+        // The kernel is asked what it has with the capability alone.
+        sets: None,
+        policy: policy.ban,
     };
     // Without it we still answer, and every answer says what is missing.
     if let Err(error) = caps::raise(None, CapSet::Effective, Capability::CAP_NET_ADMIN) {
         eprintln!("rblfilter-warden: cannot raise cap_net_admin: {error}");
     }
-    let mut bytes = [0; REQUEST_LEN + 1];
     loop {
-        let stdin = io::stdin().as_raw_fd();
-        match socket::recv(stdin, &mut bytes, MsgFlags::empty()) {
-            Ok(0) => return Ok(()),
-            Ok(len) => {
-                let (reply, handed) = warden.answer(&bytes[..len]);
-                match send(&reply, handed.as_ref()) {
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
-                    Err(error) => return Err(error.into()),
-                }
+        let Some(requests) = requests()? else {
+            return Ok(());
+        };
+        for (reply, handed) in warden.answer(&requests) {
+            match send(&reply, handed.as_ref()) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
+                Err(error) => return Err(error.into()),
             }
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECONNRESET) => return Ok(()),
-            Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// A request with its serial number; `None`: what came is none.
+type Asked = Option<(u32, Request)>;
+
+/// Waits for a request, and takes what else is there; `None` at the end.
+fn requests() -> nix::Result<Option<Vec<Asked>>> {
+    let stdin = io::stdin().as_raw_fd();
+    let mut bytes = [0; REQUEST_LEN + 1];
+    let mut requests = Vec::new();
+    let mut flags = MsgFlags::empty();
+    while requests.len() < MOST_AT_ONCE {
+        match socket::recv(stdin, &mut bytes, flags) {
+            Ok(0) | Err(Errno::ECONNRESET) if requests.is_empty() => return Ok(None),
+            // The end will be there still.
+            Ok(0) | Err(Errno::ECONNRESET | Errno::EAGAIN) => break,
+            Ok(len) => {
+                requests.push(Request::decode(&bytes[..len]));
+                flags = MsgFlags::MSG_DONTWAIT;
+            }
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(requests))
 }
 
 /// Sends a reply, with the descriptor that goes with it.
@@ -95,79 +135,188 @@ fn send(reply: &Reply, handed: Option<&OwnedFd>) -> nix::Result<usize> {
     )
 }
 
+/// How often each kind may be asked for in a second.
+struct Bounds {
+    verdicts: Bucket,
+    restores: Bucket,
+    by_hand: Bucket,
+}
+
+impl Bounds {
+    fn new(policy: &SetsPolicy) -> Self {
+        Self {
+            verdicts: Bucket::new(policy.new_per_second),
+            restores: Bucket::new(RESTORES_PER_SECOND),
+            by_hand: Bucket::new(BY_HAND_PER_SECOND),
+        }
+    }
+}
+
 /// The policy and the sets it speaks of.
 struct Warden {
     protected: Protected,
-    sets: Sets,
+    bounds: Bounds,
+    policy: SetsPolicy,
+    sets: Option<Sets>,
 }
 
 impl Warden {
-    /// The reply, and the descriptor that goes with it.
-    fn answer(&mut self, bytes: &[u8]) -> (Reply, Option<OwnedFd>) {
-        let Some((serial, request)) = Request::decode(bytes) else {
-            let outcome = Outcome::Malformed;
-            return (
-                Reply {
-                    serial: 0,
-                    outcome,
-                    ipv6: false,
+    /// The replies, each with the descriptor that goes with it.
+    fn answer(&mut self, requests: &[Asked]) -> Vec<(Reply, Option<OwnedFd>)> {
+        let now = Instant::now();
+        let mut replies = Vec::with_capacity(requests.len());
+        // What the sets are to do, and which replies wait for it.
+        let (mut wishes, mut places) = (Vec::new(), Vec::new());
+        for request in requests {
+            let serial = request.map_or(0, |(serial, _)| serial);
+            let mut handed = None;
+            let (outcome, ipv6) = match request.map(|(_, request)| request) {
+                None => (Outcome::Malformed, false),
+                Some(Request::Watch) => match connector::subscribe() {
+                    Ok(socket) => {
+                        handed = Some(socket);
+                        (Outcome::Done, false)
+                    }
+                    Err(error) => {
+                        eprintln!("rblfilter-warden: proc connector: {error}");
+                        (Outcome::NoEvents, false)
+                    }
                 },
-                None,
-            );
-        };
-        let mut handed = None;
-        let (outcome, ipv6) = match request {
-            Request::Watch => match connector::subscribe() {
-                Ok(socket) => {
-                    handed = Some(socket);
-                    (Outcome::Done, false)
+                Some(Request::Check) => {
+                    // It tells what those before it have come to.
+                    self.settle(&mut wishes, &mut places, &mut replies, now);
+                    self.sets().check()
                 }
-                Err(error) => {
-                    eprintln!("rblfilter-warden: proc connector: {error}");
-                    (Outcome::NoEvents, false)
-                }
-            },
-            Request::Check => self.sets.check(),
-            Request::Ban { network, seconds } => {
-                let outcome = self
-                    .refusal(network, seconds)
-                    .unwrap_or_else(|| self.sets.ban(network, seconds, Instant::now()));
-                (outcome, network.is_ipv6())
-            }
-            // Whom it lets in again, our own two sets alone kept out.
-            Request::Unban { network } => {
-                let outcome = self.sets.unban(network);
-                (outcome, network.is_ipv6())
-            }
-        };
-        (
-            Reply {
+                Some(request) => match self.wish(request, now) {
+                    Ok(wish) => {
+                        wishes.push(wish);
+                        places.push(replies.len());
+                        (Outcome::Failed, is_ipv6(request))
+                    }
+                    Err(outcome) => (outcome, is_ipv6(request)),
+                },
+            };
+            let reply = Reply {
                 serial,
                 outcome,
                 ipv6,
-            },
-            handed,
-        )
+            };
+            replies.push((reply, handed));
+        }
+        self.settle(&mut wishes, &mut places, &mut replies, now);
+        replies
     }
 
-    /// Why this ban is not for us to set, if so.
-    fn refusal(&mut self, network: ipnetwork::IpNetwork, seconds: u32) -> Option<Outcome> {
-        // A ban of a verdict is one IPv4 address, or an IPv6 network no wider
-        // than what one customer gets.
-        let narrow = if network.is_ipv4() {
-            network.prefix() == 32
-        } else {
-            network.prefix() >= 48
-        };
-        if !narrow || seconds == 0 || seconds > MAX_BAN_SECONDS || network.network() != network.ip()
-        {
-            return Some(Outcome::RefusedRange);
+    /// Has the sets do what is wished, and puts it into the replies.
+    fn settle(
+        &mut self,
+        wishes: &mut Vec<Wish>,
+        places: &mut Vec<usize>,
+        replies: &mut [(Reply, Option<OwnedFd>)],
+        now: Instant,
+    ) {
+        if wishes.is_empty() {
+            return;
         }
-        if let Err(error) = self.protected.refresh(Instant::now()) {
+        let outcomes = self.sets().apply(wishes, now);
+        for (place, outcome) in places.drain(..).zip(outcomes) {
+            replies[place].0.outcome = outcome;
+        }
+        wishes.clear();
+    }
+
+    fn sets(&mut self) -> &mut Sets {
+        self.sets.get_or_insert_with(|| Sets::new(&self.policy))
+    }
+
+    /// What the sets are to do for this request, or why not.
+    fn wish(&mut self, request: Request, now: Instant) -> Result<Wish, Outcome> {
+        match request {
+            Request::Ban { network, seconds } => {
+                // A ban of a verdict is one IPv4 address, or an IPv6 network no
+                // wider than what one customer gets.
+                self.check_range(network, seconds, VERDICT_PREFIX)?;
+                self.check_protected(network, now)?;
+                bound(&mut self.bounds.verdicts, now)?;
+                Ok(Wish::Ban(network, seconds))
+            }
+            Request::Restore { network, seconds } => {
+                self.check_range(network, seconds, BY_HAND_PREFIX)?;
+                self.check_protected(network, now)?;
+                bound(&mut self.bounds.restores, now)?;
+                if !is_narrow(network, VERDICT_PREFIX) {
+                    bound(&mut self.bounds.by_hand, now)?;
+                }
+                Ok(Wish::Ban(network, seconds))
+            }
+            Request::BanByHand {
+                network,
+                seconds,
+                force,
+            } => {
+                self.check_range(network, seconds, BY_HAND_PREFIX)?;
+                self.refresh(now);
+                if !self.protected.knows_own() || self.protected.holds_vital(network) {
+                    return Err(Outcome::RefusedProtected);
+                }
+                if !force && self.protected.holds_allowlisted(network) {
+                    return Err(Outcome::RefusedAllowlisted);
+                }
+                bound(&mut self.bounds.by_hand, now)?;
+                Ok(Wish::Ban(network, seconds))
+            }
+            // Whom it lets in again, our own sets alone kept out.
+            Request::Unban { network } => Ok(Wish::Unban(network)),
+            Request::Check | Request::Watch => Err(Outcome::Malformed),
+        }
+    }
+
+    fn check_range(&self, network: IpNetwork, seconds: u32, least: [u8; 2]) -> Result<(), Outcome> {
+        let fits = is_narrow(network, least)
+            && (1..=MAX_BAN_SECONDS).contains(&seconds)
+            && network.network() == network.ip();
+        if fits {
+            Ok(())
+        } else {
+            Err(Outcome::RefusedRange)
+        }
+    }
+
+    fn check_protected(&mut self, network: IpNetwork, now: Instant) -> Result<(), Outcome> {
+        self.refresh(now);
+        if !self.protected.knows_own() || self.protected.overlaps(network) {
+            Err(Outcome::RefusedProtected)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn refresh(&mut self, now: Instant) {
+        if let Err(error) = self.protected.refresh(now) {
             eprintln!("rblfilter-warden: cannot list own addresses: {error}");
         }
-        (!self.protected.knows_own() || self.protected.overlaps(network))
-            .then_some(Outcome::RefusedProtected)
+    }
+}
+
+fn bound(bucket: &mut Bucket, now: Instant) -> Result<(), Outcome> {
+    if bucket.take(now) {
+        Ok(())
+    } else {
+        Err(Outcome::TooMany)
+    }
+}
+
+fn is_narrow(network: IpNetwork, [least4, least6]: [u8; 2]) -> bool {
+    network.prefix() >= if network.is_ipv4() { least4 } else { least6 }
+}
+
+fn is_ipv6(request: Request) -> bool {
+    match request {
+        Request::Ban { network, .. }
+        | Request::Unban { network }
+        | Request::Restore { network, .. }
+        | Request::BanByHand { network, .. } => network.is_ipv6(),
+        Request::Check | Request::Watch => false,
     }
 }
 

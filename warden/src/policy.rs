@@ -16,6 +16,16 @@ use serde::Deserialize;
 pub const DEFAULT_SET4: &str = "rblfilter4";
 /// Name of the set of banned IPv6 networks where the configuration names none.
 pub const DEFAULT_SET6: &str = "rblfilter6";
+/// The most entries of a set where the configuration does not say. The
+/// kernel's own default, 65,536, is too few for the waves we are made for.
+pub const DEFAULT_MAX_ENTRIES: u32 = 1_000_000;
+/// The most bans of verdicts in a second where the configuration does not say.
+pub const DEFAULT_NEW_PER_SECOND: u32 = 5000;
+/// The table of nftables that is ours, in the family inet.
+pub const NFT_TABLE: &str = "rblfilter";
+/// What the name of the nftables set of networks has more than that of the set
+/// of single addresses: intervals cannot overlap there, so each has its own.
+pub const NFT_NETWORKS: &str = "-nets";
 /// The longest name the kernel takes for a set: `IPSET_MAXNAMELEN` less its
 /// end (include/uapi/linux/netfilter/ipset/ip_set.h).
 pub const MAX_SET_NAME: usize = 31;
@@ -31,6 +41,40 @@ pub struct Policy {
     pub allow: Allow,
     /// The sets that are ours.
     pub ban: Sets,
+    /// Through whom names are looked up.
+    pub lookup: Lookup,
+}
+
+/// What holds the banned networks.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// ipset where the kernel has it, else nftables.
+    #[default]
+    Auto,
+    /// Two sets of ipset(8).
+    Ipset,
+    /// Sets in a table of our own, nft(8).
+    Nftables,
+}
+
+/// What is done when a set is full.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenFull {
+    /// The bans that end soonest make room.
+    #[default]
+    Replace,
+    /// The set is enlarged, up to four times; then the former.
+    Grow,
+}
+
+/// The `[lookup]` table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Lookup {
+    /// Nameservers that are never banned.
+    pub nameservers: Vec<String>,
 }
 
 /// The `[allow]` table.
@@ -41,10 +85,18 @@ pub struct Allow {
     pub networks: Vec<IpNetwork>,
 }
 
-/// The names in the `[ban]` table.
+/// The sets in the `[ban]` table.
 #[derive(Debug, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Sets {
+    /// What holds them.
+    pub backend: Backend,
+    /// The most entries of each.
+    pub max_entries: u32,
+    /// What is done when one is full.
+    pub when_full: WhenFull,
+    /// The most bans of verdicts in a second.
+    pub new_per_second: u32,
     /// The set of IPv4 addresses.
     pub set4: String,
     /// The set of IPv6 networks.
@@ -54,6 +106,10 @@ pub struct Sets {
 impl Default for Sets {
     fn default() -> Self {
         Self {
+            backend: Backend::default(),
+            max_entries: DEFAULT_MAX_ENTRIES,
+            when_full: WhenFull::default(),
+            new_per_second: DEFAULT_NEW_PER_SECOND,
             set4: DEFAULT_SET4.into(),
             set6: DEFAULT_SET6.into(),
         }

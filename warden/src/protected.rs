@@ -1,4 +1,5 @@
-//! The addresses that nobody bans: the admin's allowlist and the host's own.
+//! The addresses that nobody bans: the admin's allowlist, the host's own, and
+//! those of the hosts without which this one is cut off.
 
 use std::collections::HashSet;
 use std::io;
@@ -8,6 +9,8 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
+
+use crate::neighbours;
 
 /// How old the list of own addresses may be when something is checked against it.
 const OWN_ADDRESSES_AGE: Duration = Duration::from_secs(2);
@@ -21,11 +24,15 @@ pub enum Protection {
     Own,
 }
 
-/// The allowlist and the host's own addresses.
+/// The allowlist, the host's own addresses, its gateways and its nameservers.
 #[derive(Clone, Debug, Default)]
 pub struct Protected {
     networks: Vec<IpNetwork>,
     own: HashSet<IpAddr>,
+    /// The gateways of the default routes, and the system's nameservers.
+    neighbours: HashSet<IpAddr>,
+    /// Nameservers that the configuration names.
+    nameservers: Vec<IpAddr>,
     own_read: Option<Instant>,
 }
 
@@ -40,6 +47,13 @@ impl Protected {
         }
     }
 
+    /// The same, and nobody bans these nameservers either.
+    #[must_use]
+    pub fn with_nameservers(mut self, nameservers: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.nameservers.extend(nameservers);
+        self
+    }
+
     /// Whether the host's own addresses were ever read. Where they were not,
     /// anybody may be one of them.
     #[must_use]
@@ -47,11 +61,12 @@ impl Protected {
         self.own_read.is_some()
     }
 
-    /// Reads the host's addresses again where the last look is more than two
-    /// seconds old.
+    /// Reads the host's addresses, its gateways and nameservers again where the
+    /// last look is more than two seconds old.
     ///
     /// # Errors
-    /// What `getifaddrs(3)` says; the addresses of the last look stay in force.
+    /// What `getifaddrs(3)` says, or that a file cannot be read; the addresses
+    /// of the last look stay in force.
     pub fn refresh(&mut self, now: Instant) -> io::Result<()> {
         if self
             .own_read
@@ -59,6 +74,7 @@ impl Protected {
         {
             self.own = own_addresses()?;
             self.own_read = Some(now);
+            self.neighbours = neighbours::read()?;
         }
         Ok(())
     }
@@ -82,12 +98,28 @@ impl Protected {
     /// Whether a ban of `network` would reach a protected address.
     #[must_use]
     pub fn overlaps(&self, network: IpNetwork) -> bool {
+        self.holds_vital(network) || self.holds_allowlisted(network)
+    }
+
+    /// Whether `network` holds an address of this host, of a gateway or of a
+    /// nameserver.
+    #[must_use]
+    pub fn holds_vital(&self, network: IpNetwork) -> bool {
         let network = canonical(network);
-        self.own.iter().any(|own| network.contains(*own))
-            || self.networks.iter().any(|protected| {
-                // Two networks overlap only if one holds the other's first address.
-                protected.contains(network.network()) || network.contains(protected.network())
-            })
+        let mut vital = (self.own.iter())
+            .chain(&self.neighbours)
+            .chain(&self.nameservers);
+        vital.any(|address| network.contains(*address))
+    }
+
+    /// Whether `network` holds an allowlisted address.
+    #[must_use]
+    pub fn holds_allowlisted(&self, network: IpNetwork) -> bool {
+        let network = canonical(network);
+        self.networks.iter().any(|protected| {
+            // Two networks overlap only if one holds the other's first address.
+            protected.contains(network.network()) || network.contains(protected.network())
+        })
     }
 }
 
@@ -129,6 +161,8 @@ mod tests {
                 "127.0.0.1".parse().unwrap(),
                 "fd00:1:2:3::25".parse().unwrap(),
             ]),
+            neighbours: HashSet::from(["fd00:9::1".parse().unwrap()]),
+            nameservers: vec!["10.9.9.53".parse().unwrap()],
             ..Protected::new(vec![
                 "10.1.0.0/16".parse().unwrap(),
                 "2001:db8:5::/48".parse().unwrap(),
@@ -151,6 +185,8 @@ mod tests {
             ("127.66.5.0", None),
             ("2001:db8:5:ffff::1", Some(Protection::Allowlisted)),
             ("fd00:1:2:3::26", None),
+            // Never banned, but what it sends is judged.
+            ("10.9.9.53", None),
         ] {
             assert_eq!(
                 protected.protects(address.parse().unwrap()),
@@ -174,6 +210,11 @@ mod tests {
             ("127.0.0.1/32", true),
             ("127.66.4.9/32", true),
             ("::ffff:10.1.2.3/128", true),
+            ("fd00:9::/64", true),
+            ("fd00:9::2/128", false),
+            ("10.9.9.53/32", true),
+            ("10.9.9.0/24", true),
+            ("10.9.9.54/32", false),
         ] {
             assert_eq!(
                 protected.overlaps(network.parse().unwrap()),

@@ -37,6 +37,24 @@ pub enum Request {
         /// The network, as it was banned.
         network: IpNetwork,
     },
+    /// Put a ban that was there before into its set again, for what is left
+    /// of it.
+    Restore {
+        /// The network, as it was banned.
+        network: IpNetwork,
+        /// How long it has left, in seconds, at least 1.
+        seconds: u32,
+    },
+    /// Put what the admin names into the set of its family.
+    BanByHand {
+        /// An IPv4 network, /8 or narrower, or an IPv6 one, /32 or narrower.
+        network: IpNetwork,
+        /// How long, in seconds, at least 1.
+        seconds: u32,
+        /// Also where it holds an allowlisted address (never one of the
+        /// host's own, of its gateways or its nameservers).
+        force: bool,
+    },
 }
 
 /// What became of a request.
@@ -67,10 +85,21 @@ pub enum Outcome {
     Malformed = 10,
     /// The kernel does not tell this process of others' execs.
     NoEvents = 11,
+    /// Done, in a set that had to be made anew, so that the other entries are
+    /// gone. To a check: one of the sets, or both.
+    Remade = 12,
+    /// Done; the set was full, and the bans that end soonest made room.
+    Replaced = 13,
+    /// Done; the set was full, and was enlarged.
+    Grown = 14,
+    /// Refused: too many of this kind in a second.
+    TooMany = 15,
+    /// Refused: the network holds an allowlisted address, and was not forced.
+    RefusedAllowlisted = 16,
 }
 
 impl Outcome {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 17] = [
         Self::Done,
         Self::Extended,
         Self::Kept,
@@ -83,12 +112,27 @@ impl Outcome {
         Self::Failed,
         Self::Malformed,
         Self::NoEvents,
+        Self::Remade,
+        Self::Replaced,
+        Self::Grown,
+        Self::TooMany,
+        Self::RefusedAllowlisted,
     ];
 
     /// Whether the address is banned now.
     #[must_use]
     pub fn is_banned(self) -> bool {
-        matches!(self, Self::Done | Self::Extended | Self::Kept)
+        self.is_new() || matches!(self, Self::Extended | Self::Kept)
+    }
+
+    /// Whether what was asked for was done now; for a ban, that it was not
+    /// there before.
+    #[must_use]
+    pub fn is_new(self) -> bool {
+        matches!(
+            self,
+            Self::Done | Self::Remade | Self::Replaced | Self::Grown
+        )
     }
 }
 
@@ -98,10 +142,14 @@ impl fmt::Display for Outcome {
             Self::Done => "done",
             Self::Extended => "extended",
             Self::Kept => "already banned for longer",
-            Self::RefusedProtected => "refused: an allowlisted or own address",
+            Self::RefusedProtected => {
+                "refused: an allowlisted or own address, a gateway or a nameserver"
+            }
             Self::RefusedRange => "refused: prefix or time out of range",
             Self::NoSet => "the set does not exist (create it with: rblfilter firewall apply)",
-            Self::WrongSet => "the set is not of type hash:net with a timeout and this family",
+            Self::WrongSet => {
+                "the set is not of the type that it must be (ipset: hash:net with a timeout and this family)"
+            }
             Self::NotPermitted => {
                 "operation not permitted (the warden's cap_net_admin file capability is missing)"
             }
@@ -109,6 +157,11 @@ impl fmt::Display for Outcome {
             Self::Failed => "the kernel refused",
             Self::Malformed => "malformed request",
             Self::NoEvents => "the kernel tells of no execs here",
+            Self::Remade => "done, in a set that was missing and has been made anew",
+            Self::Replaced => "done; the set is full, and the bans that end soonest made room",
+            Self::Grown => "done; the set was full, and has been enlarged",
+            Self::TooMany => "refused: too many in a second",
+            Self::RefusedAllowlisted => "refused: it holds an allowlisted address",
         })
     }
 }
@@ -120,8 +173,8 @@ pub struct Reply {
     pub serial: u32,
     /// What became of it.
     pub outcome: Outcome,
-    /// For [`Outcome::NoSet`] and [`Outcome::WrongSet`] to a check: whether it
-    /// is the IPv6 set.
+    /// Of which family the set is that this is about; to a check, of that
+    /// which is not as it should be.
     pub ipv6: bool,
 }
 
@@ -142,6 +195,21 @@ impl Request {
             }
             Self::Unban { network } => {
                 bytes[1] = 4;
+                put(&mut bytes, *network);
+            }
+            Self::Restore { network, seconds } => {
+                bytes[1] = 5;
+                bytes[8..12].copy_from_slice(&seconds.to_le_bytes());
+                put(&mut bytes, *network);
+            }
+            Self::BanByHand {
+                network,
+                seconds,
+                force,
+            } => {
+                bytes[1] = 6;
+                bytes[8..12].copy_from_slice(&seconds.to_le_bytes());
+                bytes[12] = u8::from(*force);
                 put(&mut bytes, *network);
             }
         }
@@ -166,6 +234,15 @@ impl Request {
             },
             4 => Self::Unban {
                 network: network_in(bytes)?,
+            },
+            5 => Self::Restore {
+                network: network_in(bytes)?,
+                seconds: word(8),
+            },
+            6 => Self::BanByHand {
+                network: network_in(bytes)?,
+                seconds: word(8),
+                force: bytes[12] == 1,
             },
             _ => return None,
         };
@@ -249,6 +326,20 @@ mod tests {
             Request::Unban {
                 network: "2001:db8:1:2::/64".parse().unwrap(),
             },
+            Request::Restore {
+                network: "127.66.1.2/32".parse().unwrap(),
+                seconds: 9,
+            },
+            Request::BanByHand {
+                network: "127.0.0.0/8".parse().unwrap(),
+                seconds: 9,
+                force: true,
+            },
+            Request::BanByHand {
+                network: "fd00::/32".parse().unwrap(),
+                seconds: 9,
+                force: false,
+            },
         ] {
             assert_eq!(Request::decode(&request.encode(77)), Some((77, request)));
         }
@@ -280,7 +371,7 @@ mod tests {
             ipv6: false,
         }
         .encode();
-        bad[1] = 12;
+        bad[1] = 17;
         assert_eq!(Reply::decode(&bad), None);
     }
 }

@@ -1,325 +1,749 @@
-//! The kernel's two sets of banned networks, through libipset.
+//! The two sets of banned networks, whatever holds them.
 //!
-//! Both are `hash:net` with timeouts. libipset replaces the timeout of an
-//! entry that exists, also by a shorter one, so this module remembers when
-//! each entry ends and lets the larger of old and new stand.
+//! Kernels replace the timeout of an entry that exists, also by a shorter one,
+//! so this module remembers when each entry ends and lets the larger of old
+//! and new stand. It makes a set that is missing, and room in one that is full.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use ipset::Session;
-use ipset::types::{AddOption, EnvOption, Error, HashNet, NetDataType};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use rblfilter_warden::netfilter;
+use rblfilter_warden::policy::{Backend, Sets as Policy, WhenFull};
 use rblfilter_warden::request::Outcome;
 
-/// How often the set is read anew: somebody may have made it again, and
-/// `hash:ip` takes an entry of `hash:net` without a word. (libipset gives its
-/// header with all its entries or not at all.) A million entries take a second
-/// or two, so the pause is at least so many times longer than that took.
+use crate::ipset::Ipset;
+use crate::nftables::Nftables;
+
+/// How often a set is read anew: somebody may have made it again, or have put
+/// something in. A million entries take a second or two, so the pause is at
+/// least so many times longer than that took.
 const READ_EVERY: Duration = Duration::from_secs(10);
 const READ_SHARE: u32 = 100;
+/// How many times larger than configured a set may become.
+const MOST_GROWTH: u32 = 4;
+/// The share of a full set that makes room at once, so that it need not be
+/// sorted for each ban.
+const ROOM_SHARE: usize = 128;
+/// How often room is made for one ban: the kernel counts by regions.
+const ROOM_TRIES: u32 = 3;
+/// How often it is said that a set is full.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// When each entry ends; `None`: never.
+pub type Ends = HashMap<IpNetwork, Option<Instant>>;
+
+/// What is to become of one network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It comes in.
+    Add(IpNetwork, u32),
+    /// It is in, and is to run so many seconds from now.
+    Replace(IpNetwork, u32),
+    /// It goes.
+    Remove(IpNetwork),
+}
+
+impl Change {
+    /// The network that this is about.
+    pub fn network(self) -> IpNetwork {
+        match self {
+            Self::Add(network, _) | Self::Replace(network, _) | Self::Remove(network) => network,
+        }
+    }
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It was made.
+    Done,
+    /// It was to come in, and is in, or overlaps with one that is.
+    Exists,
+    /// It was to go, and was not in.
+    Missing,
+}
+
+/// Why the kernel did not do something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// There is no such set.
+    NoSet,
+    /// It is not one that we can use.
+    WrongSet,
+    /// We may not.
+    NotPermitted,
+    /// It is full.
+    Full,
+    /// Something else.
+    Failed(String),
+}
+
+impl Problem {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::NoSet => Outcome::NoSet,
+            Self::WrongSet => Outcome::WrongSet,
+            Self::NotPermitted => Outcome::NotPermitted,
+            Self::Full => Outcome::Full,
+            Self::Failed(text) => {
+                eprintln!("rblfilter-warden: {text}");
+                Outcome::Failed
+            }
+        }
+    }
+}
+
+/// What holds the networks of one family.
+pub trait Kernel {
+    /// All its entries, if it is of the kind that we need.
+    fn read(&mut self, now: Instant) -> Result<Ends, Problem>;
+    /// Makes it, for so many entries.
+    fn create(&mut self, most: u32) -> Result<(), Problem>;
+    /// Makes these changes to different networks; what became of each.
+    fn apply(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>>;
+    /// Enlarges it to so many entries; `ends` is what it holds.
+    fn grow(&mut self, ends: &Ends, most: u32, now: Instant) -> Result<(), Problem>;
+    /// Whether it says itself when it is full, and takes a network within
+    /// another one.
+    fn is_ipset(&self) -> bool;
+}
+
+/// What is wanted of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// That a network be banned for so many seconds.
+    Ban(IpNetwork, u32),
+    /// That it be banned no longer.
+    Unban(IpNetwork),
+}
+
+impl Wish {
+    fn network(self) -> IpNetwork {
+        match self {
+            Self::Ban(network, _) | Self::Unban(network) => network,
+        }
+    }
+}
 
 /// The IPv4 and the IPv6 set.
 pub struct Sets {
-    v4: Set,
-    v6: Set,
+    v4: Set<Box<dyn Kernel>>,
+    v6: Set<Box<dyn Kernel>>,
 }
 
 impl Sets {
-    /// The sets of these names; neither need exist.
-    pub fn new(set4: String, set6: String) -> Self {
+    /// The sets of this policy; neither need exist.
+    pub fn new(policy: &Policy) -> Self {
+        let ipset = match policy.backend {
+            Backend::Ipset => true,
+            Backend::Nftables => false,
+            // Without the capability neither works.
+            Backend::Auto => netfilter::has_ipset().unwrap_or(true),
+        };
+        let set = |name: &str, ipv6| {
+            let kernel: Box<dyn Kernel> = if ipset {
+                Box::new(Ipset::new(name.to_owned(), ipv6))
+            } else {
+                Box::new(Nftables::new(name, ipv6))
+            };
+            Set::new(
+                kernel,
+                name.to_owned(),
+                policy.max_entries,
+                policy.when_full,
+            )
+        };
         Self {
-            v4: Set::new(set4, false),
-            v6: Set::new(set6, true),
+            v4: set(&policy.set4, false),
+            v6: set(&policy.set6, true),
         }
     }
 
-    /// Whether both sets are usable; the second value says which one is not.
+    /// Whether both sets are usable now; the second value says which one it is
+    /// about.
     pub fn check(&mut self) -> (Outcome, bool) {
-        match self.v4.read(Instant::now()) {
-            Outcome::Done => (self.v6.read(Instant::now()), true),
-            problem => (problem, false),
+        let first = self.v4.check(Instant::now());
+        if !matches!(first, Outcome::Done | Outcome::Remade) {
+            return (first, false);
+        }
+        match self.v6.check(Instant::now()) {
+            Outcome::Done => (first, false),
+            second => (second, true),
         }
     }
 
-    /// Bans `network` for `seconds` from `now`.
-    pub fn ban(&mut self, network: IpNetwork, seconds: u32, now: Instant) -> Outcome {
-        if network.is_ipv4() {
-            &mut self.v4
-        } else {
-            &mut self.v6
+    /// Does what is wished, in this order where it is about the same network.
+    pub fn apply(&mut self, wishes: &[Wish], now: Instant) -> Vec<Outcome> {
+        let mut outcomes = vec![Outcome::Failed; wishes.len()];
+        for (set, ipv6) in [(&mut self.v4, false), (&mut self.v6, true)] {
+            let (places, wishes): (Vec<usize>, Vec<Wish>) = wishes
+                .iter()
+                .copied()
+                .enumerate()
+                .filter(|(_, wish)| wish.network().is_ipv6() == ipv6)
+                .unzip();
+            for (at, outcome) in places.into_iter().zip(set.apply(&wishes, now)) {
+                outcomes[at] = outcome;
+            }
         }
-        .ban(network, seconds, now)
+        outcomes
     }
 }
 
-impl Sets {
-    /// Takes `network` out of its set, where it is in.
-    pub fn unban(&mut self, network: IpNetwork) -> Outcome {
-        if network.is_ipv4() {
-            &mut self.v4
-        } else {
-            &mut self.v6
-        }
-        .unban(network)
+impl<K: Kernel + ?Sized> Kernel for Box<K> {
+    fn read(&mut self, now: Instant) -> Result<Ends, Problem> {
+        (**self).read(now)
+    }
+    fn create(&mut self, most: u32) -> Result<(), Problem> {
+        (**self).create(most)
+    }
+    fn apply(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
+        (**self).apply(changes)
+    }
+    fn grow(&mut self, ends: &Ends, most: u32, now: Instant) -> Result<(), Problem> {
+        (**self).grow(ends, most, now)
+    }
+    fn is_ipset(&self) -> bool {
+        (**self).is_ipset()
     }
 }
 
-struct Set {
+struct Set<K> {
+    kernel: K,
     name: String,
-    session: Session<HashNet>,
-    ipv6: bool,
-    /// When each entry ends; `None`: never.
-    ends: HashMap<IpNetwork, Option<Instant>>,
-    /// When the set is to be read again; `None`: before the next ban.
+    ends: Ends,
+    /// When the set is to be read again; `None`: before the next change.
     read_from: Option<Instant>,
+    /// Whether it was made anew, and nobody was told yet.
+    remade: bool,
+    configured: u32,
+    /// The most entries that it has room for now, as far as we know.
+    most: u32,
+    when_full: WhenFull,
+    said: Option<Instant>,
 }
 
-impl Set {
-    fn new(name: String, ipv6: bool) -> Self {
+impl<K: Kernel> Set<K> {
+    fn new(kernel: K, name: String, most: u32, when_full: WhenFull) -> Self {
         Self {
-            session: Session::new(name.clone()),
+            kernel,
             name,
-            ipv6,
-            ends: HashMap::new(),
+            ends: Ends::new(),
             read_from: None,
+            remade: false,
+            configured: most,
+            most,
+            when_full,
+            said: None,
         }
     }
 
-    fn ban(&mut self, network: IpNetwork, seconds: u32, now: Instant) -> Outcome {
-        if self.read_from.is_none_or(|from| now >= from) {
-            match self.read(now) {
-                Outcome::Done => {}
-                problem => return problem,
-            }
-        }
-        let end = now + Duration::from_secs(seconds.into());
-        let outcome = match self.add(network, seconds) {
-            Ok(true) => Outcome::Done,
-            Ok(false) => match self.extend(network, seconds, now) {
-                Ok(outcome) => outcome,
-                Err(error) => self.failed(&error),
-            },
-            Err(error) => self.failed(&error),
-        };
-        if matches!(outcome, Outcome::Done | Outcome::Extended) {
-            self.ends.insert(network, Some(end));
-            self.forget_ended(now);
-        }
-        outcome
-    }
-
-    fn unban(&mut self, network: IpNetwork) -> Outcome {
-        self.ends.remove(&network);
-        let entry = NetDataType::new(network.network(), network.prefix());
-        match self.session.del(entry) {
-            // It may have ended by itself.
-            Ok(_) => Outcome::Done,
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    /// The entry exists: makes it run at least `seconds` more.
-    fn extend(&mut self, network: IpNetwork, seconds: u32, now: Instant) -> Result<Outcome, Error> {
-        let end = now + Duration::from_secs(seconds.into());
-        match self.ends.get(&network) {
-            Some(Some(old)) if *old < end => {
-                self.session.set_option(EnvOption::Exist);
-                let added = self.add(network, seconds);
-                self.session.unset_option(EnvOption::Exist);
-                added.map(|_| Outcome::Extended)
-            }
-            // It runs longer, or never ends, or somebody else made it since we
-            // last looked.
-            _ => Ok(Outcome::Kept),
-        }
-    }
-
-    fn add(&mut self, network: IpNetwork, seconds: u32) -> Result<bool, Error> {
-        self.session.add(
-            NetDataType::new(network.network(), network.prefix()),
-            &[AddOption::Timeout(seconds)],
-        )
-    }
-
-    /// Whether the set is there and of the kind that we need; and when each of
-    /// its entries ends.
-    fn read(&mut self, now: Instant) -> Outcome {
+    fn check(&mut self, now: Instant) -> Outcome {
         self.read_from = None;
-        let text = match self.save() {
-            Ok(text) => text,
-            Err(Save::Ipset(error)) => return self.failed(&error),
-            Err(Save::Io(error)) => {
-                eprintln!("rblfilter-warden: cannot read a set: {error}");
-                return Outcome::Failed;
-            }
-        };
-        match Saved::parse(&text, now) {
-            Some(saved) if saved.fits(self.ipv6) => {
-                self.ends = saved.ends;
+        match self.ready(now, true) {
+            Ok(()) if std::mem::take(&mut self.remade) => Outcome::Remade,
+            Ok(()) => Outcome::Done,
+            Err(problem) => problem.outcome(),
+        }
+    }
+
+    /// Reads the set where that is due; makes it where it is missing, if asked to.
+    fn ready(&mut self, now: Instant, make: bool) -> Result<(), Problem> {
+        if self.read_from.is_some_and(|from| now < from) {
+            return Ok(());
+        }
+        self.read_from = None;
+        match self.kernel.read(now) {
+            Ok(ends) => {
+                self.ends = ends;
                 let took = now.elapsed();
                 self.read_from = Some(Instant::now() + READ_EVERY.max(took * READ_SHARE));
+                Ok(())
+            }
+            Err(Problem::NoSet) if make => self.make(now),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    fn make(&mut self, now: Instant) -> Result<(), Problem> {
+        self.most = self.configured;
+        self.kernel.create(self.most)?;
+        eprintln!(
+            "rblfilter-warden: the set {} was missing, and has been made",
+            self.name
+        );
+        self.ends.clear();
+        self.remade = true;
+        self.read_from = Some(now + READ_EVERY);
+        Ok(())
+    }
+
+    fn apply(&mut self, wishes: &[Wish], now: Instant) -> Vec<Outcome> {
+        if wishes.is_empty() {
+            return Vec::new();
+        }
+        let bans = wishes.iter().any(|wish| matches!(wish, Wish::Ban(..)));
+        if let Err(problem) = self.ready(now, bans) {
+            return vec![problem.outcome(); wishes.len()];
+        }
+        let mut outcomes = Vec::with_capacity(wishes.len());
+        let (mut changes, mut touched) = (Vec::new(), HashSet::new());
+        for wish in wishes {
+            if !touched.insert(wish.network()) {
+                outcomes.extend(self.commit(&changes, now));
+                changes.clear();
+                touched.clear();
+                touched.insert(wish.network());
+            }
+            changes.push(self.change(*wish, now));
+        }
+        outcomes.extend(self.commit(&changes, now));
+        if self.remade
+            && let Some(first) = outcomes.iter_mut().find(|o| o.is_banned())
+        {
+            *first = Outcome::Remade;
+            self.remade = false;
+        }
+        outcomes
+    }
+
+    fn change(&self, wish: Wish, now: Instant) -> Change {
+        match wish {
+            Wish::Unban(network) => Change::Remove(network),
+            Wish::Ban(network, seconds) => match self.ends.get(&network) {
+                Some(Some(old)) if *old > now && *old < end(now, seconds) => {
+                    Change::Replace(network, seconds)
+                }
+                // Where it runs longer, the kernel must say that it is still in.
+                _ => Change::Add(network, seconds),
+            },
+        }
+    }
+
+    fn commit(&mut self, changes: &[Change], now: Instant) -> Vec<Outcome> {
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let made_room = self.room_for(changes, now);
+        let mut results = self.kernel.apply(changes);
+        let bans = changes.iter().any(|c| !matches!(c, Change::Remove(_)));
+        if bans && results.contains(&Err(Problem::NoSet)) {
+            results = match self.make(now) {
+                Ok(()) => self.kernel.apply(changes),
+                Err(problem) => vec![Err(problem); changes.len()],
+            };
+        }
+        let mut outcomes: Vec<Outcome> = changes
+            .iter()
+            .zip(results)
+            .map(|(change, result)| self.settle(*change, result, now))
+            .collect();
+        if let Some((outcome, beyond)) = made_room {
+            let new = outcomes.iter_mut().rev().filter(|o| **o == Outcome::Done);
+            new.take(beyond).for_each(|o| *o = outcome);
+        }
+        outcomes
+    }
+
+    /// Takes note of what became of a change, and does what is left of it.
+    fn settle(
+        &mut self,
+        change: Change,
+        result: Result<Applied, Problem>,
+        now: Instant,
+    ) -> Outcome {
+        match (change, result) {
+            (Change::Add(network, seconds), Ok(Applied::Done)) => {
+                self.note(network, seconds, now);
                 Outcome::Done
             }
-            _ => Outcome::WrongSet,
+            (Change::Replace(network, seconds), Ok(_)) => {
+                self.note(network, seconds, now);
+                Outcome::Extended
+            }
+            (Change::Add(network, seconds), Ok(_)) => self.meet(network, seconds, now),
+            (Change::Remove(network), Ok(_)) => {
+                self.ends.remove(&network);
+                // It may have ended by itself.
+                Outcome::Done
+            }
+            (Change::Add(..) | Change::Replace(..), Err(Problem::Full)) => {
+                self.make_room(change, now)
+            }
+            (_, Err(problem)) => {
+                // Whatever it is, look at the set anew before the next change.
+                self.read_from = None;
+                problem.outcome()
+            }
         }
     }
 
-    /// The set as `ipset save` prints it. The crate's own `list` panics on a
-    /// set that has timeouts, so it saves into memory instead.
-    fn save(&mut self) -> Result<String, Save> {
-        let memory = memfd_create(c"ipset-save", MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
-        self.session
-            .save(format!("/proc/self/fd/{}", memory.as_raw_fd()))?;
-        let mut text = String::new();
-        File::from(memory).read_to_string(&mut text)?;
-        Ok(text)
+    /// What was to be added is there already, or overlaps with something.
+    fn meet(&mut self, network: IpNetwork, seconds: u32, now: Instant) -> Outcome {
+        let wanted = end(now, seconds);
+        match self.ends.get(&network) {
+            Some(Some(old)) if *old < wanted => {
+                let result = self.one(Change::Replace(network, seconds));
+                self.settle(Change::Replace(network, seconds), result, now)
+            }
+            Some(_) => Outcome::Kept,
+            None if self.kernel.is_ipset() => Outcome::Kept,
+            None => self.swallow(network, seconds, now),
+        }
     }
 
-    fn failed(&mut self, error: &Error) -> Outcome {
-        // libipset's session answers "internal protocol error" after some errors.
-        self.session = Session::new(self.name.clone());
-        let text = error
-            .to_string()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
-        if text.contains("is full") {
-            return Outcome::Full;
+    /// In an nftables set networks cannot overlap (single addresses have a set
+    /// of their own): one within another is banned with that; the wider one
+    /// takes the place of those within.
+    fn swallow(&mut self, network: IpNetwork, seconds: u32, now: Instant) -> Outcome {
+        let within: Vec<Change> = self
+            .ends
+            .keys()
+            .filter(|other| other.prefix() > network.prefix() && network.contains(other.ip()))
+            .filter(|other| !is_single(**other))
+            .map(|other| Change::Remove(*other))
+            .collect();
+        if within.is_empty() {
+            // Within a wider one, or somebody else made it since we last looked.
+            return Outcome::Kept;
         }
-        // Whatever it is, look at the set anew before the next ban.
-        self.read_from = None;
-        if text.contains("does not exist") {
-            Outcome::NoSet
-        } else if text.contains("not permitted") {
-            Outcome::NotPermitted
-        } else if text.contains("Timeout cannot be used") {
-            Outcome::WrongSet
-        } else {
-            eprintln!("rblfilter-warden: ipset: {text}");
-            Outcome::Failed
+        for (change, result) in within.iter().zip(self.kernel.apply(&within)) {
+            self.settle(*change, result, now);
+        }
+        match self.one(Change::Add(network, seconds)) {
+            Ok(Applied::Done) => {
+                self.note(network, seconds, now);
+                Outcome::Done
+            }
+            Ok(_) => Outcome::Kept,
+            Err(problem) => problem.outcome(),
+        }
+    }
+
+    fn one(&mut self, change: Change) -> Result<Applied, Problem> {
+        let results = self.kernel.apply(&[change]);
+        results
+            .into_iter()
+            .next()
+            .unwrap_or(Err(Problem::Failed("no answer".into())))
+    }
+
+    fn note(&mut self, network: IpNetwork, seconds: u32, now: Instant) {
+        self.ends.insert(network, Some(end(now, seconds)));
+        if self.ends.len().is_power_of_two() {
+            self.forget_ended(now);
         }
     }
 
     fn forget_ended(&mut self, now: Instant) {
-        if self.ends.len().is_power_of_two() {
-            self.ends.retain(|_, end| end.is_none_or(|end| end > now));
+        self.ends.retain(|_, end| end.is_none_or(|end| end > now));
+    }
+
+    /// Where the set does not say itself that it is full: makes room for these
+    /// changes; how, and for how many.
+    fn room_for(&mut self, changes: &[Change], now: Instant) -> Option<(Outcome, usize)> {
+        if self.kernel.is_ipset() {
+            return None;
+        }
+        let new = changes.iter().filter(
+            |change| matches!(change, Change::Add(network, _) if !self.ends.contains_key(network)),
+        );
+        let wanted = self.ends.len() + new.count();
+        if wanted <= self.most as usize {
+            return None;
+        }
+        let before = self.ends.len();
+        self.forget_ended(now);
+        let wanted = wanted - (before - self.ends.len());
+        let beyond = wanted.checked_sub(self.most as usize).filter(|n| *n > 0)?;
+        if self.may_grow() {
+            self.enlarge(now).ok()?;
+            return Some((Outcome::Grown, beyond));
+        }
+        self.evict(beyond, now);
+        Some((Outcome::Replaced, beyond))
+    }
+
+    /// The kernel says that the set is full.
+    fn make_room(&mut self, change: Change, now: Instant) -> Outcome {
+        // Others of the same batch made room already.
+        let mut outcome = Outcome::Replaced;
+        for _ in 0..=ROOM_TRIES {
+            match self.one(change) {
+                Ok(Applied::Done) => {
+                    if let Change::Add(network, seconds) | Change::Replace(network, seconds) =
+                        change
+                    {
+                        self.note(network, seconds, now);
+                    }
+                    return outcome;
+                }
+                Err(Problem::Full) => {}
+                result => return self.settle(change, result, now),
+            }
+            if self.may_grow() {
+                if let Err(problem) = self.enlarge(now) {
+                    return problem.outcome();
+                }
+                outcome = Outcome::Grown;
+            } else {
+                self.evict(1, now);
+                outcome = Outcome::Replaced;
+            }
+        }
+        Outcome::Full
+    }
+
+    fn may_grow(&self) -> bool {
+        let largest = self.configured.saturating_mul(MOST_GROWTH);
+        self.when_full == WhenFull::Grow && self.most < largest
+    }
+
+    fn enlarge(&mut self, now: Instant) -> Result<(), Problem> {
+        self.forget_ended(now);
+        let held = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
+        let most = self.most.max(held).saturating_mul(2);
+        self.kernel.grow(&self.ends, most, now)?;
+        self.most = most;
+        self.say(
+            now,
+            &format!("was full, and has been enlarged to {most} entries"),
+        );
+        Ok(())
+    }
+
+    /// Takes out the bans that end soonest, at least so many.
+    fn evict(&mut self, least: usize, now: Instant) {
+        let mut ending: Vec<(Instant, IpNetwork)> = self
+            .ends
+            .iter()
+            .filter_map(|(network, end)| Some(((*end)?, *network)))
+            .collect();
+        let count = least.max(ending.len() / ROOM_SHARE).min(ending.len());
+        if count == 0 {
+            return;
+        }
+        ending.select_nth_unstable(count - 1);
+        let changes: Vec<Change> = ending[..count]
+            .iter()
+            .map(|(_, network)| Change::Remove(*network))
+            .collect();
+        for (change, result) in changes.iter().zip(self.kernel.apply(&changes)) {
+            if result.is_ok() {
+                self.ends.remove(&change.network());
+            }
+        }
+        self.say(
+            now,
+            &format!("is full: the {count} bans that end soonest made room"),
+        );
+    }
+
+    fn say(&mut self, now: Instant, what: &str) {
+        if self.said.is_none_or(|at| now >= at + SAY_EVERY) {
+            self.said = Some(now);
+            eprintln!("rblfilter-warden: the set {} {what}", self.name);
         }
     }
 }
 
-/// Why a set could not be saved.
-enum Save {
-    Ipset(Error),
-    Io(io::Error),
+/// Whether it is one address.
+pub fn is_single(network: IpNetwork) -> bool {
+    network.prefix() == if network.is_ipv4() { 32 } else { 128 }
 }
 
-impl From<Error> for Save {
-    fn from(error: Error) -> Self {
-        Self::Ipset(error)
-    }
-}
-
-impl From<io::Error> for Save {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// What `ipset save NAME` says of a set.
-#[derive(Debug, PartialEq)]
-struct Saved {
-    hash_net: bool,
-    ipv6: bool,
-    timeout: bool,
-    ends: HashMap<IpNetwork, Option<Instant>>,
-}
-
-impl Saved {
-    /// Reads the `create NAME TYPE OPTION…` line and the `add NAME ENTRY
-    /// OPTION…` lines after it (ipset(8)); entries that are no network are
-    /// passed over. `None` where there is no `create` line.
-    fn parse(text: &str, now: Instant) -> Option<Self> {
-        let mut lines = text.lines();
-        let header: Vec<&str> = lines.next()?.split_ascii_whitespace().collect();
-        let ["create", _, kind, options @ ..] = header.as_slice() else {
-            return None;
-        };
-        let ends = lines
-            .filter_map(|line| {
-                let words: Vec<&str> = line.split_ascii_whitespace().collect();
-                let ["add", _, entry, options @ ..] = words.as_slice() else {
-                    return None;
-                };
-                let seconds: Option<u64> = option(options, "timeout").and_then(|s| s.parse().ok());
-                let end = seconds
-                    .filter(|s| *s > 0)
-                    .map(|s| now + Duration::from_secs(s));
-                Some((entry.parse().ok()?, end))
-            })
-            .collect();
-        Some(Self {
-            hash_net: *kind == "hash:net",
-            ipv6: option(options, "family") == Some("inet6"),
-            timeout: option(options, "timeout").is_some(),
-            ends,
-        })
-    }
-
-    fn fits(&self, ipv6: bool) -> bool {
-        self.hash_net && self.timeout && self.ipv6 == ipv6
-    }
-}
-
-/// The word after `name`.
-fn option<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
-    let at = words.iter().position(|word| *word == name)?;
-    words.get(at + 1).copied()
+fn end(now: Instant, seconds: u32) -> Instant {
+    now + Duration::from_secs(seconds.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_saved_set_tells_its_type_and_when_each_entry_ends() {
-        let now = Instant::now();
-        let text = "create rblfilter6 hash:net family inet6 hashsize 1024 maxelem 65536 timeout 3600 bucketsize 12 initval 0x7\n\
-                    add rblfilter6 fd00:66::/64 timeout 90\n\
-                    add rblfilter6 fd00:67::1 timeout 0\n\
-                    add rblfilter6 nonsense timeout 1\n";
-        let saved = Saved::parse(text, now).unwrap();
-        assert!(saved.fits(true));
-        assert!(!saved.fits(false));
-        assert_eq!(
-            saved.ends,
-            HashMap::from([
-                (
-                    "fd00:66::/64".parse().unwrap(),
-                    Some(now + Duration::from_secs(90))
-                ),
-                ("fd00:67::1/128".parse().unwrap(), None),
-            ])
-        );
+    /// A set in memory, as full, missing or overlapping as a test wants it.
+    #[derive(Default)]
+    struct Memory {
+        held: HashMap<IpNetwork, u32>,
+        most: u32,
+        missing: bool,
+        nft: bool,
+        applied: usize,
+    }
+
+    impl Kernel for Memory {
+        fn read(&mut self, now: Instant) -> Result<Ends, Problem> {
+            if self.missing {
+                return Err(Problem::NoSet);
+            }
+            let held = self.held.iter();
+            Ok(held.map(|(n, s)| (*n, Some(end(now, *s)))).collect())
+        }
+        fn create(&mut self, most: u32) -> Result<(), Problem> {
+            (self.missing, self.most) = (false, most);
+            self.held.clear();
+            Ok(())
+        }
+        fn apply(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
+            self.applied += 1;
+            changes.iter().map(|change| self.one(*change)).collect()
+        }
+        fn grow(&mut self, _: &Ends, most: u32, _: Instant) -> Result<(), Problem> {
+            self.most = most;
+            Ok(())
+        }
+        fn is_ipset(&self) -> bool {
+            !self.nft
+        }
+    }
+
+    impl Memory {
+        fn one(&mut self, change: Change) -> Result<Applied, Problem> {
+            if self.missing {
+                return Err(Problem::NoSet);
+            }
+            match change {
+                Change::Add(network, seconds) => {
+                    let overlaps = |other: &IpNetwork| {
+                        !is_single(network)
+                            && !is_single(*other)
+                            && (other.contains(network.ip()) || network.contains(other.ip()))
+                    };
+                    if self.held.contains_key(&network)
+                        || self.nft && self.held.keys().any(overlaps)
+                    {
+                        return Ok(Applied::Exists);
+                    }
+                    if !self.nft && self.held.len() >= self.most as usize {
+                        return Err(Problem::Full);
+                    }
+                    self.held.insert(network, seconds);
+                    Ok(Applied::Done)
+                }
+                Change::Replace(network, seconds) => {
+                    self.held.insert(network, seconds);
+                    Ok(Applied::Done)
+                }
+                Change::Remove(network) => Ok(match self.held.remove(&network) {
+                    Some(_) => Applied::Done,
+                    None => Applied::Missing,
+                }),
+            }
+        }
+    }
+
+    fn set(nft: bool, most: u32, when_full: WhenFull) -> Set<Memory> {
+        let kernel = Memory {
+            most,
+            nft,
+            ..Memory::default()
+        };
+        Set::new(kernel, "s".into(), most, when_full)
+    }
+
+    fn ban(host: u8, seconds: u32) -> Wish {
+        Wish::Ban(format!("10.0.0.{host}/32").parse().unwrap(), seconds)
+    }
+
+    fn seconds(set: &Set<Memory>, host: u8) -> Option<u32> {
+        let network = format!("10.0.0.{host}/32").parse().unwrap();
+        set.kernel.held.get(&network).copied()
     }
 
     #[test]
-    fn a_set_of_another_kind_does_not_fit() {
-        for text in [
-            "create s hash:ip family inet timeout 3600",
-            "create s hash:net family inet hashsize 1024",
-            "create s hash:net family inet6 timeout 3600",
-        ] {
-            assert!(
-                !Saved::parse(text, Instant::now()).unwrap().fits(false),
-                "{text}"
+    fn the_larger_time_stands_and_order_is_kept_within_a_batch() {
+        for nft in [false, true] {
+            let (mut set, now) = (set(nft, 100, WhenFull::Replace), Instant::now());
+            let unban = Wish::Unban("10.0.0.1/32".parse().unwrap());
+            let wishes = [
+                ban(1, 60),
+                ban(1, 600),
+                ban(1, 60),
+                unban,
+                ban(1, 30),
+                ban(2, 9),
+            ];
+            use Outcome::{Done, Extended, Kept};
+            assert_eq!(
+                set.apply(&wishes, now),
+                [Done, Extended, Kept, Done, Done, Done]
             );
+            assert_eq!((seconds(&set, 1), seconds(&set, 2)), (Some(30), Some(9)));
         }
-        assert_eq!(Saved::parse("", Instant::now()), None);
-        assert_eq!(Saved::parse("add s 1.2.3.4", Instant::now()), None);
+    }
+
+    #[test]
+    fn different_networks_are_one_batch() {
+        let (mut set, now) = (set(true, 1000, WhenFull::Replace), Instant::now());
+        let wishes: Vec<Wish> = (0..200).map(|host| ban(host, 60)).collect();
+        set.apply(&wishes, now);
+        assert_eq!(set.kernel.applied, 1);
+    }
+
+    #[test]
+    fn in_a_full_set_those_that_end_soonest_make_room() {
+        for nft in [false, true] {
+            let (mut set, now) = (set(nft, 3, WhenFull::Replace), Instant::now());
+            let first = set.apply(&[ban(1, 90), ban(2, 30), ban(3, 60)], now);
+            assert_eq!(first, [Outcome::Done; 3]);
+            assert_eq!(set.apply(&[ban(4, 50)], now), [Outcome::Replaced]);
+            assert_eq!(seconds(&set, 2), None, "it ended soonest");
+            assert_eq!(set.apply(&[ban(5, 99)], now), [Outcome::Replaced]);
+            assert_eq!(seconds(&set, 4), None);
+            assert_eq!(set.kernel.held.len(), 3);
+            assert_eq!(set.apply(&[ban(1, 100)], now), [Outcome::Extended]);
+        }
+    }
+
+    #[test]
+    fn or_it_grows_up_to_four_times() {
+        for nft in [false, true] {
+            let (mut set, now) = (set(nft, 2, WhenFull::Grow), Instant::now());
+            let outcomes: Vec<Outcome> = (0..9)
+                .flat_map(|host| set.apply(&[ban(host, 60 + u32::from(host))], now))
+                .collect();
+            use Outcome::{Done, Grown, Replaced};
+            let expected = [Done, Done, Grown, Done, Grown, Done, Done, Done, Replaced];
+            assert_eq!(outcomes, expected, "nft {nft}");
+            assert_eq!(set.kernel.held.len(), 8);
+        }
+    }
+
+    #[test]
+    fn a_set_that_goes_is_made_anew_and_told_once() {
+        let (mut set, now) = (set(false, 9, WhenFull::Replace), Instant::now());
+        assert_eq!(set.apply(&[ban(1, 60)], now), [Outcome::Done]);
+        set.kernel.missing = true;
+        let outcomes = set.apply(&[ban(2, 60), ban(3, 60)], now);
+        assert_eq!(outcomes, [Outcome::Remade, Outcome::Done]);
+        assert_eq!((seconds(&set, 1), seconds(&set, 2)), (None, Some(60)));
+        set.kernel.missing = true;
+        assert_eq!(set.apply(&[ban(2, 90)], now), [Outcome::Remade]);
+        set.kernel.missing = true;
+        assert_eq!(set.check(now), Outcome::Remade);
+        assert_eq!(set.check(now), Outcome::Done);
+        set.kernel.missing = true;
+        let unban = Wish::Unban("10.0.0.1/32".parse().unwrap());
+        assert_eq!(set.apply(&[unban], now), [Outcome::NoSet]);
+    }
+
+    #[test]
+    fn where_networks_cannot_overlap_the_wider_one_holds_the_others() {
+        let (mut set, now) = (set(true, 99, WhenFull::Replace), Instant::now());
+        let ban = |network: &str, seconds| Wish::Ban(network.parse().unwrap(), seconds);
+        set.apply(
+            &[
+                ban("10.0.0.0/24", 600),
+                ban("10.0.1.0/24", 30),
+                ban("10.0.0.1/32", 9),
+            ],
+            now,
+        );
+        let wide = ban("10.0.0.0/16", 60);
+        assert_eq!(set.apply(&[wide], now), [Outcome::Done]);
+        assert_eq!(set.kernel.held.len(), 2, "single addresses are elsewhere");
+        assert_eq!(set.apply(&[ban("10.0.2.0/24", 600)], now), [Outcome::Kept]);
+        assert_eq!(set.apply(&[ban("10.0.2.1/32", 600)], now), [Outcome::Done]);
+        assert_eq!(set.apply(&[wide], now), [Outcome::Kept]);
     }
 }

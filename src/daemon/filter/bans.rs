@@ -235,7 +235,7 @@ impl Filter {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
                 // In a set that is not there nobody is banned.
-                if !matches!(reply.outcome, Outcome::Done | Outcome::NoSet) {
+                if !reply.outcome.is_new() && reply.outcome != Outcome::NoSet {
                     return Err(reply.outcome.to_string());
                 }
                 let past = self.book().remove(network, why, self.now());
@@ -310,7 +310,10 @@ impl Filter {
             if self.sets_rest.is_resting(network.is_ipv6(), Instant::now()) {
                 return false;
             }
-            match self.warden.ask(Request::Ban { network, seconds }).await {
+            let request = Request::Restore { network, seconds };
+            match self.warden.ask(request).await {
+                // So many in a second, and those of wide networks fewer.
+                Ok(reply) if reply.outcome == Outcome::TooMany => sleep(TRY_AGAIN).await,
                 Ok(reply) => {
                     self.ban_state(reply.ipv6, reply.outcome);
                     return reply.outcome.is_banned();

@@ -70,7 +70,11 @@ impl Filter {
         if !force {
             self.may_be_banned(network)?;
         }
-        let request = Ask::Ban { network, seconds };
+        let request = Ask::BanByHand {
+            network,
+            seconds,
+            force,
+        };
         let reply = self.warden.ask(request).await.map_err(|error| {
             let text = format!("the warden: {error}");
             self.degraded.enter(Part::Warden, error, Instant::now());
@@ -80,7 +84,7 @@ impl Filter {
         if !reply.outcome.is_banned() {
             let why = match reply.outcome {
                 Outcome::RefusedRange => {
-                    "it takes no network wider than /32 (IPv4) or /48 (IPv6)".to_owned()
+                    "it takes no network wider than /8 (IPv4) or /32 (IPv6)".to_owned()
                 }
                 outcome => outcome.to_string(),
             };

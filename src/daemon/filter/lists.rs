@@ -169,7 +169,7 @@ impl Filter {
             match self.warden.ask(request).await {
                 Ok(reply) => {
                     self.ban_state(reply.ipv6, reply.outcome);
-                    let done = reply.outcome == warden_request::Outcome::Done;
+                    let done = reply.outcome.is_new();
                     *lifted.entry(wrong.list).or_default() += usize::from(done);
                     self.put(Write::End(network, None));
                 }

@@ -1,0 +1,138 @@
+//! Bans a second: through the worker's client, the warden and the kernel, beside `ipset restore` and `nft -f` of the
+//! same list, in a lab of its own.
+//!
+//!     cargo build --release --workspace && sudo cargo bench --bench bans [-- NUMBER]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rblfilter::enforce::warden::Warden;
+use rblfilter_lab::{Config, Lab, Product};
+use rblfilter_warden::request::{Outcome, Request};
+
+const WARDEN: &str = "/usr/lib/courier/rblfilter-warden";
+const LIST: &str = "/run/bans";
+const INSIDE: &str = "inside-the-lab";
+const NUMBER: u32 = 100_000;
+/// As many as the client has in flight.
+const TASKS: usize = 1024;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().filter(|word| word != "--bench").collect();
+    if arguments.get(1).is_some_and(|word| word == INSIDE) {
+        inside(arguments[2].parse().unwrap());
+        return;
+    }
+    let number: u32 = arguments
+        .get(1)
+        .map_or(NUMBER, |word| word.parse().unwrap());
+    // /proc/self is not in the lab.
+    let program = std::env::current_exe().unwrap();
+    println!("{number} bans of single IPv4 addresses, and what each way takes:");
+    for backend in ["ipset", "nftables"] {
+        let lab = Lab::start(Config {
+            courier: false,
+            ..Config::default()
+        })
+        .unwrap();
+        let product = Product {
+            installer: Path::new(env!("CARGO_MANIFEST_DIR")).join("install.sh"),
+            programs: Path::new(env!("CARGO_BIN_EXE_rblfilter"))
+                .parent()
+                .unwrap()
+                .to_owned(),
+        };
+        let toml = format!("[ban]\nbackend = \"{backend}\"\nnew-per-second = 200000\n");
+        product.install(&lab, &toml, &["--no-start"]).unwrap();
+        let output = lab
+            .command(&program)
+            .args([INSIDE, &number.to_string()])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        print!("  {backend:9} {}", String::from_utf8_lossy(&output.stdout));
+        lab.run_ok(&["rblfilter", "firewall", "remove"]).unwrap();
+        lab.run_ok(&["rblfilter", "firewall", "apply"]).unwrap();
+        let command: &[&str] = if backend == "ipset" {
+            fs::write(LIST, list(number, "add rblfilter4 ", " timeout 3600\n", "")).unwrap();
+            &["ipset", "restore", "-file", LIST]
+        } else {
+            let mut text = "add element inet rblfilter rblfilter4 { ".to_owned();
+            text.push_str(&list(number, "", " timeout 3600s, ", "}\n"));
+            fs::write(LIST, text).unwrap();
+            &["nft", "-f", LIST]
+        };
+        let begun = Instant::now();
+        lab.run_ok(command).unwrap();
+        let what = format!("{} {}", command[0], command[1]);
+        println!("  {backend:9} {}", line(&what, number, begun.elapsed()));
+    }
+}
+
+fn address(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0b00_0000 + number)
+}
+
+fn list(number: u32, before: &str, after: &str, end: &str) -> String {
+    let mut text = String::new();
+    for number in 0..number {
+        write!(text, "{before}{}{after}", address(number)).unwrap();
+    }
+    text + end
+}
+
+fn line(what: &str, number: u32, took: Duration) -> String {
+    let seconds = took.as_secs_f64();
+    format!(
+        "{what:24} {seconds:6.2} s  {:9.0}/s",
+        f64::from(number) / seconds
+    )
+}
+
+/// The worker's part: one thread, as the worker has.
+fn inside(number: u32) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let warden = Arc::new(Warden::new(WARDEN.into()));
+    runtime.block_on(async {
+        // Started, and the set read.
+        let ready = warden.ask(Request::Check).await.unwrap();
+        assert_eq!(ready.outcome, Outcome::Done);
+        let next = Arc::new(AtomicU32::new(0));
+        let begun = Instant::now();
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let (warden, next) = (Arc::clone(&warden), Arc::clone(&next));
+                tokio::spawn(async move {
+                    loop {
+                        let mine = next.fetch_add(1, Ordering::Relaxed);
+                        if mine >= number {
+                            return;
+                        }
+                        let request = Request::Restore {
+                            network: std::net::IpAddr::from(address(mine)).into(),
+                            seconds: 3600,
+                        };
+                        let reply = warden.ask(request).await.unwrap();
+                        assert_eq!(reply.outcome, Outcome::Done);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        println!(
+            "{}",
+            line("client, warden, kernel", number, begun.elapsed())
+        );
+    });
+}

@@ -1,0 +1,212 @@
+//! The kernel's sets and the rules that drop what is in them, for either
+//! backend.
+//!
+//! Only packets that open a connection to a judged port are dropped, so that a
+//! session that was ended can close. Nothing but our own sets, rules and table
+//! is touched, nothing of others is flushed or reordered.
+
+mod iptables;
+mod nftables;
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use std::{error, fmt, io};
+
+use rblfilter_warden::netfilter;
+use rblfilter_warden::policy::Backend;
+
+use crate::config::{Config, Rate};
+
+/// What marks a rule as ours.
+const COMMENT: &str = "rblfilter";
+
+/// What could not be done.
+#[derive(Debug)]
+pub enum Error {
+    /// A program cannot be run.
+    Run(String, io::Error),
+    /// It failed, and said this.
+    Failed(String, String),
+    /// A set of that name is there, and not one that we can use; what it must
+    /// be, and how it goes.
+    WrongSet(String, &'static str, String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(program, error) if error.kind() == io::ErrorKind::NotFound => write!(
+                f,
+                "cannot run {program}: it is not installed (Debian: apt-get install {}), \
+                 unless [ban] names the other backend",
+                if program == "nft" {
+                    "nftables"
+                } else {
+                    "ipset iptables"
+                }
+            ),
+            Self::Run(program, error) => write!(f, "cannot run {program}: {error}"),
+            Self::Failed(command, said) => write!(f, "{command}: {said}"),
+            Self::WrongSet(set, kind, removal) => write!(
+                f,
+                "the set {set} is there, but not {kind}; remove it ({removal}) or choose \
+                 another name in [ban]"
+            ),
+        }
+    }
+}
+
+// The operating system's word is part of the text, so there is no source.
+impl error::Error for Error {}
+
+type Words = Vec<String>;
+/// Is told each thing that was done.
+type Tell<'a> = &'a mut dyn FnMut(String);
+
+/// Whether the sets of `config` are those of ipset: the same choice as the
+/// warden's. Who may not ask the kernel is told of ipset.
+fn is_ipset(config: &Config) -> bool {
+    match config.ban.backend {
+        Backend::Ipset => true,
+        Backend::Nftables => false,
+        Backend::Auto => netfilter::has_ipset().unwrap_or(true),
+    }
+}
+
+/// What sets up the sets and the rules of `config` where there are none, as
+/// one would type it.
+#[must_use]
+pub fn commands(config: &Config) -> Vec<String> {
+    if is_ipset(config) {
+        iptables::commands(config)
+    } else {
+        nftables::commands(config)
+    }
+}
+
+/// Creates the sets of `config` that are missing; tells each through `done`.
+///
+/// # Errors
+/// The first thing that could not be done.
+pub fn apply_sets(config: &Config, done: Tell) -> Result<(), Error> {
+    if is_ipset(config) {
+        iptables::apply_sets(config, done)
+    } else {
+        nftables::apply_sets(config, done)
+    }
+}
+
+/// Adds the rules of `config` that are missing, in place of any other of ours,
+/// those of the other backend too; tells each through `done`.
+///
+/// # Errors
+/// The first thing that could not be done.
+pub fn apply_rules(config: &Config, done: Tell) -> Result<(), Error> {
+    if !config.firewall.manage {
+        return Ok(());
+    }
+    if is_ipset(config) {
+        iptables::apply_rules(config, done)?;
+        if_installed(nftables::remove(done))
+    } else {
+        nftables::apply_rules(config, done)?;
+        if_installed(iptables::remove(Some(config), done))
+    }
+}
+
+/// Removes every rule of ours, the sets that they use, and those of `config`,
+/// or of those names that are the default; tells each through `done`.
+///
+/// # Errors
+/// The first thing that could not be done.
+pub fn remove(config: Option<&Config>, done: Tell) -> Result<(), Error> {
+    let uses_ipset = config.is_none_or(is_ipset);
+    let (removed, others) = (iptables::remove(config, done), nftables::remove(done));
+    if uses_ipset {
+        removed.and(if_installed(others))
+    } else {
+        others.and(if_installed(removed))
+    }
+}
+
+/// What is not there as `config` wants it, a sentence each; none: all is.
+///
+/// # Errors
+/// What keeps it from being seen.
+pub fn check(config: &Config) -> Result<Vec<String>, Error> {
+    if is_ipset(config) {
+        iptables::check(config)
+    } else {
+        nftables::check(config)
+    }
+}
+
+/// Of a backend that is not in use nothing need be installed.
+fn if_installed(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(Error::Run(_, error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Within what time a rate has made up for what it let through at once.
+fn span(rate: Rate) -> u32 {
+    match rate.per {
+        "second" => 10,
+        "minute" => 60,
+        _ => 3600,
+    }
+}
+
+fn words(words: &[&str]) -> Words {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Runs a command that must succeed; what it printed.
+fn run(command: &[String]) -> Result<String, Error> {
+    let output = output(command)?;
+    succeeded(&command.join(" "), &output)
+}
+
+fn succeeded(command: &str, output: &Output) -> Result<String, Error> {
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr)
+        .trim()
+        .replace('\n', "; ");
+    Err(Error::Failed(command.to_owned(), said))
+}
+
+fn output(command: &[String]) -> Result<Output, Error> {
+    let (program, args) = split(command);
+    Command::new(program)
+        .args(args)
+        .output()
+        .map_err(|error| Error::Run(program.to_owned(), error))
+}
+
+/// Runs a command that must succeed, and reads `text`.
+fn feed(command: &[String], text: &str) -> Result<(), Error> {
+    let (program, args) = split(command);
+    let failed = |error| Error::Run(program.to_owned(), error);
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // Where it does not read to the end, it says why.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    succeeded(&command.join(" "), &output).map(drop)
+}
+
+fn split(command: &[String]) -> (&str, &[String]) {
+    command
+        .split_first()
+        .map_or(("", &[]), |(program, args)| (program.as_str(), args))
+}

@@ -1,0 +1,437 @@
+//! A set of ipset(8), through libipset: `hash:net` with timeouts.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use ipset::Session;
+use ipset::types::{AddOption, EnvOption, Error, HashNet, NetDataType};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use rblfilter_warden::netfilter::{
+    self, EXCLUSIVE, FAMILY_IPV4, FAMILY_IPV6, FAMILY_NONE, IPSET, IPSET_ATTR_PROTOCOL,
+    IPSET_PROTOCOL, Message, NETWORK_ORDER, Netfilter,
+};
+
+use crate::sets::{Applied, Change, Ends, Kernel, Problem};
+
+/// The commands that the crate does not have, or not for many entries, and
+/// their attributes (include/uapi/linux/netfilter/ipset/ip_set.h).
+const CMD_SWAP: u16 = 6;
+const CMD_ADD: u16 = 9;
+const CMD_DEL: u16 = 10;
+const CMD_HEADER: u16 = 12;
+const ATTR_TYPENAME: u16 = 3;
+const ATTR_FAMILY: u16 = 5;
+const ATTR_SETNAME: u16 = 2;
+const ATTR_SETNAME2: u16 = 3;
+const ATTR_DATA: u16 = 7;
+const ATTR_ADT: u16 = 8;
+const ATTR_LINENO: u16 = 9;
+const ATTR_IP: u16 = 1;
+const ATTR_CIDR: u16 = 3;
+const ATTR_TIMEOUT: u16 = 6;
+/// `IPSET_ERR_EXIST`, `IPSET_ERR_TIMEOUT`, `IPSET_ERR_HASH_FULL`
+/// (include/uapi/linux/netfilter/ipset/ip_set.h, ip_set_hash.h).
+const ERR_EXIST: i32 = 4103;
+const ERR_TIMEOUT: i32 = 4107;
+const ERR_FULL: i32 = 4352;
+/// Entries in one message, which holds 64 KiB; messages in one datagram.
+const AT_ONCE: usize = 500;
+/// What an entry has that does not say how long it stays; each of ours does.
+const DEFAULT_TIMEOUT: u32 = 3600;
+/// The name under which a larger set is made, before the two are swapped.
+const LARGER: &str = "rblfilter-new";
+
+/// One set.
+pub struct Ipset {
+    name: String,
+    session: Session<HashNet>,
+    ipv6: bool,
+    netfilter: Option<Netfilter>,
+}
+
+impl Ipset {
+    /// The set of this name, which need not exist.
+    pub fn new(name: String, ipv6: bool) -> Self {
+        Self {
+            session: Session::new(name.clone()),
+            name,
+            ipv6,
+            netfilter: None,
+        }
+    }
+
+    /// Whether the set is there and of the right type and family: a session
+    /// adds to one of type hash:ip without a word.
+    fn look(&mut self) -> Result<(), Problem> {
+        let message = Message::new(IPSET, CMD_HEADER, FAMILY_NONE, 0)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, &self.name);
+        let asked = match &mut self.netfilter {
+            Some(netfilter) => netfilter.ask(message),
+            none => Netfilter::open().and_then(|netfilter| none.insert(netfilter).ask(message)),
+        };
+        let answers = asked.map_err(|error| {
+            self.netfilter = None;
+            problem_of(&error)
+        })?;
+        let family = if self.ipv6 { FAMILY_IPV6 } else { FAMILY_IPV4 };
+        let fits = answers.first().is_some_and(|set| {
+            netfilter::attribute(set, ATTR_TYPENAME) == Some(b"hash:net\0")
+                && netfilter::attribute(set, ATTR_FAMILY) == Some(&[family])
+        });
+        if fits { Ok(()) } else { Err(Problem::WrongSet) }
+    }
+
+    /// The set as `ipset save` prints it. The crate's own `list` panics on a
+    /// set that has timeouts, so it saves into memory instead.
+    fn save(&mut self) -> Result<String, Save> {
+        let memory = memfd_create(c"ipset-save", MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
+        self.session
+            .save(format!("/proc/self/fd/{}", memory.as_raw_fd()))?;
+        let mut text = String::new();
+        File::from(memory).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn add(&mut self, network: IpNetwork, seconds: u32) -> Result<bool, Error> {
+        self.session.add(
+            NetDataType::new(network.network(), network.prefix()),
+            &[AddOption::Timeout(seconds)],
+        )
+    }
+
+    fn change(&mut self, change: Change) -> Result<Applied, Problem> {
+        let result = match change {
+            Change::Add(network, seconds) => self
+                .add(network, seconds)
+                .map(|new| if new { Applied::Done } else { Applied::Exists }),
+            Change::Replace(network, seconds) => {
+                self.session.set_option(EnvOption::Exist);
+                let added = self.add(network, seconds);
+                self.session.unset_option(EnvOption::Exist);
+                added.map(|_| Applied::Done)
+            }
+            Change::Remove(network) => {
+                let entry = NetDataType::new(network.network(), network.prefix());
+                self.session.del(entry).map(|there| {
+                    if there {
+                        Applied::Done
+                    } else {
+                        Applied::Missing
+                    }
+                })
+            }
+        };
+        result.map_err(|error| self.failed(&error))
+    }
+
+    /// The same for many, in one datagram: with the crate each is a round trip
+    /// to the kernel.
+    fn batch(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
+        let mut messages: Vec<Message> = changes.iter().map(|c| self.message(*c)).collect();
+        let sent = match &mut self.netfilter {
+            Some(netfilter) => netfilter.each(&mut messages),
+            none => Netfilter::open().and_then(|n| none.insert(n).each(&mut messages)),
+        };
+        match sent {
+            Ok(errors) => changes
+                .iter()
+                .zip(errors)
+                .map(|(change, error)| applied(*change, error))
+                .collect(),
+            Err(error) => {
+                self.netfilter = None;
+                vec![Err(problem_of(&error)); changes.len()]
+            }
+        }
+    }
+
+    fn message(&self, change: Change) -> Message {
+        let (command, flags, data) = match change {
+            Change::Add(network, seconds) => (CMD_ADD, EXCLUSIVE, entry(network, Some(seconds))),
+            Change::Replace(network, seconds) => (CMD_ADD, 0, entry(network, Some(seconds))),
+            Change::Remove(network) => (CMD_DEL, EXCLUSIVE, entry(network, None)),
+        };
+        Message::new(IPSET, command, FAMILY_NONE, flags)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, &self.name)
+            .with_nested(ATTR_DATA, &data)
+    }
+
+    fn failed(&mut self, error: &Error) -> Problem {
+        // libipset's session answers "internal protocol error" after some errors.
+        self.session = Session::new(self.name.clone());
+        problem(error)
+    }
+
+    /// Puts all of `ends` into the set `name`, many in one message.
+    fn fill(&self, name: &str, ends: &Ends, now: Instant) -> io::Result<()> {
+        let mut netfilter = Netfilter::open()?;
+        let entries: Vec<(IpNetwork, u32)> = ends
+            .iter()
+            .map(|(network, end)| {
+                let left = end.map_or(0, |end| seconds_left(end, now));
+                (*network, left)
+            })
+            .collect();
+        for some in entries.chunks(AT_ONCE) {
+            let mut all = Vec::new();
+            for (network, seconds) in some {
+                netfilter::put_nested(&mut all, ATTR_DATA, &entry(*network, Some(*seconds)));
+            }
+            let message = Message::new(IPSET, CMD_ADD, FAMILY_NONE, 0)
+                .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+                .with_text(ATTR_SETNAME, name)
+                .with(ATTR_LINENO, &0_u32.to_ne_bytes())
+                .with_nested(ATTR_ADT, &all);
+            netfilter.ask(message)?;
+        }
+        Ok(())
+    }
+}
+
+/// At least one: none would be for ever.
+fn seconds_left(end: Instant, now: Instant) -> u32 {
+    let left = end.saturating_duration_since(now).as_secs();
+    u32::try_from(left).unwrap_or(u32::MAX).max(1)
+}
+
+/// The attributes of an entry.
+fn entry(network: IpNetwork, seconds: Option<u32>) -> Vec<u8> {
+    let mut address = Vec::new();
+    // `IPSET_ATTR_IPADDR_IPV4` and `_IPV6`.
+    match network {
+        IpNetwork::V4(v4) => netfilter::put(&mut address, 1 | NETWORK_ORDER, &v4.ip().octets()),
+        IpNetwork::V6(v6) => netfilter::put(&mut address, 2 | NETWORK_ORDER, &v6.ip().octets()),
+    }
+    let mut bytes = Vec::new();
+    netfilter::put_nested(&mut bytes, ATTR_IP, &address);
+    netfilter::put(&mut bytes, ATTR_CIDR, &[network.prefix()]);
+    if let Some(seconds) = seconds {
+        let kind = ATTR_TIMEOUT | NETWORK_ORDER;
+        netfilter::put(&mut bytes, kind, &seconds.to_be_bytes());
+    }
+    bytes
+}
+
+/// What an error number says of a change.
+fn applied(change: Change, error: Option<i32>) -> Result<Applied, Problem> {
+    match (change, error) {
+        (_, None) => Ok(Applied::Done),
+        (Change::Remove(_), Some(ERR_EXIST)) => Ok(Applied::Missing),
+        (_, Some(ERR_EXIST)) => Ok(Applied::Exists),
+        (_, Some(ERR_FULL)) => Err(Problem::Full),
+        (_, Some(ERR_TIMEOUT)) => Err(Problem::WrongSet),
+        (_, Some(error)) => Err(problem_of(&io::Error::from_raw_os_error(error))),
+    }
+}
+
+fn problem_of(error: &io::Error) -> Problem {
+    match error.kind() {
+        io::ErrorKind::NotFound => Problem::NoSet,
+        io::ErrorKind::PermissionDenied => Problem::NotPermitted,
+        _ => Problem::Failed(format!("ipset: {error}")),
+    }
+}
+
+fn problem(error: &Error) -> Problem {
+    let text = error
+        .to_string()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    if text.contains("is full") {
+        Problem::Full
+    } else if text.contains("does not exist") {
+        Problem::NoSet
+    } else if text.contains("not permitted") {
+        Problem::NotPermitted
+    } else if text.contains("Timeout cannot be used") {
+        Problem::WrongSet
+    } else {
+        Problem::Failed(format!("ipset: {text}"))
+    }
+}
+
+impl Kernel for Ipset {
+    fn read(&mut self, now: Instant) -> Result<Ends, Problem> {
+        let text = match self.save() {
+            Ok(text) => text,
+            Err(Save::Ipset(error)) => return Err(self.failed(&error)),
+            Err(Save::Io(error)) => {
+                return Err(Problem::Failed(format!("cannot read a set: {error}")));
+            }
+        };
+        match Saved::parse(&text, now) {
+            Some(saved) if saved.fits(self.ipv6) => Ok(saved.ends),
+            _ => Err(Problem::WrongSet),
+        }
+    }
+
+    fn create(&mut self, most: u32) -> Result<(), Problem> {
+        create(&self.name, self.ipv6, most)
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
+        if let Err(problem) = self.look() {
+            return vec![Err(problem); changes.len()];
+        }
+        match changes {
+            [change] => vec![self.change(*change)],
+            _ => changes
+                .chunks(AT_ONCE)
+                .flat_map(|some| self.batch(some))
+                .collect(),
+        }
+    }
+
+    fn grow(&mut self, ends: &Ends, most: u32, now: Instant) -> Result<(), Problem> {
+        let failed = |error: io::Error| Problem::Failed(format!("ipset: cannot enlarge: {error}"));
+        let mut larger = Session::<HashNet>::new(LARGER.to_owned());
+        // One of an attempt that did not come to its end.
+        let _ = larger.destroy();
+        create(LARGER, self.ipv6, most)?;
+        let swap = Message::new(IPSET, CMD_SWAP, FAMILY_NONE, 0)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, LARGER)
+            .with_text(ATTR_SETNAME2, &self.name);
+        let swapped = self
+            .fill(LARGER, ends, now)
+            .and_then(|()| Netfilter::open()?.ask(swap));
+        // A session anew, as the last may remember an error.
+        let _ = Session::<HashNet>::new(LARGER.to_owned()).destroy();
+        swapped.map(drop).map_err(failed)
+    }
+
+    fn is_ipset(&self) -> bool {
+        true
+    }
+}
+
+fn create(name: &str, ipv6: bool, most: u32) -> Result<(), Problem> {
+    Session::<HashNet>::new(name.to_owned())
+        .create(|builder| {
+            builder
+                .with_ipv6(ipv6)?
+                .with_timeout(DEFAULT_TIMEOUT)?
+                .with_max_elem(most)?
+                .build()
+        })
+        .map(drop)
+        .map_err(|error| problem(&error))
+}
+
+/// Why a set could not be saved.
+enum Save {
+    Ipset(Error),
+    Io(io::Error),
+}
+
+impl From<Error> for Save {
+    fn from(error: Error) -> Self {
+        Self::Ipset(error)
+    }
+}
+
+impl From<io::Error> for Save {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What `ipset save NAME` says of a set.
+#[derive(Debug, PartialEq)]
+struct Saved {
+    hash_net: bool,
+    ipv6: bool,
+    timeout: bool,
+    ends: Ends,
+}
+
+impl Saved {
+    /// Reads the `create NAME TYPE OPTION…` line and the `add NAME ENTRY
+    /// OPTION…` lines after it (ipset(8)); entries that are no network are
+    /// passed over. `None` where there is no `create` line.
+    fn parse(text: &str, now: Instant) -> Option<Self> {
+        let mut lines = text.lines();
+        let header: Vec<&str> = lines.next()?.split_ascii_whitespace().collect();
+        let ["create", _, kind, options @ ..] = header.as_slice() else {
+            return None;
+        };
+        let ends = lines
+            .filter_map(|line| {
+                let words: Vec<&str> = line.split_ascii_whitespace().collect();
+                let ["add", _, entry, options @ ..] = words.as_slice() else {
+                    return None;
+                };
+                let seconds: Option<u64> = option(options, "timeout").and_then(|s| s.parse().ok());
+                let end = seconds
+                    .filter(|s| *s > 0)
+                    .map(|s| now + Duration::from_secs(s));
+                Some((entry.parse().ok()?, end))
+            })
+            .collect();
+        Some(Self {
+            hash_net: *kind == "hash:net",
+            ipv6: option(options, "family") == Some("inet6"),
+            timeout: option(options, "timeout").is_some(),
+            ends,
+        })
+    }
+
+    fn fits(&self, ipv6: bool) -> bool {
+        self.hash_net && self.timeout && self.ipv6 == ipv6
+    }
+}
+
+/// The word after `name`.
+fn option<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
+    let at = words.iter().position(|word| *word == name)?;
+    words.get(at + 1).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_saved_set_tells_its_type_and_when_each_entry_ends() {
+        let now = Instant::now();
+        let text = "create rblfilter6 hash:net family inet6 hashsize 1024 maxelem 65536 timeout 3600 bucketsize 12 initval 0x7\n\
+                    add rblfilter6 fd00:66::/64 timeout 90\n\
+                    add rblfilter6 fd00:67::1 timeout 0\n\
+                    add rblfilter6 nonsense timeout 1\n";
+        let saved = Saved::parse(text, now).unwrap();
+        assert!(saved.fits(true));
+        assert!(!saved.fits(false));
+        assert_eq!(
+            saved.ends,
+            Ends::from([
+                (
+                    "fd00:66::/64".parse().unwrap(),
+                    Some(now + Duration::from_secs(90))
+                ),
+                ("fd00:67::1/128".parse().unwrap(), None),
+            ])
+        );
+    }
+
+    #[test]
+    fn a_set_of_another_kind_does_not_fit() {
+        for text in [
+            "create s hash:ip family inet timeout 3600",
+            "create s hash:net family inet hashsize 1024",
+            "create s hash:net family inet6 timeout 3600",
+        ] {
+            assert!(
+                !Saved::parse(text, Instant::now()).unwrap().fits(false),
+                "{text}"
+            );
+        }
+        assert_eq!(Saved::parse("", Instant::now()), None);
+        assert_eq!(Saved::parse("add s 1.2.3.4", Instant::now()), None);
+    }
+}

@@ -1,0 +1,438 @@
+//! Two sets of nft(8) for one family, in a table of our own: one of single
+//! addresses, which is a hash table, and one of networks, whose intervals
+//! cannot overlap. Many changes are one transaction.
+//!
+//! It speaks netlink itself (include/uapi/linux/netfilter/nf_tables.h): nft(8)
+//! would have to be started for each batch, with the capability, and reads a
+//! whole set before it changes it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use nix::errno::Errno;
+use rblfilter_warden::netfilter::{
+    self, CREATE, EXCLUSIVE, FAMILY_INET, Message, NFTABLES, Netfilter,
+};
+use rblfilter_warden::policy::{NFT_NETWORKS, NFT_TABLE};
+
+use crate::sets::{Applied, Change, Ends, Kernel, Problem, is_single};
+
+/// `NFT_MSG_…`.
+const NEW_TABLE: u16 = 0;
+const NEW_SET: u16 = 9;
+const GET_SET: u16 = 10;
+const NEW_ELEMENTS: u16 = 12;
+const GET_ELEMENTS: u16 = 13;
+const DELETE_ELEMENTS: u16 = 14;
+/// `NFTA_TABLE_NAME`; `NFTA_SET_TABLE`, `NFTA_SET_ELEM_LIST_TABLE`.
+const TABLE: u16 = 1;
+/// `NFTA_SET_NAME`, `NFTA_SET_ELEM_LIST_SET`.
+const SET: u16 = 2;
+/// `NFTA_SET_FLAGS`, `_KEY_TYPE`, `_KEY_LEN`, `_ID`, `_TIMEOUT`.
+const SET_FLAGS: u16 = 3;
+const SET_KEY_TYPE: u16 = 4;
+const SET_KEY_LENGTH: u16 = 5;
+const SET_ID: u16 = 10;
+/// `NFTA_SET_ELEM_LIST_ELEMENTS`, `NFTA_LIST_ELEM`.
+const ELEMENTS: u16 = 3;
+const ELEMENT: u16 = 1;
+/// `NFTA_SET_ELEM_KEY`, `_FLAGS`, `_TIMEOUT`, `_EXPIRATION`; `NFTA_DATA_VALUE`.
+const KEY: u16 = 1;
+const FLAGS: u16 = 3;
+const TIMEOUT: u16 = 4;
+const EXPIRATION: u16 = 5;
+const VALUE: u16 = 1;
+/// `NFT_SET_ELEM_INTERVAL_END`.
+const INTERVAL_END: u32 = 1;
+/// `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`.
+const INTERVAL: u32 = 4;
+const TIMEOUTS: u32 = 0x10;
+/// What nft(8) calls `ipv4_addr` and `ipv6_addr` (nft's `enum datatypes`).
+const IPV4_ADDR: u32 = 7;
+const IPV6_ADDR: u32 = 8;
+/// Changes in one transaction: the errors of all of them must fit into the
+/// socket's buffer.
+const AT_ONCE: usize = 512;
+/// How often a transaction is tried again without what kept it from being done.
+const TRIES: usize = 4;
+
+/// The sets of one family.
+pub struct Nftables {
+    /// Single addresses, and networks.
+    names: [String; 2],
+    ipv6: bool,
+    netfilter: Option<Netfilter>,
+}
+
+impl Nftables {
+    /// The sets `name` and its sister, which need not exist.
+    pub fn new(name: &str, ipv6: bool) -> Self {
+        Self {
+            names: [name.to_owned(), format!("{name}{NFT_NETWORKS}")],
+            ipv6,
+            netfilter: None,
+        }
+    }
+
+    fn netfilter(&mut self) -> io::Result<&mut Netfilter> {
+        match &mut self.netfilter {
+            Some(netfilter) => Ok(netfilter),
+            none => Ok(none.insert(Netfilter::open()?)),
+        }
+    }
+
+    fn flags(networks: bool) -> u32 {
+        TIMEOUTS | if networks { INTERVAL } else { 0 }
+    }
+
+    fn length(&self) -> u32 {
+        if self.ipv6 { 16 } else { 4 }
+    }
+
+    /// Whether the set is there and of the kind that we need.
+    fn check(&mut self, networks: bool) -> Result<(), Problem> {
+        let name = self.names[usize::from(networks)].clone();
+        let message = Message::new(NFTABLES, GET_SET, FAMILY_INET, 0)
+            .with_text(TABLE, NFT_TABLE)
+            .with_text(SET, &name);
+        let answers = self.netfilter().and_then(|n| n.ask(message));
+        let answers = answers.map_err(|error| self.failed(&error))?;
+        let fits = answers.first().is_some_and(|set| {
+            netfilter::be32(set, SET_FLAGS) == Some(Self::flags(networks))
+                && netfilter::be32(set, SET_KEY_LENGTH) == Some(self.length())
+        });
+        if fits { Ok(()) } else { Err(Problem::WrongSet) }
+    }
+
+    fn elements(&mut self, networks: bool, now: Instant, ends: &mut Ends) -> Result<(), Problem> {
+        let message = Message::new(NFTABLES, GET_ELEMENTS, FAMILY_INET, 0)
+            .with_text(TABLE, NFT_TABLE)
+            .with_text(SET, &self.names[usize::from(networks)]);
+        let mut marks = Vec::new();
+        let read = self.netfilter().and_then(|netfilter| {
+            netfilter.dump(message, |answer| {
+                let list = netfilter::attribute(answer, ELEMENTS).unwrap_or(&[]);
+                marks.extend(netfilter::attributes(list).filter_map(|(_, e)| mark(e, now)));
+            })
+        });
+        read.map_err(|error| self.failed(&error))?;
+        if networks {
+            ends.extend(intervals(marks, self.ipv6));
+        } else {
+            let alone =
+                |mark: Mark| Some((IpNetwork::from(address(mark.key, self.ipv6)?), mark.end));
+            ends.extend(marks.into_iter().filter_map(alone));
+        }
+        Ok(())
+    }
+
+    fn message(&self, kind: u16, network: IpNetwork, seconds: u32) -> Message {
+        let alone = is_single(network);
+        let mut element = Vec::new();
+        put_key(&mut element, network.network());
+        if kind == NEW_ELEMENTS {
+            let milliseconds = u64::from(seconds) * 1000;
+            netfilter::put(&mut element, TIMEOUT, &milliseconds.to_be_bytes());
+        }
+        let mut elements = Vec::new();
+        netfilter::put_nested(&mut elements, ELEMENT, &element);
+        if !alone && let Some(after) = after(network) {
+            let mut element = Vec::new();
+            put_key(&mut element, after);
+            netfilter::put(&mut element, FLAGS, &INTERVAL_END.to_be_bytes());
+            netfilter::put_nested(&mut elements, ELEMENT, &element);
+        }
+        let flags = if kind == NEW_ELEMENTS {
+            CREATE | EXCLUSIVE
+        } else {
+            0
+        };
+        Message::new(NFTABLES, kind, FAMILY_INET, flags)
+            .with_text(TABLE, NFT_TABLE)
+            .with_text(SET, &self.names[usize::from(!alone)])
+            .with_nested(ELEMENTS, &elements)
+    }
+
+    fn messages(&self, change: Change) -> Vec<Message> {
+        match change {
+            Change::Add(network, seconds) => vec![self.message(NEW_ELEMENTS, network, seconds)],
+            Change::Remove(network) => vec![self.message(DELETE_ELEMENTS, network, 0)],
+            Change::Replace(network, seconds) => vec![
+                self.message(DELETE_ELEMENTS, network, 0),
+                self.message(NEW_ELEMENTS, network, seconds),
+            ],
+        }
+    }
+
+    /// Tries all in one transaction; again without those that are done
+    /// already, until nothing is against it.
+    fn batch(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
+        let mut results: Vec<Option<Result<Applied, Problem>>> = vec![None; changes.len()];
+        let mut left: Vec<(usize, Change)> = changes.iter().copied().enumerate().collect();
+        for _ in 0..TRIES {
+            if left.is_empty() {
+                break;
+            }
+            let mut messages = Vec::new();
+            let mut of = Vec::new();
+            for (place, (_, change)) in left.iter().enumerate() {
+                let some = self.messages(*change);
+                of.resize(of.len() + some.len(), place);
+                messages.extend(some);
+            }
+            let errors = match self.netfilter().and_then(|n| n.transact(&mut messages)) {
+                Ok(errors) => errors,
+                Err(error) => {
+                    let problem = self.failed(&error);
+                    for (at, _) in &left {
+                        results[*at] = Some(Err(problem.clone()));
+                    }
+                    break;
+                }
+            };
+            let mut against = vec![None; left.len()];
+            for (place, error) in of.into_iter().zip(errors) {
+                // The first: what follows it in a replacement is no news.
+                against[place] = against[place].or(error.map(Errno::from_raw));
+            }
+            if against.iter().all(Option::is_none) {
+                for (at, _) in left.drain(..) {
+                    results[at] = Some(Ok(Applied::Done));
+                }
+                break;
+            }
+            let mut next = Vec::new();
+            for ((at, change), error) in left.into_iter().zip(against) {
+                match (change, error) {
+                    (_, None) => next.push((at, change)),
+                    (Change::Add(..), Some(Errno::EEXIST)) => {
+                        results[at] = Some(Ok(Applied::Exists));
+                    }
+                    // It has ended meanwhile, unless the set is gone.
+                    (Change::Replace(network, seconds), Some(Errno::ENOENT))
+                        if self.check(false).is_ok() =>
+                    {
+                        next.push((at, Change::Add(network, seconds)));
+                    }
+                    (Change::Remove(_), Some(Errno::ENOENT)) if self.check(false).is_ok() => {
+                        results[at] = Some(Ok(Applied::Missing));
+                    }
+                    (_, Some(error)) => results[at] = Some(Err(problem(&error.into()))),
+                }
+            }
+            left = next;
+        }
+        results
+            .into_iter()
+            .map(|result| {
+                let gave_up = || Problem::Failed("nftables: the set changes all the time".into());
+                result.unwrap_or_else(|| Err(gave_up()))
+            })
+            .collect()
+    }
+
+    /// A new socket next time: this one may hold an old answer.
+    fn failed(&mut self, error: &io::Error) -> Problem {
+        self.netfilter = None;
+        problem(error)
+    }
+}
+
+impl Kernel for Nftables {
+    fn read(&mut self, now: Instant) -> Result<Ends, Problem> {
+        let mut ends = Ends::new();
+        for networks in [false, true] {
+            self.check(networks)?;
+            self.elements(networks, now, &mut ends)?;
+        }
+        Ok(ends)
+    }
+
+    fn create(&mut self, _most: u32) -> Result<(), Problem> {
+        let table = Message::new(NFTABLES, NEW_TABLE, FAMILY_INET, CREATE);
+        let mut messages = vec![table.with_text(TABLE, NFT_TABLE)];
+        let kind = if self.ipv6 { IPV6_ADDR } else { IPV4_ADDR };
+        for (id, networks) in [(1, false), (2, true)] {
+            let set = Message::new(NFTABLES, NEW_SET, FAMILY_INET, CREATE)
+                .with_text(TABLE, NFT_TABLE)
+                .with_text(SET, &self.names[usize::from(networks)])
+                .with_be32(SET_FLAGS, Self::flags(networks))
+                .with_be32(SET_KEY_TYPE, kind)
+                .with_be32(SET_KEY_LENGTH, self.length())
+                .with_be32(SET_ID, id);
+            messages.push(set);
+        }
+        let errors = self.netfilter().and_then(|n| n.transact(&mut messages));
+        let errors = errors.map_err(|error| self.failed(&error))?;
+        match errors.into_iter().flatten().next().map(Errno::from_raw) {
+            None => Ok(()),
+            // One of the two is there, and another.
+            Some(Errno::EEXIST) => Err(Problem::WrongSet),
+            Some(error) => Err(problem(&error.into())),
+        }
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
+        let some = changes.chunks(AT_ONCE);
+        some.flat_map(|some| self.batch(some)).collect()
+    }
+
+    /// Its sets have no bound of their own.
+    fn grow(&mut self, _: &Ends, _: u32, _: Instant) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    fn is_ipset(&self) -> bool {
+        false
+    }
+}
+
+fn problem(error: &io::Error) -> Problem {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT) => Problem::NoSet,
+        Some(Errno::EPERM | Errno::EACCES) => Problem::NotPermitted,
+        Some(Errno::ENFILE) => Problem::Full,
+        _ => Problem::Failed(format!("nftables: {error}")),
+    }
+}
+
+/// The first or the last of an interval, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    key: u128,
+    is_end: bool,
+    end: Option<Instant>,
+}
+
+/// The mark in an element's attributes.
+fn mark(element: &[u8], now: Instant) -> Option<Mark> {
+    let value = netfilter::attribute(netfilter::attribute(element, KEY)?, VALUE)?;
+    let key = match *value {
+        [a, b, c, d] => u32::from_be_bytes([a, b, c, d]).into(),
+        _ => u128::from_be_bytes(value.try_into().ok()?),
+    };
+    let milliseconds = |kind| {
+        let value = netfilter::attribute(element, kind)?;
+        Some(u64::from_be_bytes(value.try_into().ok()?))
+    };
+    Some(Mark {
+        key,
+        is_end: netfilter::be32(element, FLAGS).unwrap_or(0) & INTERVAL_END != 0,
+        end: milliseconds(EXPIRATION)
+            .or_else(|| milliseconds(TIMEOUT))
+            .map(|left| now + Duration::from_millis(left)),
+    })
+}
+
+/// The networks between marks; an interval that is no network is passed over.
+fn intervals(mut marks: Vec<Mark>, ipv6: bool) -> Vec<(IpNetwork, Option<Instant>)> {
+    // Where one ends and the next begins, the end comes first.
+    marks.sort_by_key(|mark| (mark.key, !mark.is_end));
+    let mut networks = Vec::new();
+    let all: u128 = if ipv6 { u128::MAX } else { u32::MAX.into() };
+    for (at, start) in marks.iter().enumerate().filter(|(_, mark)| !mark.is_end) {
+        let after = marks.get(at + 1).map(|next| next.key);
+        let last = after.map_or(all, |after| after.wrapping_sub(1));
+        // A network's size, less one, is all ones below its prefix.
+        let size = last.wrapping_sub(start.key);
+        let host_bits = size.count_ones();
+        let aligned = size & size.wrapping_add(1) == 0 && start.key & size == 0;
+        let bits: u32 = if ipv6 { 128 } else { 32 };
+        let prefix = bits
+            .checked_sub(host_bits)
+            .and_then(|p| u8::try_from(p).ok());
+        if let (true, Some(prefix), Some(first)) = (aligned, prefix, address(start.key, ipv6))
+            && let Ok(network) = IpNetwork::new(first, prefix)
+        {
+            networks.push((network, start.end));
+        }
+    }
+    networks
+}
+
+fn address(key: u128, ipv6: bool) -> Option<IpAddr> {
+    if ipv6 {
+        return Some(Ipv6Addr::from(key).into());
+    }
+    Some(Ipv4Addr::from(u32::try_from(key).ok()?).into())
+}
+
+/// The first address after a network, unless it is the last of all.
+fn after(network: IpNetwork) -> Option<IpAddr> {
+    match network {
+        IpNetwork::V4(v4) => {
+            let next = u32::from(v4.broadcast()).checked_add(1)?;
+            Some(Ipv4Addr::from(next).into())
+        }
+        IpNetwork::V6(v6) => {
+            let next = u128::from(v6.broadcast()).checked_add(1)?;
+            Some(Ipv6Addr::from(next).into())
+        }
+    }
+}
+
+fn put_key(element: &mut Vec<u8>, address: IpAddr) {
+    let mut value = Vec::new();
+    match address {
+        IpAddr::V4(ip) => netfilter::put(&mut value, VALUE, &ip.octets()),
+        IpAddr::V6(ip) => netfilter::put(&mut value, VALUE, &ip.octets()),
+    }
+    netfilter::put_nested(element, KEY, &value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_networks() {
+        let now = Instant::now();
+        let mark = |text: &str, is_end: bool| {
+            let key = match text.parse().unwrap() {
+                IpAddr::V4(ip) => u32::from(ip).into(),
+                IpAddr::V6(ip) => u128::from(ip),
+            };
+            let end = (!is_end).then_some(now);
+            Mark { key, is_end, end }
+        };
+        let marks = vec![
+            mark("255.0.0.0", false),
+            mark("10.1.0.0", true),
+            mark("10.0.0.0", false),
+            mark("10.2.0.0", true),
+            mark("10.1.0.0", false),
+            mark("0.0.0.0", true),
+            mark("11.0.0.1", false),
+            mark("11.0.0.4", true),
+        ];
+        let networks: Vec<String> = intervals(marks, false)
+            .iter()
+            .map(|(network, _)| network.to_string())
+            .collect();
+        assert_eq!(networks, ["10.0.0.0/16", "10.1.0.0/16", "255.0.0.0/8"]);
+        let marks = vec![mark("fd00:66::", false), mark("fd00:66:0:1::", true)];
+        assert_eq!(
+            intervals(marks, true),
+            [("fd00:66::/64".parse().unwrap(), Some(now))]
+        );
+    }
+
+    #[test]
+    fn what_is_sent_can_be_read() {
+        let now = Instant::now();
+        let mut element = Vec::new();
+        put_key(&mut element, "10.1.2.3".parse().unwrap());
+        netfilter::put(&mut element, TIMEOUT, &9000_u64.to_be_bytes());
+        let read = mark(&element, now).unwrap();
+        assert_eq!(read.end, Some(now + Duration::from_secs(9)));
+        assert_eq!(address(read.key, false), "10.1.2.3".parse().ok());
+        netfilter::put(&mut element, EXPIRATION, &1000_u64.to_be_bytes());
+        assert_eq!(
+            mark(&element, now).unwrap().end,
+            Some(now + Duration::from_secs(1))
+        );
+        assert_eq!(mark(&[1, 2, 3], now), None);
+    }
+}
