@@ -38,7 +38,12 @@ fn run(lab: &Lab, words: &[&str]) -> (Option<i32>, String) {
 
 /// What `rblfilter list --json` says.
 fn list(lab: &Lab) -> Vec<Value> {
-    let (code, text) = run(lab, &["rblfilter", "list", "--json"]);
+    // After a start, the commands are served a moment later than the mail.
+    let listed = || {
+        let (code, text) = run(lab, &["rblfilter", "list", "--json"]);
+        (code != Some(69)).then_some((code, text))
+    };
+    let (code, text) = wait_for(LIMIT, listed).expect("the filter serves commands");
     assert_eq!(code, Some(0), "{text}");
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
