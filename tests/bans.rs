@@ -38,7 +38,12 @@ fn run(lab: &Lab, words: &[&str]) -> (Option<i32>, String) {
 
 /// What `rblfilter list --json` says.
 fn list(lab: &Lab) -> Vec<Value> {
-    let (code, text) = run(lab, &["rblfilter", "list", "--json"]);
+    // After a start, the commands are served a moment later than the mail.
+    let listed = || {
+        let (code, text) = run(lab, &["rblfilter", "list", "--json"]);
+        (code != Some(69)).then_some((code, text))
+    };
+    let (code, text) = wait_for(LIMIT, listed).expect("the filter serves commands");
     assert_eq!(code, Some(0), "{text}");
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -366,9 +371,25 @@ fn the_admins_hand_bans_frees_and_lets_in() {
         let (code, text) = run(&lab, &["rblfilter", "ban", wrong]);
         assert_eq!(code, Some(64), "{text}");
     }
+    // A network, and an allowlisted one because he says so; never an own one.
+    for words in [&["127.9.0.0/16"][..], &["127.8.0.0/16", "--force"]] {
+        let words = [&["rblfilter", "ban"], words].concat();
+        let (code, text) = run(&lab, &words);
+        assert_eq!(code, Some(0), "{text}");
+    }
+    assert!(lab.send(&impatient(), ip("127.8.1.1")).not_answered());
+    let words = ["rblfilter", "ban", "127.0.0.0/24", "--force"];
+    let (code, text) = run(&lab, &words);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("the warden did not ban"), "{text}");
+    // Both come back, too.
+    product().filterctl_stop(&lab).unwrap();
+    lab.run_ok(&["ipset", "flush", "rblfilter4"]).unwrap();
+    product().filterctl_start(&lab).unwrap();
+    wait_for_left(&lab, "127.9.0.0/16");
     let (code, text) = run(&lab, &["rblfilter", "unban", "--all"]);
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("3 bans are ended"), "{text}");
+    assert!(text.contains("5 bans are ended"), "{text}");
     assert_no_bans(&lab);
 }
 
@@ -437,6 +458,24 @@ fn the_control_socket_is_for_root_and_couriers_group() {
     let (code, text) = run(&lab, &["rblfilter", "unban", LISTED]);
     assert_eq!(code, Some(69), "{text}");
     assert!(text.contains("the filter does not run"), "{text}");
+}
+
+/// The warden makes it anew, and what it held is put in again.
+#[test]
+fn a_set_that_is_destroyed_under_the_filter_is_filled_again() {
+    let lab = lab(Config::default(), &toml(""));
+    ban(&lab, LISTED);
+    ban(&lab, LISTED2);
+    for words in [
+        &["iptables", "-F", "INPUT"][..],
+        &["ipset", "destroy", "rblfilter4"],
+    ] {
+        lab.run_ok(words).unwrap();
+    }
+    ban(&lab, "127.66.1.4");
+    for net in [LISTED, LISTED2, "127.66.1.4"] {
+        assert!(wait_for_left(&lab, net) <= 3600);
+    }
 }
 
 #[test]

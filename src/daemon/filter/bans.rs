@@ -236,7 +236,7 @@ impl Filter {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
                 // In a set that is not there nobody is banned.
-                if !matches!(reply.outcome, Outcome::Done | Outcome::NoSet) {
+                if !reply.outcome.is_new() && reply.outcome != Outcome::NoSet {
                     return Err(reply.outcome.to_string());
                 }
                 let past = self.book().remove(network, why, self.now());
