@@ -537,7 +537,7 @@ fn in_nftables_the_larger_time_stands() {
     let listed = lab
         .run_ok(&["nft", "list", "table", "inet", "rblfilter"])
         .unwrap();
-    assert_eq!(listed.matches("expires 14m").count(), 2, "{listed}");
+    assert_eq!(listed.matches("timeout 15m").count(), 2, "{listed}");
 }
 
 #[test]
