@@ -232,36 +232,6 @@ fn beyond_its_bound_those_with_the_least_left_are_forgotten() {
     );
 }
 
-/// A measurement, each alone: `cargo test --release --lib -- --ignored
-/// --nocapture a_million_bans_of_an_hour`.
-fn measure(seconds: u32) {
-    let resident = || {
-        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-        let pages: u32 = pages.split_whitespace().nth(1).unwrap().parse().unwrap();
-        f64::from(pages) * 4096.0
-    };
-    let (mut book, before) = (book(), resident());
-    for number in 0..1_000_000_u32 {
-        let spread = address(number.wrapping_mul(2_654_435_761));
-        book.insert(ban(spread, &[0], NOW, seconds + number % 1000), NOW);
-    }
-    let bytes = (resident() - before) / 1e6;
-    println!("{bytes:.0} bytes each, {} of them", book.len());
-    assert!(bytes < 250.0);
-}
-
-#[test]
-#[ignore = "it takes some 200 MB"]
-fn a_million_bans_of_an_hour() {
-    measure(HOUR);
-}
-
-#[test]
-#[ignore = "it takes some 200 MB"]
-fn a_million_bans_of_a_day() {
-    measure(24 * HOUR);
-}
-
 proptest::proptest! {
     /// Whatever happens in whatever order, the indexes tell of the same bans,
     /// and none is longer than the rule or the hand that made it.
