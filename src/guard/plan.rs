@@ -9,7 +9,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_secs(1);
 /// The silence that is borne of the others when no slot is left.
 const SHORTEST: Duration = Duration::from_millis(250);
-/// The share of slots, in percent, from which on less than [`SHORT`] is borne.
+/// The share of slots, in percent, from which on less than a second is borne.
 pub const LAST: usize = 95;
 
 /// Where the guard begins and where it leaves off, in percent of the slots.

@@ -2,7 +2,7 @@
 //!
 //! A filter may ask who its peer is, so the requests come from where Courier's do: a process `submit`, child of a
 //! `courieresmtpd`, child of a `couriertcpd`, all of Courier's user. All three are copies of this program under those
-//! names, see [`drive`]; the real couriertcpd of the lab knows nothing of them.
+//! names, see [`mod@drive`]; the real couriertcpd of the lab knows nothing of them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
