@@ -507,6 +507,7 @@ fn in_nftables_a_wider_network_takes_the_place_of_those_within() {
         ["240.0.0.0/8", "255.0.0.0/8"]
     );
     assert_eq!(warden.unban("255.0.0.0/8"), Outcome::Done);
+    assert_eq!(warden.unban("0.0.0.0/0"), Outcome::RefusedRange);
     assert_eq!(members(&lab, "nftables", false), ["240.0.0.0/8"]);
 }
 

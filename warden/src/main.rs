@@ -266,7 +266,10 @@ impl Warden {
                 Ok(Wish::Ban(network, seconds))
             }
             // Whom it lets in again, our own sets alone kept out.
-            Request::Unban { network } => Ok(Wish::Unban(network)),
+            Request::Unban { network } => {
+                self.check_range(network, 1, BY_HAND_PREFIX)?;
+                Ok(Wish::Unban(network))
+            }
             Request::Check | Request::Watch => Err(Outcome::Malformed),
         }
     }

@@ -311,7 +311,10 @@ impl Filter {
             if self.sets_rest.is_resting(network.is_ipv6(), Instant::now()) {
                 return false;
             }
-            match self.warden.ask(Request::Restore { network, seconds }).await {
+            let request = Request::Restore { network, seconds };
+            match self.warden.ask(request).await {
+                // So many in a second, and those of wide networks fewer.
+                Ok(reply) if reply.outcome == Outcome::TooMany => sleep(TRY_AGAIN).await,
                 Ok(reply) => {
                     self.ban_state(reply.ipv6, reply.outcome);
                     return reply.outcome.is_banned();
