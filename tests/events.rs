@@ -147,6 +147,8 @@ fn listed(lab: &Lab) -> usize {
 #[test]
 fn listed_clients_are_ended_at_once_and_others_are_not() {
     let lab = told(config(), ZONE);
+    let sets = || lab.run_ok(&["ipset", "list", "-name"]).unwrap();
+    let before = sets();
     let mut clean = silent(&lab, CLEAN);
     for host in 1..=20 {
         let begun = Instant::now();
@@ -157,6 +159,7 @@ fn listed_clients_are_ended_at_once_and_others_are_not() {
     wait_for(LIMIT, || (listed(&lab) == 20).then_some(())).unwrap();
     assert_eq!(lab.block_on(clean.read_reply()).unwrap().code, 220);
     assert_delivered(&lab, &message(), CLEAN, 1);
+    assert_eq!(sets(), before, "the machine's firewall is not touched");
 }
 
 /// The same by Courier's own verdict, which no list of ours has to be asked for.

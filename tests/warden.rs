@@ -717,3 +717,16 @@ fn the_warden_alone_links_libipset() {
     assert!(!libraries("rblfilter").contains("libipset"));
     assert!(libraries("rblfilter").contains("libc.so"), "ldd read it");
 }
+
+#[test]
+fn in_a_dry_run_all_is_answered_and_the_kernel_holds_nobody() {
+    let lab = Lab::start(Config::default()).unwrap();
+    product().start(&lab, &of("dry-run", "")).unwrap();
+    let warden = Warden::start(&lab);
+    assert_eq!(warden.ban("127.66.1.2/32", 60), Outcome::Done);
+    assert_eq!(warden.ban("127.66.1.2/32", 600), Outcome::Extended);
+    assert_eq!(warden.unban("127.66.1.2/32"), Outcome::Done);
+    assert!(!lab.has_set("rblfilter4").unwrap());
+    let rules = lab.run_ok(&["iptables", "-S"]).unwrap();
+    assert!(!rules.contains("rblfilter"), "{rules}");
+}

@@ -10,6 +10,8 @@ use clap::Subcommand;
 use rblfilter_warden::policy::Policy;
 
 use super::exit;
+use rblfilter_warden::policy::Backend;
+
 use crate::config::{self, Config, Mode, WatchBy};
 use crate::courier::paths::Paths;
 
@@ -119,6 +121,11 @@ fn summary(path: &Path, config: &Config) -> String {
             text,
             "note: score.ban-needs = {}, but {lists} [[dnsbl]] are here: nobody is banned whom couriertcpd does not name too, by a list that is none of these",
             config.thresholds.ban_needs
+        );
+    }
+    if config.ban.backend == Backend::DryRun {
+        text.push_str(
+            "note: ban.backend is \"dry-run\": bans are told and kept, and nobody is shut out\n",
         );
     }
     if config.allow.iter().any(|network| network.prefix() == 0) {

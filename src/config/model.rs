@@ -708,6 +708,7 @@ impl Check<'_> {
                     ("auto", Backend::Auto),
                     ("ipset", Backend::Ipset),
                     ("nftables", Backend::Nftables),
+                    ("dry-run", Backend::DryRun),
                 ],
             )?,
             max_entries: self.number("ban.max-entries", &ban.max_entries, 1..=MOST_ENTRIES)?,

@@ -67,17 +67,24 @@ type Tell<'a> = &'a mut dyn FnMut(String);
 /// warden's. Who may not ask the kernel is told of ipset.
 fn is_ipset(config: &Config) -> bool {
     match config.ban.backend {
-        Backend::Ipset => true,
+        Backend::Ipset | Backend::DryRun => true,
         Backend::Nftables => false,
         Backend::Auto => netfilter::has_ipset().unwrap_or(true),
     }
+}
+
+/// Whether there are to be neither sets nor rules.
+fn is_dry(config: &Config) -> bool {
+    config.ban.backend == Backend::DryRun
 }
 
 /// What sets up the sets and the rules of `config` where there are none, as
 /// one would type it.
 #[must_use]
 pub fn commands(config: &Config) -> Vec<String> {
-    if is_ipset(config) {
+    if is_dry(config) {
+        Vec::new()
+    } else if is_ipset(config) {
         iptables::commands(config)
     } else {
         nftables::commands(config)
@@ -89,7 +96,9 @@ pub fn commands(config: &Config) -> Vec<String> {
 /// # Errors
 /// The first thing that could not be done.
 pub fn apply_sets(config: &Config, done: Tell) -> Result<(), Error> {
-    if is_ipset(config) {
+    if is_dry(config) {
+        Ok(())
+    } else if is_ipset(config) {
         iptables::apply_sets(config, done)
     } else {
         nftables::apply_sets(config, done)
@@ -102,7 +111,7 @@ pub fn apply_sets(config: &Config, done: Tell) -> Result<(), Error> {
 /// # Errors
 /// The first thing that could not be done.
 pub fn apply_rules(config: &Config, done: Tell) -> Result<(), Error> {
-    if !config.firewall.manage {
+    if !config.firewall.manage || is_dry(config) {
         return Ok(());
     }
     if is_ipset(config) {
@@ -134,7 +143,9 @@ pub fn remove(config: Option<&Config>, done: Tell) -> Result<(), Error> {
 /// # Errors
 /// What keeps it from being seen.
 pub fn check(config: &Config) -> Result<Vec<String>, Error> {
-    if is_ipset(config) {
+    if is_dry(config) {
+        Ok(Vec::new())
+    } else if is_ipset(config) {
         iptables::check(config)
     } else {
         nftables::check(config)

@@ -9,6 +9,7 @@
 //! which courierfilter hands to syslog.
 
 mod connector;
+mod dry;
 mod ipset;
 mod nftables;
 mod sets;

@@ -56,6 +56,9 @@ pub enum Backend {
     Ipset,
     /// Sets in a table of our own, nft(8).
     Nftables,
+    /// None: all is decided and told, and nobody is kept out.
+    #[serde(rename = "dry-run")]
+    DryRun,
 }
 
 /// What is done when a set is full.

@@ -12,6 +12,7 @@ use rblfilter_warden::netfilter;
 use rblfilter_warden::policy::{Backend, Sets as Policy, WhenFull};
 use rblfilter_warden::request::Outcome;
 
+use crate::dry::Dry;
 use crate::ipset::Ipset;
 use crate::nftables::Nftables;
 
@@ -136,13 +137,15 @@ impl Sets {
     /// The sets of this policy; neither need exist.
     pub fn new(policy: &Policy) -> Self {
         let ipset = match policy.backend {
-            Backend::Ipset => true,
+            Backend::Ipset | Backend::DryRun => true,
             Backend::Nftables => false,
             // Without the capability neither works.
             Backend::Auto => netfilter::has_ipset().unwrap_or(true),
         };
         let set = |name: &str, ipv6| {
-            let kernel: Box<dyn Kernel> = if ipset {
+            let kernel: Box<dyn Kernel> = if policy.backend == Backend::DryRun {
+                Box::new(Dry)
+            } else if ipset {
                 Box::new(Ipset::new(name.to_owned(), ipv6))
             } else {
                 Box::new(Nftables::new(name, ipv6))

@@ -32,8 +32,8 @@ pub struct Product {
 }
 
 impl Product {
-    /// Installs rblfilter with the configuration `toml` and starts it. With [`Spaces::Machine`] the sets that the
-    /// configuration names do not exist, and `ports` is the lab's, unless it says otherwise.
+    /// Installs rblfilter with the configuration `toml` and starts it. With [`Spaces::Machine`] there are no sets
+    /// (`backend = "dry-run"`), and `ports` is the lab's, unless it says otherwise.
     ///
     /// # Errors
     /// If install.sh fails, with what it wrote; if it does not start.
@@ -121,7 +121,7 @@ impl Product {
     }
 }
 
-/// With the lab's port, and with sets that a machine which is in service does not have.
+/// With the lab's port, and without sets: those of the machine are not ours.
 fn for_machine(toml: &str, port: u16) -> String {
     let says = |what: &str| toml.lines().any(|line| line.trim_start().starts_with(what));
     let mut text = String::new();
@@ -129,9 +129,10 @@ fn for_machine(toml: &str, port: u16) -> String {
         text.push_str(&format!("ports = [{port}]\n"));
     }
     text.push_str(toml);
-    if !says("[ban]") {
-        text.push_str("\n[ban]\nset4 = \"rblfilter-lab4\"\nset6 = \"rblfilter-lab6\"\n");
+    if says("[ban]") {
+        return text.replacen("[ban]", "[ban]\nbackend = \"dry-run\"", 1);
     }
+    text.push_str("\n[ban]\nbackend = \"dry-run\"\n");
     text
 }
 
@@ -155,8 +156,10 @@ mod tests {
     fn on_the_machine_neither_its_port_nor_its_sets_are_touched() {
         let text = for_machine("[[dnsbl]]\nzone = \"bl.test\"\n", 2525);
         assert!(text.starts_with("ports = [2525]\n[[dnsbl]]"), "{text}");
-        assert!(text.contains("[ban]\nset4 = \"rblfilter-lab4\""), "{text}");
-        let own = "ports = [1]\n[ban]\ntime = \"1m\"\n";
-        assert_eq!(for_machine(own, 2525), own);
+        assert!(text.ends_with("[ban]\nbackend = \"dry-run\"\n"), "{text}");
+        assert_eq!(
+            for_machine("ports = [1]\n[ban]\ntime = \"1m\"\n", 2525),
+            "ports = [1]\n[ban]\nbackend = \"dry-run\"\ntime = \"1m\"\n"
+        );
     }
 }
