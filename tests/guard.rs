@@ -37,6 +37,18 @@ fn silent(lab: &Lab, source: &str) -> Client {
     client
 }
 
+/// Says all that comes before a message.
+async fn up_to_data(client: &mut Client) {
+    for line in [
+        "EHLO client.test",
+        "MAIL FROM:<bob@client.test>",
+        "RCPT TO:<alice@lab.test>",
+        "DATA",
+    ] {
+        assert!(client.command(line).await.unwrap().is_positive());
+    }
+}
+
 /// So many sessions that stay.
 fn trusted(lab: &Lab, count: u32) -> Vec<Client> {
     (1..=count)
@@ -205,14 +217,7 @@ fn a_slow_transfer_that_moves_is_left_alone() {
     let mut client = silent(&lab, CLEAN);
     assert_on(&lab);
     lab.block_on(async {
-        for line in [
-            "EHLO client.test",
-            "MAIL FROM:<bob@client.test>",
-            "RCPT TO:<alice@lab.test>",
-            "DATA",
-        ] {
-            assert!(client.command(line).await.unwrap().is_positive());
-        }
+        up_to_data(&mut client).await;
         for line in [
             "Subject: slow\r\n\r\n",
             "a",
@@ -242,14 +247,7 @@ fn a_client_that_stalls_halfway_is_ended() {
     assert_shed(&lab, CLEAN);
     let mut client = silent(&lab, "127.1.2.4");
     lab.block_on(async {
-        for line in [
-            "EHLO client.test",
-            "MAIL FROM:<bob@client.test>",
-            "RCPT TO:<alice@lab.test>",
-            "DATA",
-        ] {
-            assert!(client.command(line).await.unwrap().is_positive());
-        }
+        up_to_data(&mut client).await;
         client.write(b"Subject: x\r\n\r\nhalf").await.unwrap();
     });
     assert_shed(&lab, "127.1.2.4");
