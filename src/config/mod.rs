@@ -4,6 +4,7 @@
 //! an [`Error`] that names file, line, key and what was expected; an
 //! unreadable file never means defaults. Defaults stand in `file.rs` alone.
 
+mod bans;
 mod error;
 mod file;
 mod lists;
@@ -15,10 +16,9 @@ use std::path::{Path, PathBuf};
 
 use crate::dnsbl::{Thresholds, Zone};
 
+pub use bans::{Ban, Firewall, Packet, Rate};
 pub use error::{Error, Problem};
-pub use model::{
-    Ban, Config, Firewall, KillPolicy, Mode, NeverBan, Packet, Rate, Resolver, Watch, WatchBy,
-};
+pub use model::{Config, KillPolicy, Mode, NeverBan, Resolver, Watch, WatchBy};
 
 /// Reads and checks the configuration file at `path`, and the one that it
 /// includes.
