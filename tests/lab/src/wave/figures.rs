@@ -68,7 +68,8 @@ pub struct Spam {
     pub open_ms: Option<Percentiles>,
     /// Sessions that couriertcpd began each second, mail included.
     pub sessions_per_second: Option<f64>,
-    /// From the exec of courieresmtpd to its end, of those that did not hang up by themselves.
+    /// From the exec of courieresmtpd to its end, of those that did not hang up by themselves. A legitimate session that
+    /// is over before the meter looks whose it is (2 ms, more on a busy machine) is taken for one of them.
     pub exec_to_kill_ms: Option<Percentiles>,
     /// From the fork after accept to the end, of these and of those that never became courieresmtpd.
     pub accept_to_end_ms: Option<Percentiles>,
