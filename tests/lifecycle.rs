@@ -179,8 +179,7 @@ fn the_supervisor_holds_the_warden_too_and_replaces_one_that_dies() {
 #[test]
 fn who_is_not_started_by_courierfilter_supervises_nothing() {
     let lab = lab(Config::default(), OWN_ZONE);
-    let script =
-        "sleep 60 | { /usr/lib/courier/filters/rblfilter 3> >(cat); echo ended $?; kill %1; } 2>&1";
+    let script = "true | { /usr/lib/courier/filters/rblfilter 3> >(cat); echo ended $?; } 2>&1";
     let output = lab.run(&["bash", "-c", script]).unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
