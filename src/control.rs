@@ -54,6 +54,8 @@ pub enum Request {
     },
     /// Tell all bans, and who is let in.
     List,
+    /// Put the configuration and the programs into service as they are now.
+    Reload,
 }
 
 /// A line of an answer.
@@ -134,7 +136,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
             }
         }
         Request::Allow { network, .. } => sound(*network)?,
-        Request::UnbanAll | Request::List => {}
+        Request::UnbanAll | Request::List | Request::Reload => {}
     }
     Ok(request)
 }
@@ -184,6 +186,7 @@ mod tests {
     fn requests_are_what_they_were() {
         for request in [
             Request::List,
+            Request::Reload,
             Request::UnbanAll,
             Request::Ban {
                 network: "10.0.0.0/8".parse().unwrap(),

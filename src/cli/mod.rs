@@ -7,6 +7,7 @@ mod config;
 mod firewall;
 mod list;
 mod lookup;
+mod reload;
 mod unban;
 
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ enum Command {
     Unban(unban::Command),
     /// Let an address or a network in for a while
     Allow(allow::Command),
+    /// Put the configuration into service as it is now
+    Reload(reload::Command),
 }
 
 /// sysexits(3), and what a check has found.
@@ -86,6 +89,7 @@ pub fn run() -> ExitCode {
         Some(Command::Ban(command)) => ban::run(command),
         Some(Command::Unban(command)) => unban::run(command),
         Some(Command::Allow(command)) => allow::run(&command),
+        Some(Command::Reload(command)) => reload::run(&command, &path),
         None => {
             eprintln!("{}", Args::command().render_help());
             exit::USAGE.into()

@@ -10,7 +10,7 @@ use toml::Spanned;
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 61] = [
+pub const KEYS: [&str; 62] = [
     "include",
     "mode",
     "watch",
@@ -59,6 +59,7 @@ pub const KEYS: [&str; 61] = [
     "cache.max-negative-ttl",
     "cache.stale",
     "log.level",
+    "reload.on-change",
     "dnsbl.zone",
     "dnsbl.name",
     "dnsbl.codes",
@@ -101,6 +102,7 @@ pub struct File {
     pub lookup: Lookup,
     pub cache: Cache,
     pub log: Log,
+    pub reload: Reload,
     pub dnsbl: Vec<Dnsbl>,
     pub dnswl: Vec<Dnswl>,
 }
@@ -202,6 +204,12 @@ pub struct Log {
     pub level: Text,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Reload {
+    pub on_change: bool,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Dnsbl {
@@ -299,6 +307,7 @@ impl Default for File {
             lookup: Lookup::default(),
             cache: Cache::default(),
             log: Log::default(),
+            reload: Reload::default(),
             dnsbl: Vec::new(),
             dnswl: Vec::new(),
         }

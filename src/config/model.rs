@@ -55,6 +55,8 @@ pub struct Config {
     pub cache: Bounds,
     /// The least serious level that is logged.
     pub log_level: LevelFilter,
+    /// Whether the filter reads this file again when it has changed.
+    pub reload_on_change: bool,
     /// The DNS lists, those that speak for a client at the end.
     pub zones: Vec<Zone>,
 }
@@ -254,6 +256,7 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
                 .collect::<Result<_, _>>()?,
         },
         cache: check.cache(&file.cache)?,
+        reload_on_change: file.reload.on_change,
         log_level: check.one_of(
             "log.level",
             &file.log.level,

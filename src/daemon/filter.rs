@@ -4,6 +4,7 @@
 mod bans;
 mod hand;
 mod lists;
+mod retiring;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -42,6 +43,9 @@ use crate::metrics::Metrics;
 use crate::senders::Senders;
 use crate::store::{Store, Write};
 use crate::watch::{Judge, Sender, Table, Watcher};
+use retiring::Retiring;
+
+pub use retiring::Deciding;
 
 /// What reading a message's files, its session's processes and Courier's
 /// aliases may take, beside the lists' limit.
@@ -91,6 +95,7 @@ pub struct Filter {
     graced: Mutex<HashMap<i32, u64>>,
     /// How many there were.
     graces: AtomicU64,
+    retiring: Retiring,
 }
 
 /// What is to be done about a message.
@@ -149,6 +154,7 @@ impl Filter {
             degraded: Arc::default(),
             graced: Mutex::default(),
             graces: AtomicU64::new(0),
+            retiring: Retiring::default(),
         }
     }
 
@@ -160,6 +166,12 @@ impl Filter {
     /// The warden, which somebody else has to bring.
     pub fn warden(&self) -> &Warden {
         &self.warden
+    }
+
+    /// Whether there is something for a warden to do: where nobody is banned,
+    /// nothing with a capability runs.
+    pub fn needs_warden(&self) -> bool {
+        self.config.mode == Mode::Enforce || self.config.watch.by == WatchBy::Events
     }
 
     /// The longest that a message may take, whatever hangs.
@@ -364,7 +376,12 @@ impl Filter {
     }
 
     /// Bans the client and ends its session. The client has its reply.
-    pub async fn carry_out(&self, sentenced: Sentenced, stop: watch::Receiver<bool>) {
+    pub async fn carry_out(
+        &self,
+        sentenced: Sentenced,
+        stop: watch::Receiver<bool>,
+        deciding: Deciding,
+    ) {
         let Sentenced {
             conviction,
             identified,
@@ -385,6 +402,7 @@ impl Filter {
             }
             KillPolicy::Pressure { grace } => {
                 let event = self.ban_event(event, &conviction, &identified).await;
+                drop(deciding);
                 let limit = format!("{}s", grace.as_secs());
                 log::info!("{}", event.field("grace", limit));
                 let pid = identified.esmtpd().pid();
@@ -483,6 +501,7 @@ impl Filter {
             log::info!("{}", event.field("action", "none").field("would", would));
             return;
         }
+        let _deciding = self.deciding().await;
         // From the end of data on the filter socket decides.
         if let Some(killed) = self.end_unanswered(identified, false) {
             let event = self.ban_event(event, &conviction, identified).await;
@@ -495,7 +514,7 @@ impl Filter {
     /// none of its messages waits for an answer.
     fn end_unanswered(&self, identified: &Identified, answered: bool) -> Option<usize> {
         let pid = identified.esmtpd().pid();
-        if !self.table.claim(pid, answered) {
+        if self.is_retiring() || !self.table.claim(pid, answered) {
             return None;
         }
         let killed = self.killer.end(identified, self.table.listeners());
@@ -505,15 +524,14 @@ impl Filter {
         Some(killed)
     }
 
-    /// Watches for sessions, guards the slots and sees to it that who is ended
-    /// ends, until the future is dropped.
+    /// Watches for sessions, guards the slots and keeps the bans, until the future
+    /// is dropped.
     pub async fn run(self: Arc<Self>) {
         // Each by itself: a bug in one costs the others nothing.
         let filter = || Arc::clone(&self);
         tokio::join!(
             lasting(|| filter().watch()),
             lasting(|| filter().guard()),
-            lasting(|| filter().see_to_kills()),
             lasting(|| filter().keep_bans()),
             lasting(|| filter().tell_hourly()),
         );
@@ -525,8 +543,13 @@ impl Filter {
         }
     }
 
-    async fn see_to_kills(self: Arc<Self>) {
-        self.killer.see_to_it().await;
+    /// Sees to it that who is ended ends, until the future is dropped.
+    pub async fn see_to_kills(self: Arc<Self>) {
+        lasting(|| {
+            let filter = Arc::clone(&self);
+            async move { filter.killer.see_to_it().await }
+        })
+        .await;
     }
 
     async fn tell_hourly(self: Arc<Self>) {
@@ -589,7 +612,7 @@ impl Filter {
     async fn ban(&self, client: IpAddr, conviction: &Conviction) -> Option<Next> {
         let network = self.network_of(client);
         // In a set that is not there nobody can be banned a moment later either.
-        if self.sets_rest.is_resting(client.is_ipv6(), Instant::now()) {
+        if self.is_released() || self.sets_rest.is_resting(client.is_ipv6(), Instant::now()) {
             return None;
         }
         let next = self.book().next(network, self.now());

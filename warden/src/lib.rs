@@ -5,6 +5,10 @@
 //! This library is free of libipset, which is GPL-2.0-only: only the
 //! `rblfilter-warden` executable links it (`ldd` shows it, a test checks it).
 
+/// What the warden says once a second to whoever started it, as a message of
+/// one byte on its descriptor 1, where that is a `SOCK_SEQPACKET` socket.
+pub const BEAT: u8 = b'b';
+
 pub mod bucket;
 pub mod neighbours;
 pub mod netfilter;
