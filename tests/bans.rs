@@ -505,7 +505,7 @@ fn a_hundred_thousand_bans_come_back() {
     {
         let mut statement = transaction
             .prepare(
-                "INSERT INTO bans SELECT ?1, ?2, since, until + 3600, 1, zones, rests_on, own, NULL, NULL FROM bans WHERE network = ?3",
+                "INSERT INTO bans SELECT ?1, ?2, since, until + 3600, 1, zones, rests_on, own, NULL, NULL, 0 FROM bans WHERE network = ?3",
             )
             .unwrap();
         for number in 0..BANS {

@@ -19,11 +19,14 @@ use crate::sets::{Applied, Change, Ends, Kernel, Problem};
 /// The commands that the crate does not have, or not for many entries, and
 /// their attributes (include/uapi/linux/netfilter/ipset/ip_set.h).
 const CMD_SWAP: u16 = 6;
+const CMD_LIST: u16 = 7;
 const CMD_ADD: u16 = 9;
 const CMD_DEL: u16 = 10;
+const CMD_TEST: u16 = 11;
 const CMD_HEADER: u16 = 12;
 const ATTR_TYPENAME: u16 = 3;
 const ATTR_FAMILY: u16 = 5;
+const ATTR_FLAGS: u16 = 6;
 const ATTR_SETNAME: u16 = 2;
 const ATTR_SETNAME2: u16 = 3;
 const ATTR_DATA: u16 = 7;
@@ -32,6 +35,9 @@ const ATTR_LINENO: u16 = 9;
 const ATTR_IP: u16 = 1;
 const ATTR_CIDR: u16 = 3;
 const ATTR_TIMEOUT: u16 = 6;
+const ATTR_REFERENCES: u16 = 25;
+/// `IPSET_FLAG_LIST_HEADER`: no entries.
+const LIST_HEADER: u32 = 1 << 2;
 /// `IPSET_ERR_EXIST`, `IPSET_ERR_TIMEOUT`, `IPSET_ERR_HASH_FULL`
 /// (include/uapi/linux/netfilter/ipset/ip_set.h, ip_set_hash.h).
 const ERR_EXIST: i32 = 4103;
@@ -69,20 +75,29 @@ impl Ipset {
         let message = Message::new(IPSET, CMD_HEADER, FAMILY_NONE, 0)
             .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
             .with_text(ATTR_SETNAME, &self.name);
-        let asked = match &mut self.netfilter {
-            Some(netfilter) => netfilter.ask(message),
-            none => Netfilter::open().and_then(|netfilter| none.insert(netfilter).ask(message)),
-        };
-        let answers = asked.map_err(|error| {
-            self.netfilter = None;
-            problem_of(&error)
-        })?;
+        let answers = self.asked(|netfilter| netfilter.ask(message))?;
         let family = if self.ipv6 { FAMILY_IPV6 } else { FAMILY_IPV4 };
         let fits = answers.first().is_some_and(|set| {
             netfilter::attribute(set, ATTR_TYPENAME) == Some(b"hash:net\0")
                 && netfilter::attribute(set, ATTR_FAMILY) == Some(&[family])
         });
         if fits { Ok(()) } else { Err(Problem::WrongSet) }
+    }
+
+    /// Asks over the socket that is open; over another one after an error, as
+    /// this one may hold an old answer.
+    fn asked<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Netfilter) -> io::Result<T>,
+    ) -> Result<T, Problem> {
+        let told = match &mut self.netfilter {
+            Some(netfilter) => ask(netfilter),
+            none => Netfilter::open().and_then(|netfilter| ask(none.insert(netfilter))),
+        };
+        told.map_err(|error| {
+            self.netfilter = None;
+            problem_of(&error)
+        })
     }
 
     /// The set as `ipset save` prints it. The crate's own `list` panics on a
@@ -132,20 +147,13 @@ impl Ipset {
     /// to the kernel.
     fn batch(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
         let mut messages: Vec<Message> = changes.iter().map(|c| self.message(*c)).collect();
-        let sent = match &mut self.netfilter {
-            Some(netfilter) => netfilter.each(&mut messages),
-            none => Netfilter::open().and_then(|n| none.insert(n).each(&mut messages)),
-        };
-        match sent {
+        match self.asked(|netfilter| netfilter.each(&mut messages)) {
             Ok(errors) => changes
                 .iter()
                 .zip(errors)
                 .map(|(change, error)| applied(*change, error))
                 .collect(),
-            Err(error) => {
-                self.netfilter = None;
-                vec![Err(problem_of(&error)); changes.len()]
-            }
+            Err(problem) => vec![Err(problem); changes.len()],
         }
     }
 
@@ -155,10 +163,15 @@ impl Ipset {
             Change::Replace(network, seconds) => (CMD_ADD, 0, entry(network, Some(seconds))),
             Change::Remove(network) => (CMD_DEL, EXCLUSIVE, entry(network, None)),
         };
+        self.about(command, flags, &data)
+    }
+
+    /// A message about one entry.
+    fn about(&self, command: u16, flags: u16, data: &[u8]) -> Message {
         Message::new(IPSET, command, FAMILY_NONE, flags)
             .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
             .with_text(ATTR_SETNAME, &self.name)
-            .with_nested(ATTR_DATA, &data)
+            .with_nested(ATTR_DATA, data)
     }
 
     fn failed(&mut self, error: &Error) -> Problem {
@@ -304,6 +317,45 @@ impl Kernel for Ipset {
         // A session anew, as the last may remember an error.
         let _ = Session::<HashNet>::new(LARGER.to_owned()).destroy();
         swapped.map(drop).map_err(failed)
+    }
+
+    /// Whether it is another one of the same kind cannot be told.
+    fn look(&mut self) -> Result<bool, Problem> {
+        Self::look(self).map(|()| true)
+    }
+
+    fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem> {
+        if networks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let test = |network: &IpNetwork| self.about(CMD_TEST, EXCLUSIVE, &entry(*network, None));
+        let mut messages: Vec<Message> = networks.iter().map(test).collect();
+        let told = self.asked(|netfilter| netfilter.each(&mut messages))?;
+        told.into_iter()
+            .map(|error| match error {
+                None => Ok(true),
+                Some(ERR_EXIST) => Ok(false),
+                Some(error) => Err(problem_of(&io::Error::from_raw_os_error(error))),
+            })
+            .collect()
+    }
+
+    /// By how often the kernel says that it is referred to.
+    fn is_used(&mut self) -> Result<bool, Problem> {
+        let message = Message::new(IPSET, CMD_LIST, FAMILY_NONE, 0)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, &self.name)
+            .with_be32(ATTR_FLAGS | NETWORK_ORDER, LIST_HEADER);
+        let mut references = None;
+        self.asked(|netfilter| {
+            netfilter.dump(message, |answer| {
+                let data = netfilter::attribute(answer, ATTR_DATA);
+                references = data
+                    .and_then(|data| netfilter::be32(data, ATTR_REFERENCES))
+                    .or(references);
+            })
+        })?;
+        Ok(references != Some(0))
     }
 
     fn is_ipset(&self) -> bool {

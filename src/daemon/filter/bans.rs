@@ -1,15 +1,15 @@
-//! The bans from their beginning to their end: written down, brought back after
-//! a restart, looked up again, freed.
+//! The bans from their beginning to their end: written down, read after a
+//! restart, looked up again, freed.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use rblfilter_warden::request::{Outcome, Request};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Filter;
 use crate::config::Mode;
@@ -29,18 +29,10 @@ const FILE: &str = "state.db";
 const LOAD_TIME: Duration = Duration::from_secs(3);
 /// How long the stop waits for what is to be written.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
-/// Requests to the warden that are open at the same time while the sets are
-/// filled again.
-const AT_ONCE: usize = 512;
-/// How often one that the warden did not answer is asked again, and the pause.
-const TRIES: u32 = 5;
-const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Banned clients that are looked up at the same time.
 const LOOKS: usize = 32;
 /// Bans whose ends are written down in a second, where a wave's all come at once.
 const ENDS: usize = 5000;
-/// The least time between two fillings of the sets.
-const REFILL_AFTER: Duration = Duration::from_secs(10);
 /// How often the file is given all, where it lost something.
 const REPAIR_EVERY: u64 = 60;
 /// How often it forgets who delivered mail long ago.
@@ -111,7 +103,7 @@ impl Filter {
         };
         if next.running {
             // The kernel did not have it: somebody emptied the set.
-            self.refill.notify_one();
+            self.lacking.note(network.is_ipv6());
             return;
         }
         let write = Write::Ban(Box::new(self.stored(&record)));
@@ -180,7 +172,8 @@ impl Filter {
         };
         log::info!("{}", store::restored(&loaded));
         self.take_in(loaded).await;
-        self.refill.notify_one();
+        self.lacking.note(false);
+        self.lacking.note(true);
     }
 
     async fn take_in(&self, loaded: Loaded) {
@@ -215,7 +208,8 @@ impl Filter {
             }
             for ban in loaded.bans {
                 // Whom the admin allowed meanwhile; what he forced stays.
-                if ban.hand.is_none() && protected.overlaps(ban.network) {
+                let forced = ban.hand.as_ref().is_some_and(|hand| hand.forced);
+                if !forced && protected.overlaps(ban.network) {
                     freed.push(ban.network);
                 } else {
                     book.insert(self.of_store(ban), now);
@@ -262,84 +256,10 @@ impl Filter {
         }
     }
 
-    /// Puts the bans that run into the kernel's sets again, with what is left of
-    /// them: after a start, and whenever a set had to be made anew.
-    pub(super) async fn refill(self: &Arc<Self>) {
-        let begun = Instant::now();
-        let now = self.now();
-        let bans: Vec<(IpNetwork, u32)> = {
-            let book = self.book();
-            let running = book.running(now);
-            running.map(|ban| (ban.network, ban.until)).collect()
-        };
-        if bans.is_empty() {
-            return;
-        }
-        let all = bans.len();
-        let left = Arc::new(Mutex::new(bans));
-        let mut tasks = JoinSet::new();
-        for _ in 0..AT_ONCE.min(all) {
-            let (filter, left) = (Arc::clone(self), Arc::clone(&left));
-            tasks.spawn(async move {
-                let mut done = 0;
-                loop {
-                    let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                    let Some((network, until)) = next else {
-                        return done;
-                    };
-                    done += usize::from(filter.restore(network, until).await);
-                }
-            });
-        }
-        let done: usize = tasks.join_all().await.into_iter().sum();
-        let event = Event::new("restored")
-            .field("bans", done)
-            .field("of", all)
-            .field("took", format!("{}ms", begun.elapsed().as_millis()));
-        log::info!("{event}");
-    }
-
-    /// Has one ban put into its set again; whether it is there.
-    async fn restore(&self, network: IpNetwork, until: u32) -> bool {
-        for _ in 0..TRIES {
-            let seconds = until.saturating_sub(self.now());
-            // It may have been ended since the bans were gathered.
-            if seconds == 0 || self.book().get(network).is_none() {
-                return false;
-            }
-            // A set that is not there will have them all once it is.
-            if self.sets_rest.is_resting(network.is_ipv6(), Instant::now()) {
-                return false;
-            }
-            let request = Request::Restore { network, seconds };
-            match self.warden.ask(request).await {
-                // So many in a second, and those of wide networks fewer.
-                Ok(reply) if reply.outcome == Outcome::TooMany => sleep(TRY_AGAIN).await,
-                Ok(reply) => {
-                    self.ban_state(reply.ipv6, reply.outcome);
-                    return reply.outcome.is_banned();
-                }
-                Err(error) => {
-                    self.degraded.enter(Part::Warden, error, Instant::now());
-                    sleep(TRY_AGAIN).await;
-                }
-            }
-        }
-        false
-    }
-
     /// Fills the sets when they were emptied, ends what is over, and looks up
     /// again who is banned, until the future is dropped.
     pub(super) async fn keep_bans(self: Arc<Self>) {
-        tokio::join!(self.keep_filled(), self.keep_time());
-    }
-
-    async fn keep_filled(self: &Arc<Self>) {
-        loop {
-            self.refill.notified().await;
-            self.refill().await;
-            sleep(REFILL_AFTER).await;
-        }
+        tokio::join!(self.keep_filled(), self.keep_looking(), self.keep_time());
     }
 
     async fn keep_time(self: &Arc<Self>) {

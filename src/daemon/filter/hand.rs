@@ -105,6 +105,7 @@ impl Filter {
             hand: Some(Arc::new(Hand {
                 user: user.to_owned(),
                 reason: reason.clone(),
+                forced: force,
             })),
         };
         let written = {
