@@ -546,7 +546,7 @@ fn an_entry_keeps_the_larger_of_its_old_and_new_time() {
 }
 
 /// The largest set that `firewall apply` makes room for. The filter gives its
-/// warden up after ten seconds.
+/// warden up after thirty seconds.
 #[test]
 fn a_set_of_a_million_is_read_once_and_answered_for() {
     let lab = installed("");
@@ -561,11 +561,8 @@ fn a_set_of_a_million_is_read_once_and_answered_for() {
     let warden = Warden::start(&lab);
     let begun = Instant::now();
     assert_eq!(warden.ask(Request::Check), Outcome::Done);
-    assert!(
-        begun.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
-    );
+    let read = begun.elapsed();
+    assert!(read < Duration::from_secs(30), "{read:?}");
     let begun = Instant::now();
     for host in 0..20 {
         // Whether a million and one is too many, the kernel counts by the region.
@@ -576,8 +573,8 @@ fn a_set_of_a_million_is_read_once_and_answered_for() {
         );
     }
     assert!(
-        begun.elapsed() < Duration::from_secs(1),
-        "not read again: {:?}",
+        begun.elapsed() < read.max(Duration::from_secs(5)),
+        "not read again: {:?}, at first {read:?}",
         begun.elapsed()
     );
     for _ in 0..3 {

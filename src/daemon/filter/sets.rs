@@ -16,6 +16,7 @@ use super::Filter;
 use crate::config::Mode;
 use crate::degraded::Part;
 use crate::enforce::book::Record;
+use crate::enforce::warden::Error;
 use crate::firewall;
 use crate::log::Event;
 
@@ -264,6 +265,8 @@ impl Filter {
             for ipv6 in [false, true] {
                 match self.warden.ask(Request::Look { ipv6 }).await {
                     Ok(reply) => self.looked(reply),
+                    // It is busy; a ban tells where that is not all.
+                    Err(Error::Silent) => {}
                     Err(error) => self.degraded.enter(Part::Warden, error, Instant::now()),
                 }
             }
