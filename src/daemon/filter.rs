@@ -77,6 +77,8 @@ pub struct Filter {
     allows: Mutex<Allows>,
     /// Set once, at the start.
     store: OnceLock<Store>,
+    /// What of it comes after the start.
+    late: Mutex<bans::Late>,
     /// Which of the kernel's sets lack bans that run; notified of each.
     lacking: sets::Lacking,
     /// What was said of full sets.
@@ -138,6 +140,7 @@ impl Filter {
             book: Mutex::new(Book::new(config.ban.durations, config.ban.look_again)),
             allows: Mutex::default(),
             store: OnceLock::new(),
+            late: Mutex::default(),
             lacking: sets::Lacking::default(),
             full: sets::Full::default(),
             table: Arc::new(Table::new(

@@ -211,10 +211,10 @@ fn entry(network: IpNetwork, seconds: Option<u32>) -> Vec<u8> {
     let mut address = Vec::new();
     match network {
         IpNetwork::V4(v4) => {
-            netfilter::put(&mut address, ADDRESS_V4 | NETWORK_ORDER, &v4.ip().octets())
+            netfilter::put(&mut address, ADDRESS_V4 | NETWORK_ORDER, &v4.ip().octets());
         }
         IpNetwork::V6(v6) => {
-            netfilter::put(&mut address, ADDRESS_V6 | NETWORK_ORDER, &v6.ip().octets())
+            netfilter::put(&mut address, ADDRESS_V6 | NETWORK_ORDER, &v6.ip().octets());
         }
     }
     let mut bytes = Vec::new();

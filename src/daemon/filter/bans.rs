@@ -1,13 +1,14 @@
 //! The bans from their beginning to their end: written down, read after a
 //! restart, looked up again, freed.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use rblfilter_warden::request::{Outcome, Request};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -40,7 +41,39 @@ const PRUNE_EVERY: u64 = 3600;
 /// Rows that are handed to the store at once.
 const ROWS: usize = 1000;
 
+/// What is in a file that takes longer to read than the start waits for.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    loaded: Option<oneshot::Receiver<Loaded>>,
+    /// Whether it is still to come; then which of its bans were ended meanwhile.
+    awaited: bool,
+    ended: HashSet<IpNetwork>,
+    all_ended: bool,
+}
+
 impl Filter {
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All bans are to be ended, those in a file that is not read yet too.
+    pub(super) fn end_late(&self) {
+        let mut late = self.late();
+        late.all_ended = late.awaited;
+    }
+
+    /// Takes in what took longer to read than the start waited for.
+    async fn take_late(&self) {
+        let Some(loaded) = self.late().loaded.take() else {
+            return;
+        };
+        // Else there is no store, which was said.
+        if let Ok(loaded) = loaded.await {
+            self.restore_from(loaded).await;
+            self.degraded.leave(&Part::Store, Instant::now());
+        }
+    }
+
     /// Seconds since 1970, as they are counted in the book of bans.
     pub(super) fn now(&self) -> u32 {
         self.clock.seconds(Instant::now())
@@ -159,17 +192,29 @@ impl Filter {
     }
 
     /// Opens the file of bans and writes what it holds into the book. Never
-    /// takes longer than three seconds.
+    /// takes longer than three seconds; what is read later comes in later.
     pub async fn open_store(&self) {
         let path = self.paths.state().join(FILE);
-        let (store, loaded) = store::Store::start(path, self.clock, &self.degraded);
+        let (store, mut loaded) = store::Store::start(path, self.clock, &self.degraded);
         // It is opened once, so the place is free.
         let _ = self.store.set(store);
-        let Ok(Ok(loaded)) = timeout(LOAD_TIME, loaded).await else {
-            let text = format!("it is not read within {} s", LOAD_TIME.as_secs());
-            self.degraded.enter(Part::Store, text, Instant::now());
-            return;
-        };
+        match timeout(LOAD_TIME, &mut loaded).await {
+            Ok(Ok(loaded)) => self.restore_from(loaded).await,
+            // There is no store, which was said.
+            Ok(Err(_)) => {}
+            Err(_) => {
+                let text = format!(
+                    "it is not read within {} s: its bans come back when it is",
+                    LOAD_TIME.as_secs()
+                );
+                self.degraded.enter(Part::Store, text, Instant::now());
+                let mut late = self.late();
+                (late.loaded, late.awaited) = (Some(loaded), true);
+            }
+        }
+    }
+
+    async fn restore_from(&self, loaded: Loaded) {
         log::info!("{}", store::restored(&loaded));
         self.take_in(loaded).await;
         self.lacking.note(false);
@@ -195,6 +240,7 @@ impl Filter {
         }
         let mut freed = Vec::new();
         {
+            let late = std::mem::take(&mut *self.late());
             let mut protected = self
                 .protected
                 .lock()
@@ -209,7 +255,10 @@ impl Filter {
             for ban in loaded.bans {
                 // Whom the admin allowed meanwhile; what he forced stays.
                 let forced = ban.hand.as_ref().is_some_and(|hand| hand.forced);
-                if !forced && protected.overlaps(ban.network) {
+                if late.ended.contains(&ban.network) {
+                    continue;
+                }
+                if late.all_ended || !forced && protected.overlaps(ban.network) {
                     freed.push(ban.network);
                 } else {
                     book.insert(self.of_store(ban), now);
@@ -234,6 +283,11 @@ impl Filter {
                     return Err(reply.outcome.to_string());
                 }
                 let past = self.book().remove(network, why, self.now());
+                let mut late = self.late();
+                if late.awaited {
+                    late.ended.insert(network);
+                }
+                drop(late);
                 self.put(Write::End(network, past));
                 Ok(())
             }
@@ -259,7 +313,12 @@ impl Filter {
     /// Fills the sets when they were emptied, ends what is over, and looks up
     /// again who is banned, until the future is dropped.
     pub(super) async fn keep_bans(self: Arc<Self>) {
-        tokio::join!(self.keep_filled(), self.keep_looking(), self.keep_time());
+        tokio::join!(
+            self.keep_filled(),
+            self.keep_looking(),
+            self.keep_time(),
+            self.take_late()
+        );
     }
 
     async fn keep_time(self: &Arc<Self>) {

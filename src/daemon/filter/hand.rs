@@ -204,6 +204,7 @@ impl Filter {
 
     async fn unban_all(self: &Arc<Self>, user: &str) -> Told {
         let now = self.now();
+        self.end_late();
         let mut networks: Vec<IpNetwork> = {
             let book = self.book();
             book.running(now).map(|ban| ban.network).collect()
