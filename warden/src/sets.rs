@@ -251,6 +251,8 @@ struct Set<K> {
     /// Whether that is what the set holds; if not, it is read before the next
     /// change.
     known: bool,
+    /// Whether it ever was.
+    was_known: bool,
     /// Whether somebody else put something in, and from when on it may be read
     /// for that.
     stale: bool,
@@ -271,6 +273,7 @@ impl<K: Kernel> Set<K> {
             ends: Ends::new(),
             prune_at: 0,
             known: false,
+            was_known: false,
             stale: false,
             read_from: None,
             remade: false,
@@ -299,7 +302,7 @@ impl<K: Kernel> Set<K> {
         match self.kernel.read(now) {
             Ok(ends) => {
                 self.ends = ends;
-                (self.known, self.stale) = (true, false);
+                (self.known, self.was_known, self.stale) = (true, true, false);
                 let took = now.elapsed();
                 self.read_from = Some(Instant::now() + READ_EVERY.max(took * READ_SHARE));
                 Ok(())
@@ -317,7 +320,7 @@ impl<K: Kernel> Set<K> {
             self.name
         );
         self.ends.clear();
-        (self.known, self.remade) = (true, true);
+        (self.known, self.was_known, self.remade) = (true, true, true);
         Ok(())
     }
 
@@ -348,8 +351,12 @@ impl<K: Kernel> Set<K> {
             }
         }
         if !self.known {
+            let first = !self.was_known;
             self.ready(now, true)?;
-            return Ok(Outcome::Unknown);
+            // After an error the filter fills the set by itself.
+            if first {
+                return Ok(Outcome::Unknown);
+            }
         }
         self.forget_ended(now);
         let sample: Vec<IpNetwork> = self
