@@ -72,6 +72,7 @@ impl Filter {
             self.restore_from(loaded).await;
             self.degraded.leave(&Part::Store, Instant::now());
         }
+        *self.late() = Late::default();
     }
 
     /// Seconds since 1970, as they are counted in the book of bans.
@@ -376,7 +377,8 @@ impl Filter {
         let Some(store) = self.store.get() else {
             return;
         };
-        if self.config.mode == Mode::Observe || !store.take_lost() {
+        // What the file holds that is not in the book yet must not be lost.
+        if self.config.mode == Mode::Observe || self.late().awaited || !store.take_lost() {
             return;
         }
         let now = self.now();
