@@ -40,8 +40,9 @@ impl Role {
         match self {
             // It takes in a million bans at its start.
             Self::Worker => Duration::from_secs(10),
-            // It reads a set of a million for a second or two.
-            Self::Warden => Duration::from_secs(10),
+            // It reads a set of a million for a second or two, on a busy machine for
+            // ten times that.
+            Self::Warden => Duration::from_secs(25),
         }
     }
 }
@@ -158,7 +159,7 @@ impl Child {
     /// Why it is to be ended, where it is.
     pub fn is_over(&mut self, now: Instant) -> Option<&'static str> {
         if self.pulse.is_over(now) {
-            Some("it has not been heard of for ten seconds, and is ended")
+            Some("it has not been heard of for too long, and is ended")
         } else if self.by.is_some_and(|by| now >= by) {
             Some("it takes too long, and is ended")
         } else {

@@ -1,8 +1,8 @@
 //! The SQLite file: its tables, what is read and what is written.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,9 @@ use crate::enforce::book::Hand;
 use crate::enforce::durations::Past;
 
 /// The version of the tables below (`PRAGMA user_version`).
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// What every file of SQLite begins with (its "Database File Format", 1.3).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// How long another process's transaction is waited for: a worker that stops
 /// writes while the next one starts.
 const BUSY_TIME: Duration = Duration::from_secs(5);
@@ -26,12 +28,20 @@ const TABLES: &str = "
     CREATE TABLE bans (
         network TEXT PRIMARY KEY, client TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL,
         count INTEGER NOT NULL, zones TEXT NOT NULL, rests_on TEXT NOT NULL, own INTEGER NOT NULL,
-        user TEXT, reason TEXT) WITHOUT ROWID;
+        user TEXT, reason TEXT, forced INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
     CREATE TABLE offences (network TEXT PRIMARY KEY, count INTEGER NOT NULL, ended INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE allows (network TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE senders (client TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE times (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, uptime INTEGER NOT NULL, seconds INTEGER NOT NULL);
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
+";
+
+/// What makes the tables of version 1 into these. It did not say which bans by
+/// hand were forced, and ended none of them for the allowlist.
+const FROM_1: &str = "
+    ALTER TABLE bans ADD COLUMN forced INTEGER NOT NULL DEFAULT 0;
+    UPDATE bans SET forced = 1 WHERE user IS NOT NULL;
+    PRAGMA user_version = 2;
 ";
 
 /// Why the file is of no use.
@@ -39,6 +49,12 @@ const TABLES: &str = "
 pub enum Error {
     /// It cannot be made.
     Make(io::Error),
+    /// Something else is in its place.
+    NoFile,
+    /// Somebody removed it, or put another in its place, while it was open.
+    Removed,
+    /// Somebody wrote over it while it was open.
+    Overwritten,
     /// What SQLite says.
     Sqlite(rusqlite::Error),
     /// It has tables of another version.
@@ -51,7 +67,7 @@ impl Error {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Make(_) => false,
-            Self::Version(_) => true,
+            Self::NoFile | Self::Removed | Self::Overwritten | Self::Version(_) => true,
             Self::Sqlite(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
                 // "no such table": of our version, but not of our form.
@@ -66,6 +82,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Make(error) => write!(f, "cannot be made: {error}"),
+            Self::NoFile => write!(f, "it is no file"),
+            Self::Removed => write!(f, "it was removed or replaced"),
+            Self::Overwritten => write!(f, "it was overwritten"),
             Self::Sqlite(error) => write!(f, "{error}"),
             Self::Version(version) => {
                 write!(f, "its tables are of version {version}, expected {VERSION}")
@@ -86,7 +105,9 @@ impl From<rusqlite::Error> for Error {
 /// The open file.
 #[derive(Debug)]
 pub struct Database {
+    // Dropped in this order: a file that is closed takes SQLite's locks on it along (fcntl(2)).
     pub(super) connection: Connection,
+    file: File,
 }
 
 impl Database {
@@ -94,12 +115,19 @@ impl Database {
     pub fn open(path: &Path) -> Result<Self, Error> {
         // SQLite would make it readable by everybody; its companions take the
         // same mode.
-        OpenOptions::new()
+        let file = OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .mode(0o600)
             .open(path)
-            .map_err(Error::Make)?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::IsADirectory => Error::NoFile,
+                _ => Error::Make(error),
+            })?;
+        if !file.metadata().map_err(Error::Make)?.is_file() {
+            return Err(Error::NoFile);
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIME)?;
@@ -113,9 +141,30 @@ impl Database {
         match (version, tables) {
             (VERSION, _) => {}
             (0, 0) => connection.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?,
+            (1, _) => connection.execute_batch(&format!("BEGIN; {FROM_1} COMMIT;"))?,
             (other, _) => return Err(Error::Version(other)),
         }
-        Ok(Self { connection })
+        Ok(Self { connection, file })
+    }
+
+    /// Looks whether the open file is still the one at `path`, and looks like
+    /// one: SQLite would not notice, and write to what nobody finds again.
+    pub fn look(&self, path: &Path) -> Result<(), Error> {
+        let of = |file: &fs::Metadata| (file.dev(), file.ino());
+        let ours = self.file.metadata().map_err(Error::Make)?;
+        match fs::symlink_metadata(path) {
+            Ok(there) if of(&there) == of(&ours) => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Make(error));
+            }
+            _ => return Err(Error::Removed),
+        }
+        let mut begin = [0; MAGIC.len()];
+        match self.file.read_exact_at(&mut begin, 0) {
+            Ok(()) if begin == *MAGIC => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(Error::Make(error)),
+            _ => Err(Error::Overwritten),
+        }
     }
 
     /// Reads all that is of use at `now`. A row that cannot be is passed over.
@@ -150,7 +199,7 @@ impl Database {
             Ok(())
         })?;
         self.each(
-            "SELECT network, client, since, until, count, zones, rests_on, own, user, reason FROM bans",
+            "SELECT network, client, since, until, count, zones, rests_on, own, user, reason, forced FROM bans",
             |row| {
                 let Some(ban) = ban(row)? else { return Ok(()) };
                 match carried(ban.since, ban.until, then, now) {
@@ -260,6 +309,7 @@ fn ban(row: &Row<'_>) -> rusqlite::Result<Option<Ban>> {
     };
     let user: Option<String> = row.get(8)?;
     let reason: Option<String> = row.get(9)?;
+    let forced: bool = row.get(10)?;
     Ok(Some(Ban {
         network,
         client,
@@ -273,6 +323,7 @@ fn ban(row: &Row<'_>) -> rusqlite::Result<Option<Ban>> {
             Arc::new(Hand {
                 user,
                 reason: reason.unwrap_or_default(),
+                forced,
             })
         }),
     }))
@@ -294,7 +345,7 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
         Write::Ban(ban) => {
             let hand = ban.hand.as_deref();
             run(
-                "INSERT OR REPLACE INTO bans VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT OR REPLACE INTO bans VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
                 params![
                     ban.network.to_string(),
                     ban.client.to_string(),
@@ -305,7 +356,8 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
                     ban.rests_on.join(" "),
                     ban.own,
                     hand.map(|hand| &hand.user),
-                    hand.map(|hand| &hand.reason)
+                    hand.map(|hand| &hand.reason),
+                    hand.is_some_and(|hand| hand.forced)
                 ],
             )?;
             run(
@@ -350,20 +402,21 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
 }
 
 /// Moves the file and its companions out of the way, with their name kept, and
-/// tells where to.
-pub fn set_aside(path: &Path, now: u32) -> io::Result<PathBuf> {
+/// tells where to; `None` where there is none any longer.
+pub fn set_aside(path: &Path, now: u32) -> io::Result<Option<PathBuf>> {
     let with = |path: &Path, end: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(end);
         PathBuf::from(name)
     };
     let aside = with(path, &format!(".corrupt-{now}"));
-    fs::rename(path, &aside)?;
-    for end in ["-wal", "-shm"] {
-        match fs::rename(with(path, end), with(&aside, end)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(aside)
+    let moved = |end| match fs::rename(with(path, end), with(&aside, end)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    };
+    let was_there = moved("")?;
+    moved("-wal")?;
+    moved("-shm")?;
+    Ok(was_there.then_some(aside))
 }
