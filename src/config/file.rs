@@ -10,7 +10,7 @@ use toml::Spanned;
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 61] = [
+pub const KEYS: [&str; 63] = [
     "include",
     "mode",
     "watch",
@@ -59,6 +59,8 @@ pub const KEYS: [&str; 61] = [
     "cache.max-negative-ttl",
     "cache.stale",
     "log.level",
+    "sandbox.seccomp",
+    "sandbox.landlock",
     "dnsbl.zone",
     "dnsbl.name",
     "dnsbl.codes",
@@ -101,6 +103,7 @@ pub struct File {
     pub lookup: Lookup,
     pub cache: Cache,
     pub log: Log,
+    pub sandbox: Sandbox,
     pub dnsbl: Vec<Dnsbl>,
     pub dnswl: Vec<Dnswl>,
 }
@@ -203,6 +206,13 @@ pub struct Log {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Sandbox {
+    pub seccomp: Text,
+    pub landlock: Text,
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Dnsbl {
     pub zone: Text,
@@ -299,6 +309,7 @@ impl Default for File {
             lookup: Lookup::default(),
             cache: Cache::default(),
             log: Log::default(),
+            sandbox: Sandbox::default(),
             dnsbl: Vec::new(),
             dnswl: Vec::new(),
         }
@@ -394,6 +405,15 @@ impl Default for Cache {
             max_ttl: text("6h"),
             max_negative_ttl: text("15m"),
             stale: text("6h"),
+        }
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            seccomp: text("auto"),
+            landlock: text("auto"),
         }
     }
 }

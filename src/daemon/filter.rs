@@ -23,7 +23,7 @@ use tokio::time::{interval_at, sleep};
 
 use super::never_ban::NeverBan;
 use crate::config::{Config, KillPolicy, Mode, WatchBy};
-use crate::courier::aliases;
+use crate::courier::aliases::Aliases;
 use crate::courier::control_file::{self, Envelope};
 use crate::courier::identified::{Identified, Peer};
 use crate::courier::paths::Paths;
@@ -65,6 +65,8 @@ const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Filter {
     config: Config,
     paths: Paths,
+    /// What looks up aliases, where it could be started.
+    aliases: Option<Aliases>,
     lists: Arc<Lists>,
     /// What there is to hear of the lists, until somebody listens.
     notices: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
@@ -115,7 +117,7 @@ pub struct Sentenced {
 impl Filter {
     /// Makes ready to judge by `config`.
     #[must_use]
-    pub fn new(config: Config, paths: Paths) -> Self {
+    pub fn new(config: Config, paths: Paths, aliases: Option<Aliases>) -> Self {
         let (lists, notices) = Lists::new(
             config.zones.clone(),
             config.resolver.clone(),
@@ -146,6 +148,7 @@ impl Filter {
             metrics: Arc::default(),
             config,
             paths,
+            aliases,
             degraded: Arc::default(),
             graced: Mutex::default(),
             graces: AtomicU64::new(0),
@@ -322,7 +325,11 @@ impl Filter {
             return false;
         };
         let now = Instant::now();
-        match aliases::all_stand(&self.paths.aliaslookup(), pairs).await {
+        let stand = match &self.aliases {
+            Some(aliases) => aliases.all_stand(pairs).await,
+            None => Err(io::Error::other("what looks them up could not be started")),
+        };
+        match stand {
             Ok(stand) => {
                 self.degraded.leave(&Part::Aliases, now);
                 stand

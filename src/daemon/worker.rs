@@ -19,6 +19,7 @@ use super::filter::Filter;
 use super::service::{self, Handed};
 use super::{EX_SOFTWARE, control, filter_name};
 use crate::config;
+use crate::courier::aliases::Aliases;
 use crate::courier::paths::Paths;
 use crate::log::{self as event_log, Event};
 use crate::sys::{descriptors, run_soon};
@@ -99,6 +100,7 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     if let Err(error) = run_soon() {
         log::debug!("{}", Event::new("limits").text(error));
     }
+    let aliases = start_aliases(&paths, name);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -107,7 +109,7 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     let ended = runtime.block_on(async {
         let filter = match config {
             Ok(config) => {
-                let filter = Filter::new(config, paths);
+                let filter = Filter::new(config, paths, aliases);
                 log::info!("{}", filter.started());
                 filter.read_cache();
                 let filter = Arc::new(filter);
@@ -139,6 +141,19 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     runtime.shutdown_background();
     log::info!("{}", Event::new("stopped"));
     ended
+}
+
+/// Starts what runs `aliaslookup`, as the worker itself cannot run anything.
+fn start_aliases(paths: &Paths, name: &str) -> Option<Aliases> {
+    let started =
+        std::env::current_exe().and_then(|own| Aliases::start(&own, name, &paths.aliaslookup()));
+    if let Err(error) = &started {
+        log::warn!(
+            "{}",
+            Event::new("limits").text(format!("no look-ups of aliases: {error}"))
+        );
+    }
+    started.ok()
 }
 
 /// A panic is a bug of ours: it is logged, and costs what it happened in alone.

@@ -424,6 +424,7 @@ mod tests {
                 serial,
                 outcome,
                 ipv6: false,
+                layers: rblfilter_warden::layers::Layers::default(),
             };
             let flags = MsgFlags::empty();
             socket::send(theirs.as_raw_fd(), &reply.encode(), flags).unwrap();

@@ -3,6 +3,7 @@
 
 pub mod descriptors;
 mod process;
+pub mod sandbox;
 mod watched;
 
 pub use process::{ignore_signals, run_soon, spawn_with};

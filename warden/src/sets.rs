@@ -15,6 +15,7 @@ use rblfilter_warden::request::Outcome;
 use crate::dry::Dry;
 use crate::ipset::Ipset;
 use crate::nftables::Nftables;
+use crate::say;
 
 /// How often a set is read anew: somebody may have made it again, or have put
 /// something in. A million entries take a second or two, so the pause is at
@@ -88,7 +89,7 @@ impl Problem {
             Self::NotPermitted => Outcome::NotPermitted,
             Self::Full => Outcome::Full,
             Self::Failed(text) => {
-                eprintln!("rblfilter-warden: {text}");
+                say::line(format_args!("{text}"));
                 Outcome::Failed
             }
         }
@@ -272,10 +273,10 @@ impl<K: Kernel> Set<K> {
     fn make(&mut self, now: Instant) -> Result<(), Problem> {
         self.most = self.configured;
         self.kernel.create(self.most)?;
-        eprintln!(
-            "rblfilter-warden: the set {} was missing, and has been made",
+        say::line(format_args!(
+            "the set {} was missing, and has been made",
             self.name
-        );
+        ));
         self.ends.clear();
         self.remade = true;
         self.read_from = Some(now + READ_EVERY);
@@ -546,7 +547,7 @@ impl<K: Kernel> Set<K> {
     fn say(&mut self, now: Instant, what: &str) {
         if self.said.is_none_or(|at| now >= at + SAY_EVERY) {
             self.said = Some(now);
-            eprintln!("rblfilter-warden: the set {} {what}", self.name);
+            say::line(format_args!("the set {} {what}", self.name));
         }
     }
 }
