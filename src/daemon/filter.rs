@@ -4,6 +4,7 @@
 mod bans;
 mod hand;
 mod lists;
+mod status;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rblfilter_warden::layers::Layers;
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
 use tokio::sync::{Notify, mpsc, watch};
@@ -41,7 +43,7 @@ use crate::log::Event;
 use crate::metrics::Metrics;
 use crate::senders::Senders;
 use crate::store::{Store, Write};
-use crate::watch::{Judge, Sender, Table, Watcher};
+use crate::watch::{By, Judge, Sender, Table, Watcher};
 
 /// What reading a message's files, its session's processes and Courier's
 /// aliases may take, beside the lists' limit.
@@ -67,6 +69,11 @@ pub struct Filter {
     paths: Paths,
     /// What looks up aliases, where it could be started.
     aliases: Option<Aliases>,
+    /// What this process is bound by.
+    layers: Layers,
+    begun: Instant,
+    /// By what sessions are seen, once they are.
+    watching: Mutex<Option<By>>,
     lists: Arc<Lists>,
     /// What there is to hear of the lists, until somebody listens.
     notices: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
@@ -95,6 +102,15 @@ pub struct Filter {
     graces: AtomicU64,
 }
 
+/// What was prepared before anything was read from outside.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// What looks up aliases, where it could be started.
+    pub aliases: Option<Aliases>,
+    /// What this process is bound by.
+    pub layers: Layers,
+}
+
 /// What is to be done about a message.
 #[derive(Debug)]
 pub enum Decision {
@@ -117,7 +133,7 @@ pub struct Sentenced {
 impl Filter {
     /// Makes ready to judge by `config`.
     #[must_use]
-    pub fn new(config: Config, paths: Paths, aliases: Option<Aliases>) -> Self {
+    pub fn new(config: Config, paths: Paths, prepared: Prepared) -> Self {
         let (lists, notices) = Lists::new(
             config.zones.clone(),
             config.resolver.clone(),
@@ -148,7 +164,10 @@ impl Filter {
             metrics: Arc::default(),
             config,
             paths,
-            aliases,
+            aliases: prepared.aliases,
+            layers: prepared.layers,
+            begun: Instant::now(),
+            watching: Mutex::new(None),
             degraded: Arc::default(),
             graced: Mutex::default(),
             graces: AtomicU64::new(0),
@@ -548,6 +567,17 @@ impl Filter {
         log::info!("{}", self.metrics.event(self.lists.counts()));
     }
 
+    /// By what sessions are seen, in a word.
+    fn watching(&self) -> &'static str {
+        let watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+        match *watching {
+            Some(By::Events) => "events",
+            Some(By::Poll) => "poll",
+            None if self.config.watch.by == WatchBy::Off => "off",
+            None => "starting",
+        }
+    }
+
     async fn watch(self: Arc<Self>) {
         let settings = self.config.watch;
         let wanted = match settings.by {
@@ -716,6 +746,10 @@ impl Keeper for Filter {
 impl Judge for Filter {
     async fn connected(self: Arc<Self>, identified: Arc<Identified>) {
         self.judge_connect(&identified).await;
+    }
+
+    fn watching(&self, by: By) {
+        *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
     }
 }
 

@@ -15,9 +15,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::filter::Filter;
+use super::filter::{Filter, Prepared};
 use super::service::{self, Handed};
 use super::{EX_SOFTWARE, control, filter_name};
+use rblfilter_warden::layers::Layers;
+
 use crate::config;
 use crate::courier::aliases::Aliases;
 use crate::courier::paths::Paths;
@@ -100,7 +102,10 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     if let Err(error) = run_soon() {
         log::debug!("{}", Event::new("limits").text(error));
     }
-    let aliases = start_aliases(&paths, name);
+    let prepared = Prepared {
+        aliases: start_aliases(&paths, name),
+        layers: Layers::default(),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -109,7 +114,7 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     let ended = runtime.block_on(async {
         let filter = match config {
             Ok(config) => {
-                let filter = Filter::new(config, paths, aliases);
+                let filter = Filter::new(config, paths, prepared);
                 log::info!("{}", filter.started());
                 filter.read_cache();
                 let filter = Arc::new(filter);
