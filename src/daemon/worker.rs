@@ -3,28 +3,30 @@
 //! 1. descriptors: those that the supervisor handed on are ours;
 //! 2. the log;
 //! 3. the configuration (a wrong one: every message is accepted);
-//! 4. what the lists said before, their tests, the bans that still run, and the
+//! 4. the process that looks up aliases, and the walls (`sys::sandbox`): nothing
+//!    has been read from outside yet;
+//! 5. what the lists said before, their tests, the bans that still run, and the
 //!    warden;
-//! 5. ready: courierfilter's descriptor 3 is closed, last.
+//! 6. ready: courierfilter's descriptor 3 is closed, last.
 
 use std::ffi::OsString;
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rblfilter_warden::policy::Layer;
+
 use super::filter::{Filter, Prepared};
 use super::service::{self, Handed};
-use super::{EX_SOFTWARE, control, filter_name};
-use rblfilter_warden::layers::Layers;
-
+use super::{EX_SOFTWARE, control, filter_name, supervised};
 use crate::config;
 use crate::courier::aliases::Aliases;
 use crate::courier::paths::Paths;
 use crate::log::{self as event_log, Event};
-use crate::sys::{descriptors, run_soon};
+use crate::sys::{descriptors, run_soon, sandbox};
 
 /// The first argument of a worker.
 pub const ROLE: &str = "supervised-worker";
@@ -33,7 +35,7 @@ pub const ROLE: &str = "supervised-worker";
 const WRITE_TIME: Duration = Duration::from_secs(3);
 
 /// A worker's arguments: the socket's path, then the numbers of the
-/// descriptors of the listener, the control socket, and the ready pipe where
+/// descriptors of the listener, the link, and the ready pipe where
 /// it has not been closed yet. Descriptor 0 is courierfilter's.
 pub(super) fn arguments(numbers: &[RawFd], path: &Path) -> Vec<OsString> {
     let mut arguments = vec![ROLE.into(), path.into()];
@@ -69,43 +71,46 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     code
 }
 
-fn handed(arguments: &[OsString]) -> Option<Handed> {
+/// What was handed to this process.
+struct Descriptors {
+    stop: OwnedFd,
+    listener: UnixListener,
+    link: OwnedFd,
+    ready: Option<OwnedFd>,
+    path: PathBuf,
+}
+
+fn handed(arguments: &[OsString]) -> Option<Descriptors> {
     let (path, numbers) = arguments.split_first()?;
     let numbers: Option<Vec<RawFd>> = numbers
         .iter()
         .map(|number| number.to_str()?.parse().ok().filter(|number| *number > 2))
         .collect();
     let mut owned = descriptors::handed(&numbers?)?.into_iter();
-    let (stop, listener, control) = (owned.next()?, owned.next()?, owned.next()?);
-    Some(Handed {
+    let (stop, listener, link) = (owned.next()?, owned.next()?, owned.next()?);
+    Some(Descriptors {
         stop,
         listener: UnixListener::from(listener),
-        control: UnixStream::from(control),
-        ready: owned.next() as Option<OwnedFd>,
+        link,
+        ready: owned.next(),
         path: PathBuf::from(path),
     })
 }
 
-fn start(handed: Handed, name: &str) -> std::io::Result<()> {
+fn start(handed: Descriptors, name: &str) -> std::io::Result<()> {
     let paths = Paths::from_env();
     let config = config::read(&paths.config());
     if let Ok(config) = &config {
         log::set_max_level(config.log_level);
     }
-    // With a session of our own we have a share of the processors of our own,
-    // beside that of all of Courier together (sched(7), autogrouping), whoever
-    // started courierfilter.
-    if let Err(error) = nix::unistd::setsid() {
-        log::debug!("{}", Event::new("limits").text(error));
-    }
     // After the log's thread was started, which need not.
     if let Err(error) = run_soon() {
         log::debug!("{}", Event::new("limits").text(error));
     }
-    let prepared = Prepared {
-        aliases: start_aliases(&paths, name),
-        layers: Layers::default(),
-    };
+    let wanted = config
+        .as_ref()
+        .map_or_else(|_| Layer::Auto, |config| config.sandbox.seccomp);
+    let prepared = prepare(&paths, name, wanted);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -113,17 +118,7 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     let state = paths.state();
     let ended = runtime.block_on(async {
         let filter = match config {
-            Ok(config) => {
-                let filter = Filter::new(config, paths, prepared);
-                log::info!("{}", filter.started());
-                filter.read_cache();
-                let filter = Arc::new(filter);
-                tokio::spawn(Arc::clone(&filter).keep_lists());
-                filter.open_store().await;
-                filter.check().await;
-                tokio::spawn(control::serve(state, Arc::clone(&filter)));
-                Some(filter)
-            }
+            Ok(config) => Some(Arc::new(Filter::new(config, paths, prepared))),
             Err(error) => {
                 let event = Event::new("disabled").text(format!(
                     "{error}; every message is accepted until the file is right and the filter started again (filterctl stop {name}; sleep 1; filterctl start {name})"
@@ -131,6 +126,22 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
                 log::error!("{event}");
                 None
             }
+        };
+        let told = supervised::listen(handed.link, filter.clone())?;
+        if let Some(filter) = &filter {
+            log::info!("{}", filter.started());
+            filter.read_cache();
+            tokio::spawn(Arc::clone(filter).keep_lists());
+            filter.open_store().await;
+            filter.check().await;
+            tokio::spawn(control::serve(state, Arc::clone(filter)));
+        }
+        let handed = Handed {
+            stop: handed.stop,
+            listener: handed.listener,
+            told,
+            ready: handed.ready,
+            path: handed.path,
         };
         let ended = service::run(handed, filter.clone()).await;
         if let Some(filter) = filter {
@@ -148,17 +159,23 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     ended
 }
 
-/// Starts what runs `aliaslookup`, as the worker itself cannot run anything.
-fn start_aliases(paths: &Paths, name: &str) -> Option<Aliases> {
-    let started =
+/// Starts what runs `aliaslookup`, as the worker cannot run anything after
+/// this, and builds the worker's walls.
+fn prepare(paths: &Paths, name: &str, seccomp: Layer) -> Prepared {
+    let aliases =
         std::env::current_exe().and_then(|own| Aliases::start(&own, name, &paths.aliaslookup()));
-    if let Err(error) = &started {
-        log::warn!(
-            "{}",
-            Event::new("limits").text(format!("no look-ups of aliases: {error}"))
-        );
+    if let Err(error) = &aliases {
+        let text = format!("no look-ups of aliases: {error}");
+        log::warn!("{}", Event::new("limits").text(text));
     }
-    started.ok()
+    let layers = sandbox::enter(seccomp, |layer, error| {
+        let event = Event::new("sandbox").field("without", layer);
+        log::warn!("{}", event.text(error));
+    });
+    Prepared {
+        aliases: aliases.ok(),
+        layers,
+    }
 }
 
 /// A panic is a bug of ours: it is logged, and costs what it happened in alone.
