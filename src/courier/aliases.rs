@@ -165,6 +165,8 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
     if !is_ours {
         return usage();
     }
+    // So that whoever looks at processes knows it.
+    let _ = prctl::set_name(c"rblfilter-alias");
     // A kernel without it: it runs one program, which needs nothing else.
     let _ = prctl::set_no_new_privs();
     let program = PathBuf::from(program);

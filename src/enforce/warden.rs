@@ -483,6 +483,7 @@ mod tests {
                     serial,
                     outcome: Outcome::Done,
                     ipv6: false,
+                    layers: Layers::default(),
                 };
                 let flags = MsgFlags::empty();
                 socket::send(theirs.as_raw_fd(), &reply.encode(), flags).unwrap();

@@ -174,3 +174,102 @@ fn folders() -> Vec<PathBuf> {
     folders.push("/proc".into());
     folders
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::ErrorKind;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use nix::errno::Errno;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+    use super::*;
+
+    /// Set in the process that is walled in; what it is to try.
+    const TRY: &str = "RBLFILTER_TRY";
+
+    fn can_open(family: AddressFamily, kind: SockType) -> Result<(), Errno> {
+        socket(family, kind, SockFlag::SOCK_CLOEXEC, None).map(drop)
+    }
+
+    /// Tries one thing behind the walls; it is refused, or ends the process.
+    fn attempt(what: &str) {
+        let layers = enter(Sandbox::default());
+        assert!(layers.no_new_privs && layers.seccomp, "{layers:?}");
+        match what {
+            "its work" => {
+                for path in ["/proc/net/route", "/etc/resolv.conf"] {
+                    std::fs::read(path).unwrap();
+                }
+                can_open(AddressFamily::Netlink, SockType::Raw).unwrap();
+                assert!(nix::ifaddrs::getifaddrs().unwrap().count() > 0);
+            }
+            "packets" => assert_eq!(
+                can_open(AddressFamily::Packet, SockType::Raw),
+                Err(Errno::ENOSYS)
+            ),
+            "the network" => assert_eq!(
+                can_open(AddressFamily::Inet, SockType::Stream),
+                Err(Errno::ENOSYS)
+            ),
+            "a unix socket" => assert_eq!(
+                can_open(AddressFamily::Unix, SockType::Stream),
+                Err(Errno::ENOSYS)
+            ),
+            "another file" => {
+                let error = File::open("/usr/bin/env").unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            }
+            "to write" => {
+                for path in ["/tmp/rblfilter-walls", "/proc/self/comm"] {
+                    let error = File::options().write(true).create(true).open(path);
+                    assert_eq!(error.unwrap_err().kind(), ErrorKind::PermissionDenied);
+                }
+            }
+            "a program" => assert!(Command::new("/bin/true").spawn().is_err()),
+            "a thread" => assert!(std::thread::Builder::new().spawn(|| ()).is_err()),
+            "exec" => {
+                let _ = nix::unistd::execv(c"/bin/true", &[c"true"]);
+            }
+            "chroot" => {
+                let _ = nix::unistd::chroot("/");
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn behind_the_walls_it_can_do_its_work_and_nothing_else() {
+        if let Some(what) = std::env::var_os(TRY) {
+            attempt(what.to_str().unwrap());
+            return;
+        }
+        for (what, deadly) in [
+            ("its work", false),
+            ("packets", false),
+            ("the network", false),
+            ("a unix socket", false),
+            ("another file", false),
+            ("to write", false),
+            ("a program", false),
+            ("a thread", false),
+            ("exec", true),
+            ("chroot", true),
+        ] {
+            let name = "behind_the_walls_it_can_do_its_work_and_nothing_else";
+            let output = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", &format!("sandbox::tests::{name}"), "--nocapture"])
+                .env(TRY, what)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            if deadly {
+                assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{what}: {said}");
+            } else {
+                assert!(output.status.success(), "{what}: {said}");
+            }
+        }
+    }
+}
