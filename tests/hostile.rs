@@ -220,7 +220,7 @@ fn whatever_a_hijacked_worker_sends_the_warden_keeps_to_its_rules() {
         stderr.read_to_string(&mut text).unwrap();
         text
     });
-    let (before, open) = (around(&lab), descriptors(hijacked.warden.pid()));
+    let before = around(&lab);
     let mut numbers = Numbers(0x005e_ed0f_0b57_1e55);
     let begun = Instant::now();
     let (mut sent, mut banned, mut refused) = (0, 0, 0);
@@ -261,6 +261,7 @@ fn whatever_a_hijacked_worker_sends_the_warden_keeps_to_its_rules() {
     }
     assert_eq!(around(&lab), before, "nothing else was touched");
     // Descriptors that are passed along are nobody's.
+    let open = descriptors(hijacked.warden.pid());
     let (one, other) = nix::unistd::pipe().unwrap();
     for _ in 0..200 {
         let rights = [one.as_raw_fd(), other.as_raw_fd()];

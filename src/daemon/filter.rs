@@ -68,7 +68,7 @@ pub struct Filter {
     config: Config,
     paths: Paths,
     /// What looks up aliases, where it could be started.
-    aliases: Option<Aliases>,
+    aliases: Option<Arc<Aliases>>,
     /// What this process is bound by.
     layers: Layers,
     begun: Instant,
@@ -103,10 +103,10 @@ pub struct Filter {
 }
 
 /// What was prepared before anything was read from outside.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Prepared {
     /// What looks up aliases, where it could be started.
-    pub aliases: Option<Aliases>,
+    pub aliases: Option<Arc<Aliases>>,
     /// What this process is bound by.
     pub layers: Layers,
 }

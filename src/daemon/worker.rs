@@ -1,6 +1,7 @@
 //! The process that does the filter's work. The order of its start:
 //!
-//! 1. descriptors: those that the supervisor handed on are ours;
+//! 1. descriptors: those that the supervisor handed on are ours; no privilege
+//!    that there may be is kept;
 //! 2. the log;
 //! 3. the configuration (a wrong one: every message is accepted);
 //! 4. the process that looks up aliases, and the walls (`sys::sandbox`): nothing
@@ -52,6 +53,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(64);
     };
     let name = filter_name();
+    // Of this thread, which is the only one yet, and of all that it starts.
+    let dropped = sandbox::drop_privileges();
     let log = match event_log::start(&name) {
         Ok(guard) => Some(guard),
         Err(error) => {
@@ -60,7 +63,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         }
     };
     log_panics();
-    let code = match start(handed, &name) {
+    let code = match start(handed, &name, dropped) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{}", Event::new("failed").text(error));
@@ -97,7 +100,7 @@ fn handed(arguments: &[OsString]) -> Option<Descriptors> {
     })
 }
 
-fn start(handed: Descriptors, name: &str) -> std::io::Result<()> {
+fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> std::io::Result<()> {
     let paths = Paths::from_env();
     let config = config::read(&paths.config());
     if let Ok(config) = &config {
@@ -110,7 +113,7 @@ fn start(handed: Descriptors, name: &str) -> std::io::Result<()> {
     let wanted = config
         .as_ref()
         .map_or_else(|_| Layer::Auto, |config| config.sandbox.seccomp);
-    let prepared = prepare(&paths, name, wanted);
+    let prepared = prepare(&paths, name, dropped, wanted);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -161,19 +164,19 @@ fn start(handed: Descriptors, name: &str) -> std::io::Result<()> {
 
 /// Starts what runs `aliaslookup`, as the worker cannot run anything after
 /// this, and builds the worker's walls.
-fn prepare(paths: &Paths, name: &str, seccomp: Layer) -> Prepared {
+fn prepare(paths: &Paths, name: &str, dropped: sandbox::Dropped, seccomp: Layer) -> Prepared {
     let aliases =
         std::env::current_exe().and_then(|own| Aliases::start(&own, name, &paths.aliaslookup()));
     if let Err(error) = &aliases {
         let text = format!("no look-ups of aliases: {error}");
         log::warn!("{}", Event::new("limits").text(text));
     }
-    let layers = sandbox::enter(seccomp, |layer, error| {
+    let layers = sandbox::enter(dropped, seccomp, |layer, error| {
         let event = Event::new("sandbox").field("without", layer);
         log::warn!("{}", event.text(error));
     });
     Prepared {
-        aliases: aliases.ok(),
+        aliases: aliases.ok().map(Arc::new),
         layers,
     }
 }

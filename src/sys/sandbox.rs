@@ -129,25 +129,44 @@ const OLD_CALLS: &[Allowed] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: &[Allowed] = &[];
 
-/// Builds the layers that there are and, of the filter, `seccomp` wants; for
-/// this thread and all that run already. Each is for itself; `without` is told
-/// of one that cannot be had, and why.
-pub fn enter(seccomp: Layer, without: impl Fn(&str, &dyn Error)) -> Layers {
-    let told = |name: &str, error: Option<&dyn Error>| {
-        if let Some(error) = error {
-            without(name, error);
-        }
-        error.is_none()
-    };
+/// What became of the thread's privileges.
+#[derive(Debug)]
+pub struct Dropped {
+    capabilities: Result<(), caps::errors::CapsError>,
+    no_new_privs: nix::Result<()>,
+}
+
+/// Gives up the calling thread's capabilities, and to gain any by an exec;
+/// those that it starts later have none either. Call it before it starts one.
+#[must_use]
+pub fn drop_privileges() -> Dropped {
+    Dropped {
+        capabilities: drop_capabilities(),
+        no_new_privs: prctl::set_no_new_privs(),
+    }
+}
+
+/// Builds the filter of system calls, where `seccomp` wants it, for all threads
+/// that run; returns which layers there are. Each is for itself; `without` is
+/// told of one that cannot be had, and why.
+pub fn enter(dropped: Dropped, seccomp: Layer, without: impl Fn(&str, &dyn Error)) -> Layers {
     let mut layers = Layers::default();
-    let dropped = drop_capabilities();
-    layers.capabilities = told("capabilities", dropped.as_ref().err().map(|e| e as _));
-    let set = prctl::set_no_new_privs();
-    layers.no_new_privs = told("no_new_privs", set.as_ref().err().map(|e| e as _));
-    if seccomp == Layer::Auto {
-        let filtered = Filters::new(&[BASE, BASE_OLD, CALLS, OLD_CALLS])
-            .and_then(|filters| filters.install(Threads::All));
-        layers.seccomp = told("seccomp", filtered.as_ref().err().map(|e| e as _));
+    match dropped.capabilities {
+        Ok(()) => layers.capabilities = true,
+        Err(error) => without("capabilities", &error),
+    }
+    match dropped.no_new_privs {
+        Ok(()) => layers.no_new_privs = true,
+        Err(error) => without("no_new_privs", &error),
+    }
+    if seccomp == Layer::Off {
+        return layers;
+    }
+    let filtered = Filters::new(&[BASE, BASE_OLD, CALLS, OLD_CALLS])
+        .and_then(|filters| filters.install(Threads::All));
+    match filtered {
+        Ok(()) => layers.seccomp = true,
+        Err(error) => without("seccomp", &error),
     }
     layers
 }
