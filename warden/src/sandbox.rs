@@ -201,7 +201,7 @@ mod tests {
         match what {
             "its work" => {
                 for path in ["/proc/net/route", "/etc/resolv.conf"] {
-                    std::fs::read(path).unwrap();
+                    fs::read(path).unwrap();
                 }
                 can_open(AddressFamily::Netlink, SockType::Raw).unwrap();
                 assert!(nix::ifaddrs::getifaddrs().unwrap().count() > 0);
@@ -224,7 +224,7 @@ mod tests {
             }
             "to write" => {
                 for path in ["/tmp/rblfilter-walls", "/proc/self/comm"] {
-                    let error = File::options().write(true).create(true).open(path);
+                    let error = File::options().append(true).create(true).open(path);
                     assert_eq!(error.unwrap_err().kind(), ErrorKind::PermissionDenied);
                 }
             }
