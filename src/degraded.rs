@@ -32,6 +32,8 @@ pub enum Part {
     Warden,
     /// The kernel's set of this name.
     Set(String),
+    /// The rule that drops what is in the set of this name.
+    Rule(String),
     /// The list of the host's own addresses.
     OwnAddresses,
     /// Courier's aliases.
@@ -61,6 +63,7 @@ impl Part {
             Self::Resolver => event.field("what", "resolver"),
             Self::Warden => event.field("what", "warden"),
             Self::Set(set) => event.field("what", "set").field("name", set),
+            Self::Rule(set) => event.field("what", "rule").field("name", set),
             Self::OwnAddresses => event.field("what", "own-addresses"),
             Self::Aliases => event.field("what", "aliases"),
             Self::Guard => event.field("what", "guard"),
@@ -85,6 +88,7 @@ impl Part {
                 "nobody is banned; give it its capability again: install.sh, and look at the log"
             }
             Self::Set(_) => "nobody is banned in it: rblfilter firewall apply",
+            Self::Rule(_) => "who is banned is not kept out: rblfilter firewall apply",
             Self::OwnAddresses => "nobody is judged by addresses that are not known; see the log",
             Self::Aliases => "mail for postmaster and abuse passes; try aliaslookup postmaster",
             Self::Guard => "no session is ended for its silence; see the log",

@@ -200,7 +200,7 @@ impl Cache {
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.store.len()
     }
 

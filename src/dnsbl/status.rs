@@ -45,6 +45,6 @@ impl Lists {
     /// How many of their answers are kept, and how many can be.
     #[must_use]
     pub fn kept(&self) -> (usize, usize) {
-        (self.cache.len(), self.cache.bounds.entries)
+        (self.cache.count(), self.cache.bounds.entries)
     }
 }
