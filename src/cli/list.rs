@@ -43,7 +43,7 @@ pub fn run(command: &Command) -> ExitCode {
 }
 
 /// A line for people.
-fn line(entry: &Entry) -> String {
+pub(crate) fn line(entry: &Entry) -> String {
     let left = humantime::format_duration(Duration::from_secs(entry.left.into()));
     let since = entry.since.map_or_else(String::new, |since| {
         let at = UNIX_EPOCH + Duration::from_secs(since.into());

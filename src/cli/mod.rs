@@ -5,7 +5,7 @@ mod ask;
 mod ban;
 mod config;
 mod firewall;
-mod list;
+pub(crate) mod list;
 mod lookup;
 mod unban;
 

@@ -88,6 +88,7 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     let config = config::read(&paths.config());
     if let Ok(config) = &config {
         log::set_max_level(config.log_level);
+        event_log::set_lines_per_second(config.log_lines);
     }
     // With a session of our own we have a share of the processors of our own,
     // beside that of all of Courier together (sched(7), autogrouping), whoever

@@ -252,7 +252,11 @@ fn is_lost(result: &Result<Lookup, NetError>) -> bool {
 
 /// The records of `name` in an answer, or of what it is an alias of: what else
 /// stands there was not asked for.
-fn of_name<T>(name: &Name, records: &[Record], take: impl Fn(&RData) -> Option<T>) -> Records<T> {
+pub(crate) fn of_name<T>(
+    name: &Name,
+    records: &[Record],
+    take: impl Fn(&RData) -> Option<T>,
+) -> Records<T> {
     let (mut owner, mut ttl) = (name, None::<u32>);
     let mut seen = |record: &Record| ttl = Some(ttl.map_or(record.ttl, |ttl| ttl.min(record.ttl)));
     for _ in 0..LONGEST_CHAIN {

@@ -144,7 +144,11 @@ impl Sockets {
 
 /// Reads the messages of one datagram; whether the answer ends with it. That to
 /// a question for one connection has no end mark.
-fn read(mut bytes: &[u8], single: bool, each: &mut impl FnMut(Connection)) -> io::Result<bool> {
+pub(crate) fn read(
+    mut bytes: &[u8],
+    single: bool,
+    each: &mut impl FnMut(Connection),
+) -> io::Result<bool> {
     while !bytes.is_empty() {
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(bytes)
             .map_err(|error| io::Error::other(format!("sock_diag: {error}")))?;

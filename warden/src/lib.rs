@@ -6,11 +6,16 @@
 //! `rblfilter-warden` executable links it (`ldd` shows it, a test checks it).
 
 pub mod bucket;
+pub mod elements;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod neighbours;
 pub mod netfilter;
 pub mod policy;
 pub mod protected;
 pub mod request;
+pub mod saved;
 
 /// Courier's configuration folder, as `courier-config` told it at build time
 /// (`COURIER_SYSCONFDIR`), else Debian's.

@@ -4,7 +4,7 @@
 //! so this module remembers when each entry ends and lets the larger of old
 //! and new stand. It makes a set that is missing, and room in one that is full.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -31,8 +31,7 @@ const ROOM_TRIES: u32 = 3;
 /// How often it is said that a set is full.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// When each entry ends; `None`: never.
-pub type Ends = HashMap<IpNetwork, Option<Instant>>;
+pub use rblfilter_warden::saved::Ends;
 
 /// What is to become of one network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
