@@ -5,6 +5,7 @@ mod ask;
 mod ban;
 mod config;
 mod firewall;
+mod json;
 pub(crate) mod list;
 mod lookup;
 mod unban;

@@ -158,8 +158,9 @@ impl Service {
                     filter.accepts(Ok(()));
                 }
                 let (filter, stop) = (self.filter.clone(), self.stop.clone());
+                let limit = request::time_limit(self.free.available_permits(), MAX_REQUESTS);
                 self.tasks.spawn(async move {
-                    let sentence = serve(stream, filter.as_ref()).await;
+                    let sentence = serve(stream, limit, filter.as_ref()).await;
                     // The request is answered: its place is free again.
                     drop(place);
                     if let (Some(filter), Some(sentenced)) = (filter, sentence) {
@@ -181,9 +182,10 @@ impl Service {
 /// left to do about a refused one comes back.
 async fn serve(
     mut stream: UnixStream,
+    limit: Duration,
     filter: Option<&Arc<Filter>>,
 ) -> Option<Box<super::filter::Sentenced>> {
-    let decision = decide(&mut stream, filter).await;
+    let decision = decide(&mut stream, limit, filter).await;
     match decision {
         Decision::Accept => {
             reply(&mut stream, ACCEPTED).await;
@@ -197,8 +199,12 @@ async fn serve(
     }
 }
 
-async fn decide(stream: &mut UnixStream, filter: Option<&Arc<Filter>>) -> Decision {
-    let request = match request::read(stream).await {
+async fn decide(
+    stream: &mut UnixStream,
+    limit: Duration,
+    filter: Option<&Arc<Filter>>,
+) -> Decision {
+    let request = match request::read(stream, limit).await {
         Ok(Some(request)) => request,
         Ok(None) => return Decision::Accept,
         Err(error) => {

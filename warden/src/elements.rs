@@ -78,7 +78,7 @@ fn mark(element: &[u8], now: Instant) -> Option<Mark> {
         is_end: netfilter::be32(element, FLAGS).unwrap_or(0) & INTERVAL_END != 0,
         end: milliseconds(EXPIRATION)
             .or_else(|| milliseconds(TIMEOUT))
-            .map(|left| now + Duration::from_millis(left)),
+            .and_then(|left| now.checked_add(Duration::from_millis(left))),
     })
 }
 

@@ -38,7 +38,7 @@ impl Saved {
                 let seconds: Option<u64> = option(options, "timeout").and_then(|s| s.parse().ok());
                 let end = seconds
                     .filter(|s| *s > 0)
-                    .map(|s| now + Duration::from_secs(s));
+                    .and_then(|s| now.checked_add(Duration::from_secs(s)));
                 Some((entry.parse().ok()?, end))
             })
             .collect();

@@ -88,7 +88,7 @@ fn serve(socket: &UdpSocket, stub: Stub, list: &List, end: &AtomicBool) {
             return;
         }
         if let Ok((length, client)) = socket.recv_from(&mut bytes)
-            && let Some((kind, answer)) = reply(&bytes[..length], list, stub.text)
+            && let Some((kind, answer)) = reply(&bytes[..length], list, stub.text.unwrap_or(TEXT))
         {
             let when = match kind {
                 Kind::List => stub.list,
