@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
+mod hostile;
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -10,34 +11,17 @@ use std::net::Shutdown;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::*;
+use hostile::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::User;
 use rblfilter_lab::smtp::Client;
 use rblfilter_lab::{Config, Lab, wait_for};
-use rustix::thread::{Gid, Uid};
 
 const FOLDER: &str = "/var/lib/courier/tmp/hostile";
 /// Half a minute under load is nothing wrong; what blocks, blocks for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Runs `work` on a thread with Courier's uid and gid, as a `submit` has them.
-fn as_courier<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let user = User::from_name("courier").unwrap().unwrap();
-    thread::spawn(move || {
-        let (uid, gid) = (
-            Uid::from_raw(user.uid.as_raw()),
-            Gid::from_raw(user.gid.as_raw()),
-        );
-        rustix::thread::set_thread_groups(&[gid]).unwrap();
-        rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
-        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-        work()
-    })
-}
 
 fn connect() -> UnixStream {
     let stream = UnixStream::connect(filter_socket()).unwrap();
@@ -56,28 +40,6 @@ fn ask(bytes: &[u8]) -> String {
     let mut stream = connect();
     let _ = stream.write_all(bytes);
     answer(&mut stream)
-}
-
-/// The process that reads what comes.
-fn worker(lab: &Lab) -> i32 {
-    let is_worker = |pid: i32| lab.arguments(pid).iter().any(|a| a == "supervised-worker");
-    let mut all = lab.processes().into_iter().map(|p| p.pid);
-    all.find(|pid| is_worker(*pid)).expect("a worker")
-}
-
-fn descriptors(pid: i32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
-}
-
-/// The most memory that it ever had, in KiB.
-fn most_memory(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
-    line.split_ascii_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap()
 }
 
 /// A session that was there before and must be there after.

@@ -27,7 +27,8 @@ use crate::control::{self, Answer, MAX_REQUEST, Request, SOCKET};
 use crate::degraded::Part;
 use crate::log::Event;
 
-/// Connections at the same time; further ones are closed.
+/// Connections at the same time, of root and of all others; further ones are
+/// closed. Nobody keeps root out.
 const MOST: usize = 16;
 /// How long a request may take to come, and a part of an answer to be taken.
 const TIME: Duration = Duration::from_secs(5);
@@ -60,13 +61,15 @@ pub async fn serve(folder: PathBuf, filter: Arc<Filter>) {
             return;
         }
     };
-    let free = Arc::new(Semaphore::new(MOST));
+    let [roots, others] = [(); 2].map(|()| Arc::new(Semaphore::new(MOST)));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
+        let is_root = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
+        let free = if is_root { &roots } else { &others };
+        let Ok(place) = Arc::clone(free).try_acquire_owned() else {
             continue;
         };
         let filter = Arc::clone(&filter);
