@@ -17,6 +17,8 @@ pub const MAX_REQUEST: usize = 64 * 1024;
 pub const MAX_NETWORKS: usize = 1000;
 /// The longest reason, in bytes.
 pub const MAX_REASON: usize = 200;
+/// The most characters of what serde says of a wrong request, which quotes it.
+const MAX_QUOTE: usize = 300;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +117,11 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
         return Err(format!("a request has at most {MAX_REQUEST} bytes"));
     }
     let request: Request = serde_json::from_slice(line)
-        .map_err(|error| format!("no request: {}", error.to_string().escape_debug()))?;
+        .map_err(|error| {
+            let error = error.to_string();
+            let quote: String = error.escape_debug().take(MAX_QUOTE).collect();
+            format!("no request: {quote}")
+        })?;
     match &request {
         Request::Ban {
             network, reason, ..

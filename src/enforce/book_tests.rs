@@ -237,7 +237,7 @@ fn beyond_its_bound_whose_last_ban_ended_first_begins_anew() {
     let mut book = book();
     let most = u32::try_from(MOST_PAST).unwrap();
     for number in 0..most + 10 {
-        let network = IpNetwork::from(std::net::IpAddr::from((number + 1).to_be_bytes()));
+        let network = IpNetwork::from(IpAddr::from((number + 1).to_be_bytes()));
         book.remember(network, 1, NOW);
     }
     assert_eq!(
@@ -245,7 +245,7 @@ fn beyond_its_bound_whose_last_ban_ended_first_begins_anew() {
         (MOST_PAST, MOST_PAST)
     );
     let count = |number: u32| {
-        let network = IpNetwork::from(std::net::IpAddr::from(number.to_be_bytes()));
+        let network = IpNetwork::from(IpAddr::from(number.to_be_bytes()));
         book.next(network, NOW).count
     };
     assert_eq!((count(10), count(11)), (1, 2));
