@@ -116,12 +116,11 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     if line.len() > MAX_REQUEST {
         return Err(format!("a request has at most {MAX_REQUEST} bytes"));
     }
-    let request: Request = serde_json::from_slice(line)
-        .map_err(|error| {
-            let error = error.to_string();
-            let quote: String = error.escape_debug().take(MAX_QUOTE).collect();
-            format!("no request: {quote}")
-        })?;
+    let request: Request = serde_json::from_slice(line).map_err(|error| {
+        let error = error.to_string();
+        let quote: String = error.escape_debug().take(MAX_QUOTE).collect();
+        format!("no request: {quote}")
+    })?;
     match &request {
         Request::Ban {
             network, reason, ..
@@ -246,12 +245,17 @@ mod tests {
                 r#"{"do":"unban","seconds":1,"networks":[]}"#,
                 "expected 1 to 1000 networks",
             ),
+            (
+                &format!(r#"{{"do":"list","{}":1}}"#, "\\u001b".repeat(9000)),
+                "no request: unknown field",
+            ),
             (&many, "expected 1 to 1000 networks"),
             (&long, "at most 200 bytes"),
             (&" ".repeat(MAX_REQUEST + 1), "at most 65536 bytes"),
         ] {
             let error = parse(line.as_bytes()).unwrap_err();
             assert!(error.contains(expected), "{line:.60}: {error}");
+            assert!(error.len() < 2 * MAX_QUOTE, "{} bytes", error.len());
         }
     }
 

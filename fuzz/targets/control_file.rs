@@ -35,6 +35,10 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let exempt = ["postmaster".to_owned(), "abuse".to_owned()];
     if let Some(aliases) = envelope.only_for(&exempt) {
-        assert!(!envelope.recipients.is_empty() && !envelope.has_more && aliases.len() <= envelope.recipients.len());
+        assert!(
+            !envelope.recipients.is_empty()
+                && !envelope.has_more
+                && aliases.len() <= envelope.recipients.len()
+        );
     }
 });

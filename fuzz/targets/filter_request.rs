@@ -33,7 +33,9 @@ fn read(bytes: &[u8], piece: usize) -> Result<Option<Request>, Error> {
             .build()
             .expect("a runtime");
     }
-    RUNTIME.with(|runtime| runtime.block_on(request::read(&mut Pieces(bytes, piece), request::MAX_TIME)))
+    RUNTIME.with(|runtime| {
+        runtime.block_on(request::read(&mut Pieces(bytes, piece), request::MAX_TIME))
+    })
 }
 
 fuzz_target!(|bytes: &[u8]| {

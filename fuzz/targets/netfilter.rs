@@ -1,4 +1,4 @@
-//! What netfilter says of our sets, and the elements of one of nft(8): what
+//! What netfilter says of our sets, of ipset(8) and of nft(8): what
 //! was written is read, and nothing is read into garbage.
 #![no_main]
 
@@ -8,10 +8,14 @@ use ipnetwork::IpNetwork;
 use libfuzzer_sys::fuzz_target;
 use rblfilter_warden::elements;
 use rblfilter_warden::fuzzing::netfilter_parts;
-use rblfilter_warden::netfilter::{attribute, attributes, be32};
+use rblfilter_warden::listed::{self, Ends, Listed};
+use rblfilter_warden::netfilter::{
+    FAMILY_IPV4, FAMILY_IPV6, attribute, attributes, be32, put_nested,
+};
 
 fuzz_target!(|bytes: &[u8]| {
     let now = Instant::now();
+    let mut listed = Listed::default();
     for (_, body, _) in netfilter_parts(bytes) {
         let body = body.get(4..).unwrap_or(&[]);
         for kind in 1..6 {
@@ -20,7 +24,12 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(attributes(body).count() <= body.len() / 4 + 1);
         let list = attribute(body, 3).unwrap_or(&[]);
         read(list, now);
+        listed.take(body, now);
     }
+    listed.take(bytes, now);
+    assert!(listed.ends.len() <= bytes.len() / 4);
+    assert!(!(listed.fits(FAMILY_IPV4) && listed.fits(FAMILY_IPV6)));
+    assert!(listed.ends.values().flatten().all(|end| *end > now));
     read(bytes, now);
     if let [length, seconds, address @ ..] = bytes {
         let network = match address {
@@ -38,6 +47,13 @@ fuzz_target!(|bytes: &[u8]| {
         let end = Some(now + Duration::from_secs(seconds.into()));
         let read = elements::intervals(marks, network.is_ipv6());
         assert_eq!(read, [(network, end)]);
+        let mut entries = Vec::new();
+        put_nested(&mut entries, 7, &listed::entry(network, Some(seconds)));
+        let mut answer = Vec::new();
+        put_nested(&mut answer, 8, &entries);
+        let mut read = Listed::default();
+        read.take(&answer, now);
+        assert_eq!(read.ends, Ends::from([(network, end)]));
     }
 });
 

@@ -13,12 +13,8 @@ fuzz_target!(|bytes: &[u8]| {
             let allowed = ["10.1.0.0/16", "2001:db8:5::/48", "::ffff:127.66.3.7/128"];
             let allowed = allowed.map(|text| text.parse().expect("a network"));
             let protected = Protected::new(allowed.to_vec());
-            let reaches = [
-                "10.1.2.3",
-                "2001:db8:5:9::1",
-                "127.66.3.7",
-                "::ffff:127.66.3.7",
-            ];
+            // (A mapped address comes in no IPv6 packet.)
+            let reaches = ["10.1.2.3", "2001:db8:5:9::1", "127.66.3.7"];
             let reaches = reaches.map(|text| text.parse().expect("an address"));
             if reaches.iter().any(|address| network.contains(*address)) {
                 assert!(protected.overlaps(network), "{network}");

@@ -1,38 +1,39 @@
 //! A set of ipset(8), through libipset: `hash:net` with timeouts.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::io;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
 use ipset::Session;
 use ipset::types::{AddOption, EnvOption, Error, HashNet, NetDataType};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use rblfilter_warden::listed::{Listed, entry};
 use rblfilter_warden::netfilter::{
     self, EXCLUSIVE, FAMILY_IPV4, FAMILY_IPV6, FAMILY_NONE, IPSET, IPSET_ATTR_PROTOCOL,
     IPSET_PROTOCOL, Message, NETWORK_ORDER, Netfilter,
 };
-use rblfilter_warden::saved::Saved;
 
 use crate::sets::{Applied, Change, Ends, Kernel, Problem};
 
-/// The commands that the crate does not have, or not for many entries, and
+/// The commands that the crate does not have, not for many entries, or (`LIST`)
+/// not for sets with timeouts, and
 /// their attributes (include/uapi/linux/netfilter/ipset/ip_set.h).
 const CMD_SWAP: u16 = 6;
+const CMD_LIST: u16 = 7;
 const CMD_ADD: u16 = 9;
 const CMD_DEL: u16 = 10;
+const CMD_TEST: u16 = 11;
 const CMD_HEADER: u16 = 12;
 const ATTR_TYPENAME: u16 = 3;
 const ATTR_FAMILY: u16 = 5;
+const ATTR_FLAGS: u16 = 6;
 const ATTR_SETNAME: u16 = 2;
 const ATTR_SETNAME2: u16 = 3;
 const ATTR_DATA: u16 = 7;
 const ATTR_ADT: u16 = 8;
 const ATTR_LINENO: u16 = 9;
-const ATTR_IP: u16 = 1;
-const ATTR_CIDR: u16 = 3;
-const ATTR_TIMEOUT: u16 = 6;
+const ATTR_REFERENCES: u16 = 25;
+/// `IPSET_FLAG_LIST_HEADER`: no entries.
+const LIST_HEADER: u32 = 1 << 2;
 /// `IPSET_ERR_EXIST`, `IPSET_ERR_TIMEOUT`, `IPSET_ERR_HASH_FULL`
 /// (include/uapi/linux/netfilter/ipset/ip_set.h, ip_set_hash.h).
 const ERR_EXIST: i32 = 4103;
@@ -64,37 +65,38 @@ impl Ipset {
         }
     }
 
+    fn family(&self) -> u8 {
+        if self.ipv6 { FAMILY_IPV6 } else { FAMILY_IPV4 }
+    }
+
     /// Whether the set is there and of the right type and family: a session
     /// adds to one of type hash:ip without a word.
     fn look(&mut self) -> Result<(), Problem> {
         let message = Message::new(IPSET, CMD_HEADER, FAMILY_NONE, 0)
             .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
             .with_text(ATTR_SETNAME, &self.name);
-        let asked = match &mut self.netfilter {
-            Some(netfilter) => netfilter.ask(message),
-            none => Netfilter::open().and_then(|netfilter| none.insert(netfilter).ask(message)),
-        };
-        let answers = asked.map_err(|error| {
-            self.netfilter = None;
-            problem_of(&error)
-        })?;
-        let family = if self.ipv6 { FAMILY_IPV6 } else { FAMILY_IPV4 };
+        let answers = self.asked(|netfilter| netfilter.ask(message))?;
         let fits = answers.first().is_some_and(|set| {
             netfilter::attribute(set, ATTR_TYPENAME) == Some(b"hash:net\0")
-                && netfilter::attribute(set, ATTR_FAMILY) == Some(&[family])
+                && netfilter::attribute(set, ATTR_FAMILY) == Some(&[self.family()])
         });
         if fits { Ok(()) } else { Err(Problem::WrongSet) }
     }
 
-    /// The set as `ipset save` prints it. The crate's own `list` panics on a
-    /// set that has timeouts, so it saves into memory instead.
-    fn save(&mut self) -> Result<String, Save> {
-        let memory = memfd_create(c"ipset-save", MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
-        self.session
-            .save(format!("/proc/self/fd/{}", memory.as_raw_fd()))?;
-        let mut text = String::new();
-        File::from(memory).read_to_string(&mut text)?;
-        Ok(text)
+    /// Asks over the socket that is open; over another one after an error, as
+    /// this one may hold an old answer.
+    fn asked<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Netfilter) -> io::Result<T>,
+    ) -> Result<T, Problem> {
+        let told = match &mut self.netfilter {
+            Some(netfilter) => ask(netfilter),
+            none => Netfilter::open().and_then(|netfilter| ask(none.insert(netfilter))),
+        };
+        told.map_err(|error| {
+            self.netfilter = None;
+            problem_of(&error)
+        })
     }
 
     fn add(&mut self, network: IpNetwork, seconds: u32) -> Result<bool, Error> {
@@ -133,20 +135,13 @@ impl Ipset {
     /// to the kernel.
     fn batch(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
         let mut messages: Vec<Message> = changes.iter().map(|c| self.message(*c)).collect();
-        let sent = match &mut self.netfilter {
-            Some(netfilter) => netfilter.each(&mut messages),
-            none => Netfilter::open().and_then(|n| none.insert(n).each(&mut messages)),
-        };
-        match sent {
+        match self.asked(|netfilter| netfilter.each(&mut messages)) {
             Ok(errors) => changes
                 .iter()
                 .zip(errors)
                 .map(|(change, error)| applied(*change, error))
                 .collect(),
-            Err(error) => {
-                self.netfilter = None;
-                vec![Err(problem_of(&error)); changes.len()]
-            }
+            Err(problem) => vec![Err(problem); changes.len()],
         }
     }
 
@@ -156,10 +151,15 @@ impl Ipset {
             Change::Replace(network, seconds) => (CMD_ADD, 0, entry(network, Some(seconds))),
             Change::Remove(network) => (CMD_DEL, EXCLUSIVE, entry(network, None)),
         };
+        self.about(command, flags, &data)
+    }
+
+    /// A message about one entry.
+    fn about(&self, command: u16, flags: u16, data: &[u8]) -> Message {
         Message::new(IPSET, command, FAMILY_NONE, flags)
             .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
             .with_text(ATTR_SETNAME, &self.name)
-            .with_nested(ATTR_DATA, &data)
+            .with_nested(ATTR_DATA, data)
     }
 
     fn failed(&mut self, error: &Error) -> Problem {
@@ -198,24 +198,6 @@ impl Ipset {
 fn seconds_left(end: Instant, now: Instant) -> u32 {
     let left = end.saturating_duration_since(now).as_secs();
     u32::try_from(left).unwrap_or(u32::MAX).max(1)
-}
-
-/// The attributes of an entry.
-fn entry(network: IpNetwork, seconds: Option<u32>) -> Vec<u8> {
-    let mut address = Vec::new();
-    // `IPSET_ATTR_IPADDR_IPV4` and `_IPV6`.
-    match network {
-        IpNetwork::V4(v4) => netfilter::put(&mut address, 1 | NETWORK_ORDER, &v4.ip().octets()),
-        IpNetwork::V6(v6) => netfilter::put(&mut address, 2 | NETWORK_ORDER, &v6.ip().octets()),
-    }
-    let mut bytes = Vec::new();
-    netfilter::put_nested(&mut bytes, ATTR_IP, &address);
-    netfilter::put(&mut bytes, ATTR_CIDR, &[network.prefix()]);
-    if let Some(seconds) = seconds {
-        let kind = ATTR_TIMEOUT | NETWORK_ORDER;
-        netfilter::put(&mut bytes, kind, &seconds.to_be_bytes());
-    }
-    bytes
 }
 
 /// What an error number says of a change.
@@ -259,16 +241,15 @@ fn problem(error: &Error) -> Problem {
 
 impl Kernel for Ipset {
     fn read(&mut self, now: Instant) -> Result<Ends, Problem> {
-        let text = match self.save() {
-            Ok(text) => text,
-            Err(Save::Ipset(error)) => return Err(self.failed(&error)),
-            Err(Save::Io(error)) => {
-                return Err(Problem::Failed(format!("cannot read a set: {error}")));
-            }
-        };
-        match Saved::parse(&text, now) {
-            Some(saved) if saved.fits(self.ipv6) => Ok(saved.ends),
-            _ => Err(Problem::WrongSet),
+        let message = Message::new(IPSET, CMD_LIST, FAMILY_NONE, 0)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, &self.name);
+        let mut listed = Listed::default();
+        self.asked(|netfilter| netfilter.dump(message, |answer| listed.take(answer, now)))?;
+        if listed.fits(self.family()) {
+            Ok(listed.ends)
+        } else {
+            Err(Problem::WrongSet)
         }
     }
 
@@ -307,6 +288,45 @@ impl Kernel for Ipset {
         swapped.map(drop).map_err(failed)
     }
 
+    /// Whether it is another one of the same kind cannot be told.
+    fn look(&mut self) -> Result<bool, Problem> {
+        Self::look(self).map(|()| true)
+    }
+
+    fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem> {
+        if networks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let test = |network: &IpNetwork| self.about(CMD_TEST, EXCLUSIVE, &entry(*network, None));
+        let mut messages: Vec<Message> = networks.iter().map(test).collect();
+        let told = self.asked(|netfilter| netfilter.each(&mut messages))?;
+        told.into_iter()
+            .map(|error| match error {
+                None => Ok(true),
+                Some(ERR_EXIST) => Ok(false),
+                Some(error) => Err(problem_of(&io::Error::from_raw_os_error(error))),
+            })
+            .collect()
+    }
+
+    /// By how often the kernel says that it is referred to.
+    fn is_used(&mut self) -> Result<bool, Problem> {
+        let message = Message::new(IPSET, CMD_LIST, FAMILY_NONE, 0)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, &self.name)
+            .with_be32(ATTR_FLAGS | NETWORK_ORDER, LIST_HEADER);
+        let mut references = None;
+        self.asked(|netfilter| {
+            netfilter.dump(message, |answer| {
+                let data = netfilter::attribute(answer, ATTR_DATA);
+                references = data
+                    .and_then(|data| netfilter::be32(data, ATTR_REFERENCES))
+                    .or(references);
+            })
+        })?;
+        Ok(references != Some(0))
+    }
+
     fn is_ipset(&self) -> bool {
         true
     }
@@ -323,22 +343,4 @@ fn create(name: &str, ipv6: bool, most: u32) -> Result<(), Problem> {
         })
         .map(drop)
         .map_err(|error| problem(&error))
-}
-
-/// Why a set could not be saved.
-enum Save {
-    Ipset(Error),
-    Io(io::Error),
-}
-
-impl From<Error> for Save {
-    fn from(error: Error) -> Self {
-        Self::Ipset(error)
-    }
-}
-
-impl From<io::Error> for Save {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
 }

@@ -10,12 +10,12 @@ pub mod elements;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod listed;
 pub mod neighbours;
 pub mod netfilter;
 pub mod policy;
 pub mod protected;
 pub mod request;
-pub mod saved;
 
 /// Courier's configuration folder, as `courier-config` told it at build time
 /// (`COURIER_SYSCONFDIR`), else Debian's.
