@@ -246,7 +246,10 @@ mod tests {
                 "expected 1 to 1000 networks",
             ),
             (
-                &format!(r#"{{"do":"list","{}":1}}"#, "\\u001b".repeat(9000)),
+                &format!(
+                    r#"{{"do":"allow","network":"10.0.0.1","seconds":1,"{}":1}}"#,
+                    "\\u001b".repeat(9000)
+                ),
                 "no request: unknown field",
             ),
             (&many, "expected 1 to 1000 networks"),
