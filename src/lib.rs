@@ -40,6 +40,7 @@ pub mod judge;
 pub mod log;
 pub mod metrics;
 pub mod reply;
+pub mod report;
 pub mod senders;
 pub mod store;
 pub mod sys;
