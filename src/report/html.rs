@@ -136,10 +136,8 @@ fn sums(out: &mut String, report: &Report) {
 
 fn charts(out: &mut String, report: &Report) {
     let span = report.period.map_or(0, |(first, last)| last.0 - first.0);
-    let mut series = report.series.of_at_most(STEPS);
-    if span > 3600 {
-        series = series.by_minutes();
-    }
+    let least = if span > 3600 { 60 } else { 1 };
+    let series = report.series.of_at_most(STEPS).of_at_least(least);
     let width = series.width();
     let format = stamp(report.period, width);
     let when = |at: i64| time(Moment(at), &report.zone, format);

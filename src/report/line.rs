@@ -45,6 +45,8 @@ pub struct Ours<'a> {
     pub slots: Option<u32>,
     /// How many lines it stands for, in a sum.
     pub lines: Option<u64>,
+    /// In how many seconds, in a sum.
+    pub seconds: Option<u32>,
     /// It was seen at the connect, not at the end of data.
     pub at_connect: bool,
 }
@@ -112,6 +114,7 @@ impl<'a> Ours<'a> {
                 b"slots" => ours.slots = small(value),
                 b"event" => summed = value,
                 b"lines" => ours.lines = decimal(value),
+                b"seconds" => ours.seconds = small(value),
                 b"at" => ours.at_connect = value == b"connect",
                 _ => {}
             }

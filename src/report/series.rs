@@ -155,11 +155,11 @@ impl Series {
         series
     }
 
-    /// The same in steps of a minute or more.
+    /// The same in steps of so many seconds or more.
     #[must_use]
-    pub fn by_minutes(&self) -> Self {
+    pub fn of_at_least(&self, seconds: i64) -> Self {
         let mut series = self.clone();
-        while series.width < 60 {
+        while series.width < seconds {
             series.widen();
         }
         series
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(
             Series::default()
                 .of_at_most(10)
-                .by_minutes()
+                .of_at_least(60)
                 .steps()
                 .count(),
             0

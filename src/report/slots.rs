@@ -219,6 +219,27 @@ impl Slots {
         }
     }
 
+    /// So many sessions that began since that second were ended, which is all
+    /// that is known of them; how many there are of whom the log told no more
+    /// than their begin. Those then hold no slot.
+    pub fn end_some(&mut self, since: i64, number: u64) -> u64 {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        let ended: Vec<Client> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| {
+                let only_begun = session.marks == 0 && session.last == session.begun;
+                session.holds && only_begun && session.begun >= since
+            })
+            .take(number)
+            .map(|(client, _)| *client)
+            .collect();
+        for client in &ended {
+            self.end(*client);
+        }
+        ended.len() as u64
+    }
+
     /// Courier ended a session of this address, the one that was silent
     /// longest; it held its slot until now.
     pub fn lost(&mut self, ip: IpAddr, timed_out: bool, series: &mut Series) {
@@ -398,6 +419,22 @@ mod tests {
         });
         assert_eq!(seconds, 3);
         assert_eq!(sat, Sat::default());
+    }
+
+    #[test]
+    fn sessions_that_are_told_of_in_a_sum_hold_no_slot() {
+        let (seconds, ..) = cost(|slots, series| {
+            slots.start(client(1));
+            slots.advance(150, series);
+            slots.start(client(2));
+            slots.start(client(3));
+            slots.start(client(4));
+            slots.refused(client(4), Mark::Other, &[]);
+            slots.advance(152, series);
+            assert_eq!(slots.end_some(140, 10), 2);
+            assert_eq!(slots.end_some(0, 0), 0);
+        });
+        assert_eq!(seconds, 60 + 2 + 2 + 60);
     }
 
     #[test]

@@ -159,6 +159,9 @@ impl Tally {
             Event::Ours(ours) => self.ours(at, ours, times),
         }
         let used = self.slots.used();
+        if used > 0 {
+            self.series.in_use(at, at, used);
+        }
         if let Some(step) = &mut self.step {
             step.slots = step.slots.max(used);
         }
@@ -332,11 +335,15 @@ impl Tally {
         let Some(client) = client else {
             self.totals.listed_by_us += times;
             self.series.at(at).listed += times;
-            // Courier forked for each of them, though they are nobody's here.
+            // Each was a connection; of some the log tells the begin.
             if ours.at_connect {
+                let since = at - i64::from(ours.seconds.unwrap_or(0)) - 1;
+                let begun = self.slots.end_some(since, times);
+                let times = times.saturating_sub(begun);
                 self.totals.connections += times;
                 self.series.at(at).connections += times;
                 self.wave_step(at).connections += times;
+                self.totals.ended += begun + times;
             }
             self.wave_step(at).refused += times;
             return;

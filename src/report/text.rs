@@ -398,28 +398,28 @@ fn sums(out: &mut Out, report: &Report, seconds: i64) {
         let rate = if addresses {
             String::new()
         } else {
-            rate(a_minute(value, seconds))
+            rate(a_minute(value, seconds.max(60)))
         };
         out.line(&format!("  {name:<32}{shown:>16}{rate:>12}"));
     }
     let slots = &report.slots;
     let of = slots
         .all
-        .map(|all| format!(" of {}", number(all.into())))
+        .map(|all| format!(" of {}", short(all.into())))
         .unwrap_or_default();
     let at = slots.most_at.map_or_else(String::new, |at| {
         let format = stamp(report.period, report.series.width());
         format!("  at {}", time(at, &report.zone, format))
     });
-    let most = format!("{}{of}", number(slots.most.into()));
+    let most = format!("{}{of}", short(slots.most.into()));
     out.line(&format!(
         "  {:<32}{most:>16}{at}",
         "Slots in use at most, estimated"
     ));
     if slots.counted > 0 {
-        let counted = format!("{}{of}", number(slots.counted.into()));
+        let counted = format!("{}{of}", short(slots.counted.into()));
         let full = if slots.full > 0 {
-            format!("  all in use: told {} times", number(slots.full))
+            format!("  all in use: told {}x", short(slots.full))
         } else {
             String::new()
         };
@@ -432,10 +432,9 @@ fn sums(out: &mut Out, report: &Report, seconds: i64) {
 
 fn over_time(out: &mut Out, report: &Report) {
     let span = report.period.map_or(0, |(first, last)| last.0 - first.0);
-    let mut series = report.series.of_at_most(ROWS);
-    if span > 600 {
-        series = series.by_minutes();
-    }
+    // Shorter ones would make large rates of single connections.
+    let least = if span > 600 { 60 } else { 10 };
+    let series = report.series.of_at_most(ROWS).of_at_least(least);
     let width = series.width();
     out.heading(&format!("Over time, in steps of {}", length(width)));
     out.faint(&format!(

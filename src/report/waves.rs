@@ -126,7 +126,7 @@ impl Detector {
         counts.sort_unstable();
         #[allow(clippy::cast_precision_loss)] // a count of ten seconds
         let usual = counts
-            .get(counts.len() / 4)
+            .get(counts.len().saturating_sub(1) / 4)
             .map_or(0.0, |count| *count as f64);
         self.usual = Some(usual);
         while let Some(step) = self.first.pop_front() {
