@@ -10,9 +10,10 @@
 //! with those that Courier refused: a ban of an hour from the first refusal,
 //! twice as long with each further one, a day at most.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
 
+use super::slots::unpacked;
 use super::summary::{Because, Candidate, Moment};
 
 /// Refused addresses that are kept.
@@ -47,8 +48,8 @@ struct Delivered {
 /// The tables.
 #[derive(Debug, Default)]
 pub struct Candidates {
-    refused: HashMap<IpAddr, Refused>,
-    delivered: HashMap<IpAddr, Delivered>,
+    refused: HashMap<u128, Refused>,
+    delivered: HashMap<u128, Delivered>,
     domains: HashMap<Box<str>, u32>,
     deliveries: Vec<u32>,
     open: HashSet<Box<[u8]>>,
@@ -58,7 +59,7 @@ pub struct Candidates {
 
 impl Candidates {
     /// A client was refused because of a list, with a sender where it came so far.
-    pub fn refused(&mut self, at: i64, ip: IpAddr, from: Option<&[u8]>) {
+    pub fn refused(&mut self, at: i64, ip: u128, from: Option<&[u8]>) {
         let domain = from.and_then(domain).and_then(|name| self.domain(&name));
         if self.refused.len() >= REFUSED && !self.refused.contains_key(&ip) {
             self.lost = true;
@@ -79,7 +80,7 @@ impl Candidates {
     }
 
     /// Would have banned it, had rblfilter been there; whether that is a new ban.
-    pub fn play_ban(&mut self, at: i64, ip: IpAddr) -> bool {
+    pub fn play_ban(&mut self, at: i64, ip: u128) -> bool {
         let Some(refused) = self.refused.get_mut(&ip) else {
             return false;
         };
@@ -94,14 +95,14 @@ impl Candidates {
 
     /// Whether such a ban would have kept this connection out.
     #[must_use]
-    pub fn would_be_banned(&self, at: i64, ip: IpAddr) -> bool {
+    pub fn would_be_banned(&self, at: i64, ip: u128) -> bool {
         self.refused
             .get(&ip)
             .is_some_and(|refused| at < refused.banned_until)
     }
 
     /// A client's message was taken over; its sender is told later.
-    pub fn delivered(&mut self, at: i64, ip: IpAddr, id: &[u8]) {
+    pub fn delivered(&mut self, at: i64, ip: u128, id: &[u8]) {
         if self.delivered.len() >= DELIVERED && !self.delivered.contains_key(&ip) {
             self.lost = true;
         } else {
@@ -158,7 +159,7 @@ impl Candidates {
     /// that some may be missing.
     #[must_use]
     pub fn finish(self) -> (Vec<Candidate>, bool) {
-        let networks: HashSet<IpAddr> = self.delivered.keys().map(|ip| network(*ip)).collect();
+        let networks: HashSet<u128> = self.delivered.keys().map(|ip| network(*ip)).collect();
         let mut names = vec![""; self.deliveries.len()];
         for (name, number) in &self.domains {
             names[usize::try_from(*number).unwrap_or(0)] = name;
@@ -191,7 +192,7 @@ impl Candidates {
                 _ => delivered.map_or(0, |delivered| delivered.times),
             };
             all.push(Candidate {
-                client: ip.to_string(),
+                client: unpacked(*ip).to_string(),
                 domain: number.map(|number| names[number].to_owned()),
                 because,
                 refused: refused.times.into(),
@@ -213,42 +214,39 @@ impl Candidates {
 }
 
 /// The network's first address: /24 of IPv4, /64 of IPv6.
-#[must_use]
-pub fn network(ip: IpAddr) -> IpAddr {
+fn network(ip: u128) -> u128 {
     masked(ip, 24, 64)
 }
 
 /// An address cut down to so many bits.
 #[must_use]
-pub fn masked(ip: IpAddr, four: u32, six: u32) -> IpAddr {
-    match ip {
-        IpAddr::V4(ip) => {
-            let mask = u32::MAX.checked_shl(32 - four).unwrap_or(0);
-            std::net::Ipv4Addr::from(u32::from(ip) & mask).into()
-        }
-        IpAddr::V6(ip) => {
-            let mask = u128::MAX.checked_shl(128 - six).unwrap_or(0);
-            std::net::Ipv6Addr::from(u128::from(ip) & mask).into()
-        }
-    }
+pub fn masked(ip: u128, four: u32, six: u32) -> u128 {
+    let is_ipv4 = ip >> 32 == 0xffff;
+    let host = if is_ipv4 { 32 - four } else { 128 - six };
+    ip & u128::MAX.checked_shl(host).unwrap_or(0)
 }
 
 /// The domain of an address, in lower case; `None` for one that is no host's name.
-fn domain(address: &[u8]) -> Option<String> {
+fn domain(address: &[u8]) -> Option<Cow<'_, str>> {
     let name = &address[memchr::memrchr(b'@', address)? + 1..];
     let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if name.is_empty() || name.len() > 253 || !name.iter().all(fits) {
         return None;
     }
-    Some(String::from_utf8_lossy(name).to_ascii_lowercase())
+    let name = std::str::from_utf8(name).ok()?;
+    Some(if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        name.to_ascii_lowercase().into()
+    } else {
+        name.into()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn ip(text: &str) -> u128 {
+        super::super::slots::packed(text.parse().unwrap())
     }
 
     #[test]
@@ -308,7 +306,7 @@ mod tests {
     fn the_tables_are_bounded() {
         let mut all = Candidates::default();
         for number in 0..300_000_u32 {
-            let address = std::net::Ipv4Addr::from(number).into();
+            let address = u128::from(number);
             let sender = format!("x@d{number}.test");
             all.refused(0, address, Some(sender.as_bytes()));
             all.delivered(1, address, &number.to_be_bytes());

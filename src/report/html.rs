@@ -12,7 +12,7 @@ use super::text::{
 };
 
 /// Steps of a chart.
-const STEPS: usize = 240;
+const STEPS: usize = 400;
 /// Rows of a table.
 const ROWS: usize = 25;
 const STYLE: &str = include_str!("page.css");

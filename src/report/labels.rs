@@ -2,7 +2,7 @@
 //! one client or person in them. Bounded: what comes after so many different
 //! ones is "others".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Different texts in one table.
 const BOUND: usize = 256;
@@ -12,28 +12,32 @@ const OTHERS: &str = "others";
 
 /// A table of texts.
 #[derive(Debug)]
-pub struct Labels<C>(BTreeMap<String, C>);
+pub struct Labels<C>(HashMap<String, C>);
 
 impl<C: Default> Default for Labels<C> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self(HashMap::new())
     }
 }
 
 impl<C: Default> Labels<C> {
     /// The counts of `label`, to be added to.
     pub fn of(&mut self, label: &str) -> &mut C {
+        let label = if self.0.contains_key(label) || self.0.len() < BOUND {
+            label
+        } else {
+            OTHERS
+        };
         if !self.0.contains_key(label) {
-            let label = if self.0.len() < BOUND { label } else { OTHERS };
-            return self.0.entry(label.to_owned()).or_default();
+            self.0.insert(label.to_owned(), C::default());
         }
-        // It is there.
-        self.0.entry(label.to_owned()).or_default()
+        self.0.get_mut(label).expect("it was put in")
     }
 
-    /// All of them.
-    pub fn into_iter(self) -> impl Iterator<Item = (String, C)> {
-        self.0.into_iter()
+    /// All of them, in the order of the alphabet.
+    pub fn into_sorted(self) -> impl Iterator<Item = (String, C)> {
+        let sorted: BTreeMap<String, C> = self.0.into_iter().collect();
+        sorted.into_iter()
     }
 }
 
@@ -54,7 +58,7 @@ pub fn printable(bytes: &[u8]) -> String {
 /// `550 User <bob> unknown` stays `550 User <*> unknown`.
 #[must_use]
 pub fn reply(reply: &[u8]) -> String {
-    let mut text = String::new();
+    let mut text = String::with_capacity(LONGEST * 2);
     let mut rest = reply;
     // Longer ones end here, in the middle of what they said.
     while let (Some(&first), true) = (rest.first(), text.len() < LONGEST) {
@@ -133,7 +137,7 @@ mod tests {
         for number in 0..1000 {
             *labels.of(&number.to_string()) += 1;
         }
-        let all: Vec<(String, u64)> = labels.into_iter().collect();
+        let all: Vec<(String, u64)> = labels.into_sorted().collect();
         assert_eq!(all.len(), BOUND + 1);
         let others = all.iter().find(|(label, _)| label == OTHERS).unwrap();
         assert_eq!(others.1, 1000 - BOUND as u64);

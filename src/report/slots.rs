@@ -31,8 +31,24 @@ const MOST: usize = 131_072;
 /// Sessions of one address that are looked at: a line without a port is one of theirs.
 const LOOKED_AT: usize = 256;
 
-/// A client's address and port.
-pub type Client = (IpAddr, u16);
+/// A client's address, as a number that is quickly compared, and port.
+pub type Client = (u128, u16);
+
+/// An address as a number: IPv4 mapped into IPv6. None is two numbers, as
+/// mapped addresses are read as IPv4.
+#[must_use]
+pub fn packed(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_ipv6_mapped()),
+        IpAddr::V6(ip) => u128::from(ip),
+    }
+}
+
+/// The address of such a number.
+#[must_use]
+pub fn unpacked(number: u128) -> IpAddr {
+    IpAddr::V6(number.into()).to_canonical()
+}
 
 /// What a session was refused for; each counts once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +212,7 @@ impl Slots {
     }
 
     /// A message of this address was taken over: by its newest session.
-    pub fn delivered(&mut self, ip: IpAddr) {
+    pub fn delivered(&mut self, ip: u128) {
         let newest = self
             .of_address(ip)
             .max_by_key(|(_, session)| session.begun)
@@ -242,7 +258,7 @@ impl Slots {
 
     /// Courier ended a session of this address, the one that was silent
     /// longest; it held its slot until now.
-    pub fn lost(&mut self, ip: IpAddr, timed_out: bool, series: &mut Series) {
+    pub fn lost(&mut self, ip: u128, timed_out: bool, series: &mut Series) {
         let silent = self
             .of_address(ip)
             .min_by_key(|(_, session)| session.last)
@@ -261,7 +277,7 @@ impl Slots {
         }
     }
 
-    fn of_address(&self, ip: IpAddr) -> impl Iterator<Item = (&Client, &Session)> {
+    fn of_address(&self, ip: u128) -> impl Iterator<Item = (&Client, &Session)> {
         self.sessions
             .range((ip, 0)..=(ip, u16::MAX))
             .filter(|(_, session)| !session.ended)
@@ -359,7 +375,7 @@ mod tests {
     use super::*;
 
     fn client(port: u16) -> Client {
-        ("192.0.2.1".parse().unwrap(), port)
+        (packed("192.0.2.1".parse().unwrap()), port)
     }
 
     /// The slot-seconds that a log costs which does `what` from second 100 on
@@ -374,6 +390,14 @@ mod tests {
         assert_eq!((slots.used(), series.width()), (0, 1));
         assert!(slots.sessions.is_empty() && slots.due.is_empty());
         (all, peak.unwrap_or(0), slots.finish())
+    }
+
+    #[test]
+    fn an_address_is_one_number() {
+        for text in ["192.0.2.1", "0.0.0.0", "::", "::1", "2001:db8::1"] {
+            let ip: IpAddr = text.parse().unwrap();
+            assert_eq!(unpacked(packed(ip)), ip);
+        }
     }
 
     #[test]
@@ -483,7 +507,7 @@ mod tests {
         let (mut slots, mut series) = (Slots::new(60), Series::default());
         slots.advance(100, &mut series);
         for number in 0..140_000_u32 {
-            slots.start((std::net::Ipv4Addr::from(number).into(), 1));
+            slots.start((number.into(), 1));
         }
         assert_eq!(slots.sessions.len(), MOST);
         assert_eq!(slots.cut_short(), 140_000 - MOST as u64);

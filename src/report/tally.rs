@@ -10,7 +10,7 @@ use super::frequent::{Count, Frequent};
 use super::labels::{Labels, printable, reply};
 use super::line::{self, Event, Ours};
 use super::series::Series;
-use super::slots::{Mark, Slots};
+use super::slots::{Client, Mark, Slots, packed, unpacked};
 use super::stamp::Clock;
 use super::summary::{
     CANDIDATES, Candidate, Moment, Network, Refusal, Report, SlotsSummary, Totals, Trouble, Wave,
@@ -79,7 +79,7 @@ pub struct Tally {
     lists: Labels<Verdicts>,
     replies: Labels<u64>,
     troubles: Labels<u64>,
-    networks: Frequent<IpAddr, NetworkCount>,
+    networks: Frequent<u128, NetworkCount>,
     candidates: Candidates,
     played_bans: u64,
     kept_out: u64,
@@ -170,6 +170,7 @@ impl Tally {
     fn courier(&mut self, at: i64, line: &LogLine<'_>, times: u64) {
         match *line {
             LogLine::Started { ip, port } => {
+                let ip = packed(ip);
                 if self.slots.start((ip, port)) {
                     self.connection(at, ip, 1);
                 }
@@ -179,8 +180,9 @@ impl Tally {
                 port,
                 from,
                 reply: said,
-            } => self.refused(at, (ip, port.unwrap_or(0)), from, said),
+            } => self.refused(at, (packed(ip), port.unwrap_or(0)), from, said),
             LogLine::Dropped { ip } => {
+                let ip = packed(ip);
                 self.connection(at, ip, times);
                 self.totals.listed_by_courier += times;
                 self.series.at(at).listed += times;
@@ -189,6 +191,7 @@ impl Tally {
                 self.listed_by_courier(at, ip, None);
             }
             LogLine::TooMany { ip } => {
+                let ip = packed(ip);
                 self.connection(at, ip, times);
                 self.totals.too_many += times;
                 self.series.at(at).refused += times;
@@ -204,6 +207,7 @@ impl Tally {
                 }
             }
             LogLine::Lost { ip, timed_out } => {
+                let ip = packed(ip);
                 self.totals.timed_out += u64::from(timed_out);
                 self.slots.lost(ip, timed_out, &mut self.series);
             }
@@ -212,6 +216,7 @@ impl Tally {
                 ip: Some(ip),
                 authenticated,
             } => {
+                let ip = packed(ip);
                 self.totals.accepted += 1;
                 self.totals.authenticated += u64::from(authenticated);
                 self.series.at(at).accepted += 1;
@@ -226,7 +231,7 @@ impl Tally {
         }
     }
 
-    fn refused(&mut self, at: i64, client: (IpAddr, u16), from: Option<&[u8]>, said: &[u8]) {
+    fn refused(&mut self, at: i64, client: Client, from: Option<&[u8]>, said: &[u8]) {
         *self.replies.of(&reply(said)) += 1;
         if said.first() == Some(&b'4') {
             if self.slots.refused(client, Mark::Other, &[]) {
@@ -253,7 +258,7 @@ impl Tally {
     }
 
     /// What rblfilter would have done with a client that Courier refuses.
-    fn listed_by_courier(&mut self, at: i64, ip: IpAddr, from: Option<&[u8]>) {
+    fn listed_by_courier(&mut self, at: i64, ip: u128, from: Option<&[u8]>) {
         self.candidates.refused(at, ip, from);
         self.played_bans += u64::from(self.candidates.play_ban(at, ip));
     }
@@ -264,14 +269,14 @@ impl Tally {
             b"ended" => {
                 self.totals.ended += times;
                 if let Some(ip) = ours.ip {
-                    self.slots.end((ip, ours.port.unwrap_or(0)));
+                    self.slots.end((packed(ip), ours.port.unwrap_or(0)));
                 }
             }
             b"shed" => {
                 self.totals.shed += times;
                 self.series.at(at).shed += times;
                 if let Some(ip) = ours.ip {
-                    self.slots.end((ip, ours.port.unwrap_or(0)));
+                    self.slots.end((packed(ip), ours.port.unwrap_or(0)));
                 }
             }
             b"byhand" if ours.what == b"ban" => {
@@ -313,7 +318,7 @@ impl Tally {
         let verdicts = self.lists.of(&list);
         verdicts.times += times;
         verdicts.bans += if ban { times } else { 0 };
-        let client = ours.ip.map(|ip| (ip, ours.port.unwrap_or(0)));
+        let client = ours.ip.map(|ip| (packed(ip), ours.port.unwrap_or(0)));
         // Its `started` may come later, or never: it was ended before that.
         if ours.at_connect
             && let Some(client) = client
@@ -336,7 +341,8 @@ impl Tally {
             self.totals.listed_by_us += times;
             self.series.at(at).listed += times;
             // Each was a connection; of some the log tells the begin.
-            if ours.at_connect {
+            let ends = matches!(ours.action, b"ban" | b"kill");
+            if ours.at_connect && ends {
                 let since = at - i64::from(ours.seconds.unwrap_or(0)) - 1;
                 let begun = self.slots.end_some(since, times);
                 let times = times.saturating_sub(begun);
@@ -363,7 +369,7 @@ impl Tally {
         }
     }
 
-    fn connection(&mut self, at: i64, ip: IpAddr, times: u64) {
+    fn connection(&mut self, at: i64, ip: u128, times: u64) {
         self.totals.connections += times;
         self.addresses.add(&ip);
         self.series.at(at).connections += times;
@@ -376,12 +382,12 @@ impl Tally {
         step.addresses.add(&ip);
     }
 
-    fn refusal(&mut self, at: i64, ip: IpAddr, times: u64) {
+    fn refusal(&mut self, at: i64, ip: u128, times: u64) {
         self.network(ip).refused += times;
         self.wave_step(at).refused += times;
     }
 
-    fn network(&mut self, ip: IpAddr) -> &mut NetworkCount {
+    fn network(&mut self, ip: u128) -> &mut NetworkCount {
         let six = if self.options.anonymise { 48 } else { 64 };
         self.networks.of(masked(ip, 24, six))
     }
@@ -475,7 +481,7 @@ impl Tally {
             without: Without::of(sat, self.played_bans, self.kept_out),
             troubles: self
                 .troubles
-                .into_iter()
+                .into_sorted()
                 .map(|(what, times)| Trouble { what, times })
                 .collect(),
             anonymised: self.options.anonymise,
@@ -486,13 +492,13 @@ impl Tally {
 }
 
 fn refusals(lists: Labels<Verdicts>, replies: Labels<u64>) -> Vec<Refusal> {
-    let ours = lists.into_iter().map(|(what, verdicts)| Refusal {
+    let ours = lists.into_sorted().map(|(what, verdicts)| Refusal {
         by: "rblfilter",
         what,
         times: verdicts.times,
         bans: verdicts.bans,
     });
-    let theirs = replies.into_iter().map(|(what, times)| Refusal {
+    let theirs = replies.into_sorted().map(|(what, times)| Refusal {
         by: "courier",
         what,
         times,
@@ -503,7 +509,8 @@ fn refusals(lists: Labels<Verdicts>, replies: Labels<u64>) -> Vec<Refusal> {
     all
 }
 
-fn network(ip: IpAddr, count: &NetworkCount, anonymise: bool) -> Network {
+fn network(ip: u128, count: &NetworkCount, anonymise: bool) -> Network {
+    let ip = unpacked(ip);
     let bits = match (ip.is_ipv4(), anonymise) {
         (true, _) => 24,
         (false, false) => 64,
@@ -538,7 +545,7 @@ fn anonymised(candidates: Vec<Candidate>) -> Vec<Candidate> {
     for mut one in candidates {
         if let Ok(ip) = one.client.parse::<IpAddr>() {
             let bits = if ip.is_ipv4() { 24 } else { 48 };
-            one.client = format!("{}/{bits}", masked(ip, 24, 48));
+            one.client = format!("{}/{bits}", unpacked(masked(packed(ip), 24, 48)));
         }
         one.domain = one.domain.map(|domain| {
             let last = domain.rsplit('.').next().unwrap_or_default();
