@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rblfilter_lab::smtp::{Client, Message, Outcome, Reply};
-use rblfilter_lab::{Config, Lab, Product, wait_for};
+use rblfilter_lab::{Config, Lab, Product, SetMember, wait_for};
 
 /// One zone of our own, the lab's rbldnsd.
 pub const ZONE: &str = "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n";
@@ -140,10 +140,63 @@ pub fn assert_delivered(lab: &Lab, message: &Message, source: &str, count: usize
     lab.wait_for_mail(count, LIMIT).unwrap();
 }
 
+/// It is banned, or is in a moment: its session is ended first.
+pub fn assert_banned_too(lab: &Lab, net: &str) {
+    let banned = || {
+        let members = lab.set_members("rblfilter4").unwrap();
+        members.iter().any(|member| member.net == net).then_some(())
+    };
+    wait_for(LIMIT, banned).unwrap_or_else(|| panic!("{net}"));
+}
+
 /// Nobody is banned.
 pub fn assert_no_bans(lab: &Lab) {
     for set in ["rblfilter4", "rblfilter6"] {
         let members = lab.set_members(set).unwrap();
         assert!(members.is_empty(), "{set}: {members:?}");
     }
+}
+
+/// What can hold the bans.
+pub const BACKENDS: [&str; 2] = ["ipset", "nftables"];
+
+/// What the kernel's sets of one family hold, by whatever backend; one that is
+/// missing holds nothing.
+pub fn banned(lab: &Lab, backend: &str, ipv6: bool) -> Vec<SetMember> {
+    let name = if ipv6 { "rblfilter6" } else { "rblfilter4" };
+    if backend == "ipset" {
+        return lab.set_members(name).unwrap_or_default();
+    }
+    [name.to_owned(), format!("{name}-nets")]
+        .iter()
+        .flat_map(|set| {
+            let words = ["nft", "-j", "list", "set", "inet", "rblfilter", set];
+            let listed = lab.run_ok(&words);
+            listed.map_or_else(|_| Vec::new(), |json| nft_members(&json))
+        })
+        .collect()
+}
+
+fn nft_members(json: &str) -> Vec<SetMember> {
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    let objects = json["nftables"].as_array().unwrap();
+    let set = objects.iter().find_map(|object| object.get("set")).unwrap();
+    let none = Vec::new();
+    let elements = set["elem"].as_array().unwrap_or(&none).iter();
+    elements
+        .map(|element| {
+            let (val, expires) = (&element["elem"]["val"], &element["elem"]["expires"]);
+            SetMember {
+                net: match val.as_str() {
+                    Some(address) => address.to_owned(),
+                    None => format!(
+                        "{}/{}",
+                        val["prefix"]["addr"].as_str().unwrap(),
+                        val["prefix"]["len"]
+                    ),
+                },
+                timeout: expires.as_u64().map(|left| left.try_into().unwrap()),
+            }
+        })
+        .collect()
 }
