@@ -204,6 +204,41 @@ fn nothing_and_what_cannot_be_read_are_told() {
     }
 }
 
+#[test]
+fn a_refused_client_that_delivers_is_shown_and_its_name_left_out_on_demand() {
+    let log = "Nov 24 10:00:00 mail courieresmtpd: started,ip=[::ffff:198.51.100.7],port=[7]\n\
+        Nov 24 10:00:01 mail courierd: newmsg,id=1.2.3: dns; a.test (a.test [::ffff:198.51.100.7])\n\
+        Nov 24 10:00:01 mail courierd: started,id=1.2.3,from=<bob@shop.example>,module=local,host=x,addr=<alice>\n\
+        Nov 24 11:00:00 mail courieresmtpd: started,ip=[::ffff:198.51.100.7],port=[8]\n\
+        Nov 24 11:00:01 mail courieresmtpd: error,relay=::ffff:198.51.100.7,port=8,from=<bob@shop.example>,to=<alice@lab.test>: 511 Listed\n";
+    let path = std::env::temp_dir().join(format!("rblfilter-candidate-{}", std::process::id()));
+    std::fs::write(&path, log).unwrap();
+    let path_text = path.to_str().unwrap();
+    let table = run(&["--csv=candidates", path_text]);
+    assert_eq!(
+        table.lines().nth(1),
+        Some("198.51.100.7,shop.example,before,1,1,2026-11-24T11:00:01Z,2026-11-24T11:00:01Z")
+    );
+    for arguments in [
+        &[path_text] as &[_],
+        &["--html", "-", path_text],
+        &["--json", path_text],
+    ] {
+        assert!(run(arguments).contains("198.51.100.7"));
+        let anonymous = run(&[&["--anonymise"], arguments].concat());
+        assert!(
+            !anonymous.contains("198.51.100.7") && !anonymous.contains("shop"),
+            "{anonymous}"
+        );
+        assert!(anonymous.contains("198.51.100.0/24"), "{anonymous}");
+        assert!(
+            !anonymous.contains("alice") && !anonymous.contains("bob"),
+            "{anonymous}"
+        );
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
 /// What a client says reaches neither the terminal nor the page as it is.
 #[test]
 fn no_word_of_a_client_does_harm() {
