@@ -254,6 +254,11 @@ proptest! {
     fn no_configuration_makes_it_panic(text in "([a-z0-9-]{1,9}( = |\\.)|\\[\\[?(dnsbl|ban|allow|reply)\\]?\\]|\"[ -~]{0,9}\"|[0-9]{1,5}|\n){0,12}") {
         let _ = rblfilter::config::parse(&text);
     }
+}
+
+proptest! {
+    // Each is a whole report.
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn no_log_does_harm(
