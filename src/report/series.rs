@@ -177,7 +177,12 @@ impl Series {
             if index >= steps.len() {
                 steps.resize(index + 1, Counts::default());
             }
-            steps[index].add(counts);
+            // What was most in a short step is not lost in the mean of a long one.
+            let most = Counts {
+                slots: counts.most(self.width),
+                ..*counts
+            };
+            steps[index].add(&most);
         }
         self.width = next;
         self.first = first;
@@ -231,6 +236,17 @@ mod tests {
         series.in_use(0, 10_000_000, 2);
         let all: u64 = series.steps().map(|(_, step)| step.slot_seconds).sum();
         assert_eq!(all, 20_000_015);
+    }
+
+    #[test]
+    fn the_most_slots_of_a_short_step_are_those_of_a_long_one() {
+        let mut series = Series::default();
+        for _ in 0..7 {
+            series.in_use_too(1000, 1060);
+        }
+        let wide = series.of_at_least(3600);
+        let most: Vec<u32> = wide.steps().map(|(_, step)| step.most(3600)).collect();
+        assert_eq!(most, [7]);
     }
 
     #[test]

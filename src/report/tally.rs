@@ -475,7 +475,10 @@ impl Tally {
             #[allow(clippy::cast_precision_loss)] // ten seconds
             usual: (usual * 60.0 / waves::STEP as f64 * 10.0).round() / 10.0,
             waves_found,
-            waves: found.iter().map(|wave| of_wave(wave, all)).collect(),
+            waves: found
+                .iter()
+                .map(|wave| of_wave(wave, &self.series, all))
+                .collect(),
             candidates_found,
             candidates,
             without: Without::of(sat, self.played_bans, self.kept_out),
@@ -525,7 +528,14 @@ fn network(ip: u128, count: &NetworkCount, anonymise: bool) -> Network {
     }
 }
 
-fn of_wave(wave: &waves::Wave, all: Option<u32>) -> Wave {
+fn of_wave(wave: &waves::Wave, series: &Series, all: Option<u32>) -> Wave {
+    // What is known by now of sessions that timed out later.
+    let width = series.width();
+    let during = series
+        .steps()
+        .filter(|(at, _)| *at >= wave.begin && at + width <= wave.end)
+        .map(|(_, counts)| counts.most(width));
+    let slots = during.max().unwrap_or(0).max(wave.slots);
     Wave {
         begin: Moment(wave.begin),
         seconds: wave.end - wave.begin,
@@ -534,7 +544,7 @@ fn of_wave(wave: &waves::Wave, all: Option<u32>) -> Wave {
         peak_at: Moment(wave.peak_at),
         addresses: wave.addresses.count().0,
         refused: wave.refused,
-        slots: all.map_or(wave.slots, |all| wave.slots.min(all)),
+        slots: all.map_or(slots, |all| slots.min(all)),
     }
 }
 
