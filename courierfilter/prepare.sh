@@ -110,4 +110,5 @@ DEBCONF
     need unbound unbound
     need makeuserdb courier-authlib-userdb
     need openssl openssl
+    need faketime faketime
 }
