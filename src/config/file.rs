@@ -10,7 +10,7 @@ use toml::Spanned;
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 61] = [
+pub const KEYS: [&str; 64] = [
     "include",
     "mode",
     "watch",
@@ -59,6 +59,9 @@ pub const KEYS: [&str; 61] = [
     "cache.max-negative-ttl",
     "cache.stale",
     "log.level",
+    "reload.on-change",
+    "sandbox.seccomp",
+    "sandbox.landlock",
     "dnsbl.zone",
     "dnsbl.name",
     "dnsbl.codes",
@@ -101,6 +104,8 @@ pub struct File {
     pub lookup: Lookup,
     pub cache: Cache,
     pub log: Log,
+    pub reload: Reload,
+    pub sandbox: Sandbox,
     pub dnsbl: Vec<Dnsbl>,
     pub dnswl: Vec<Dnswl>,
 }
@@ -202,6 +207,19 @@ pub struct Log {
     pub level: Text,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Reload {
+    pub on_change: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Sandbox {
+    pub seccomp: Text,
+    pub landlock: Text,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Dnsbl {
@@ -299,6 +317,8 @@ impl Default for File {
             lookup: Lookup::default(),
             cache: Cache::default(),
             log: Log::default(),
+            reload: Reload::default(),
+            sandbox: Sandbox::default(),
             dnsbl: Vec::new(),
             dnswl: Vec::new(),
         }
@@ -394,6 +414,15 @@ impl Default for Cache {
             max_ttl: text("6h"),
             max_negative_ttl: text("15m"),
             stale: text("6h"),
+        }
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            seccomp: text("auto"),
+            landlock: text("auto"),
         }
     }
 }
