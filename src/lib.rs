@@ -35,6 +35,9 @@ pub mod degraded;
 pub mod dnsbl;
 pub mod enforce;
 pub mod firewall;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guard;
 pub mod judge;
 pub mod log;

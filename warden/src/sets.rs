@@ -6,7 +6,7 @@
 //! By a few entries that should be there it sees whether somebody else emptied
 //! a set.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -40,8 +40,7 @@ const SAMPLE: usize = 64;
 /// own way.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// When each entry ends; `None`: never.
-pub type Ends = HashMap<IpNetwork, Option<Instant>>;
+pub use rblfilter_warden::listed::Ends;
 
 /// What is to become of one network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
