@@ -43,6 +43,7 @@ pub mod judge;
 pub mod log;
 pub mod metrics;
 pub mod reply;
+pub mod report;
 pub mod senders;
 pub mod status;
 pub mod store;

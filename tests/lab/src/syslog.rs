@@ -1,4 +1,5 @@
-//! The lab's syslog: a thread behind /dev/log that keeps every line in memory and in /var/log/mail.log.
+//! The lab's syslog: a thread behind /dev/log that keeps every line in memory and, as rsyslog writes it, in
+//! /var/log/mail.log.
 
 use std::fs::{File, Permissions};
 use std::io::Write;
@@ -10,6 +11,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::Error;
+
+/// The host's name in the file.
+const HOST: &str = "lab";
 
 /// One syslog message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +61,9 @@ impl Syslog {
                 if length == 0 {
                     break;
                 }
-                let line = parse(&String::from_utf8_lossy(&buffer[..length]));
-                let _ = writeln!(file, "{}", line.text);
+                let datagram = String::from_utf8_lossy(&buffer[..length]);
+                let line = parse(&datagram);
+                let _ = writeln!(file, "{} {HOST} {}", stamp(&datagram), line.text);
                 sink.lines().push(line);
                 sink.grown.notify_all();
             }
@@ -131,6 +136,12 @@ impl Drop for Syslog {
             let _ = thread.join();
         }
     }
+}
+
+/// The sender's own time stamp, as rsyslog takes it over.
+fn stamp(datagram: &str) -> &str {
+    let rest = datagram.split_once('>').map_or(datagram, |(_, rest)| rest);
+    rest.get(..15).unwrap_or("Jan  1 00:00:00")
 }
 
 /// `<PRI>Mon dd hh:mm:ss text`, RFC 3164 as the C library writes it: without a host name.
