@@ -3,6 +3,7 @@
 
 mod demo;
 mod drive;
+mod faults_command;
 mod requests;
 mod wave_command;
 
@@ -34,6 +35,8 @@ enum Role {
     },
     /// Send a wave at a Courier, and measure.
     Wave(wave_command::Options),
+    /// Do faults to rblfilter under a wave, and tell what became of the mail.
+    Faults(faults_command::Options),
     /// Measure how fast filters answer.
     Requests(requests::Options),
     /// Show a wave of listed clients, without rblfilter and with it.
@@ -140,6 +143,10 @@ fn run(role: Role) -> Result<ExitCode, Error> {
             options.run()?;
             return Ok(ExitCode::SUCCESS);
         }
+        Role::Faults(options) => {
+            options.run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Role::Requests(options) => {
             requests::run(&options)?;
             return Ok(ExitCode::SUCCESS);
@@ -170,4 +177,20 @@ fn run(role: Role) -> Result<ExitCode, Error> {
         .code()
         .and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Today, as `2026-11-24` (UTC).
+fn today() -> String {
+    let output = std::process::Command::new("date").args(["-u", "+%F"]).output();
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// What it ran on, in general words.
+fn machine() -> String {
+    let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel: Vec<&str> = kernel.trim().split(['.', '-']).take(2).collect();
+    format!("{processors} processors, Linux {}", kernel.join("."))
 }
