@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rblfilter_lab::faults::{self, Row, report, scenario};
-use rblfilter_lab::{Error, Product};
+use rblfilter_lab::{Error, Product, soak};
 
 /// Do faults to rblfilter under a wave, and tell what became of the mail.
 #[derive(Args)]
@@ -22,6 +22,9 @@ pub struct Options {
     /// Write the report there.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// The figures of `lab soak --json`, for the report.
+    #[arg(long, value_name = "FILE", default_value = "docs/soak.json")]
+    soak: PathBuf,
     /// Write all figures there as JSON; "-" is standard output.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -82,7 +85,15 @@ impl Options {
                 command: "lab faults --report docs/reliability.md".into(),
                 rates: [plan.rate, plan.bystanders, plan.mail],
             };
-            write(path, &report::faults(&about, &rows))?;
+            let soak = fs::read_to_string(&self.soak).map_err(|source| Error::Io {
+                operation: "read",
+                object: self.soak.display().to_string(),
+                source,
+            })?;
+            let soak: soak::Figures = serde_json::from_str(&soak)
+                .map_err(|e| Error::Load(format!("{}: {e}", self.soak.display())))?;
+            let text = report::faults(&about, &rows) + &soak::report::section(&soak);
+            write(path, &text)?;
         }
         Ok(())
     }

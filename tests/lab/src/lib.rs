@@ -31,6 +31,7 @@ mod processes;
 mod product;
 mod sets;
 pub mod smtp;
+pub mod soak;
 mod starttls;
 pub mod stub;
 mod syslog;

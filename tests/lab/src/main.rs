@@ -5,6 +5,7 @@ mod demo;
 mod drive;
 mod faults_command;
 mod requests;
+mod soak_command;
 mod wave_command;
 
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ enum Role {
     Wave(wave_command::Options),
     /// Do faults to rblfilter under a wave, and tell what became of the mail.
     Faults(faults_command::Options),
+    /// Send a long mixed wave at rblfilter, and see whether it grows.
+    Soak(soak_command::Options),
     /// Measure how fast filters answer.
     Requests(requests::Options),
     /// Show a wave of listed clients, without rblfilter and with it.
@@ -147,6 +150,10 @@ fn run(role: Role) -> Result<ExitCode, Error> {
             options.run()?;
             return Ok(ExitCode::SUCCESS);
         }
+        Role::Soak(options) => {
+            options.run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Role::Requests(options) => {
             requests::run(&options)?;
             return Ok(ExitCode::SUCCESS);
@@ -181,7 +188,9 @@ fn run(role: Role) -> Result<ExitCode, Error> {
 
 /// Today, as `2026-11-24` (UTC).
 fn today() -> String {
-    let output = std::process::Command::new("date").args(["-u", "+%F"]).output();
+    let output = std::process::Command::new("date")
+        .args(["-u", "+%F"])
+        .output();
     output
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         .unwrap_or_default()

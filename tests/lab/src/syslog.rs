@@ -61,7 +61,9 @@ impl Syslog {
         self.stop();
         let failed = |e| Error::io("listen on", "/dev/log", e);
         match std::fs::remove_file("/dev/log") {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
             _ => {}
         }
         let socket = UnixDatagram::bind("/dev/log").map_err(failed)?;

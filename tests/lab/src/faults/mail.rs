@@ -110,7 +110,7 @@ impl Post {
     }
 
     /// Begins messages until told to stop, and ends when the last one is accepted or given up.
-    pub(super) async fn send(self: Arc<Self>, senders: Senders, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn send(self: Arc<Self>, senders: Senders, mut stop: watch::Receiver<bool>) {
         let mut clock = clock(senders.rate);
         let mut tasks = JoinSet::new();
         loop {

@@ -15,8 +15,10 @@ pub struct MemoryGroup {
     limit: &'static str,
 }
 
-/// A bound for a moment.
+/// No bound, in the words of version 2 and 1.
 const NONE: [&str; 2] = ["max", "-1"];
+/// How much the bound is lowered at a time, in bytes.
+const STEP: u64 = 128 * 1024;
 
 impl MemoryGroup {
     /// Makes one below the root of the hierarchy that has the memory controller, or below the own group; `None` where
@@ -50,14 +52,35 @@ impl MemoryGroup {
         fs::write(self.path.join("cgroup.procs"), pid.to_string())
     }
 
-    /// What all of them together may have from now on, in bytes; `None`: as much as they like.
+    /// Nobody in it can have more than all have now together.
     ///
     /// # Errors
     /// If the kernel is against it.
-    pub fn limit(&self, bytes: Option<u64>) -> io::Result<()> {
-        let none = NONE[usize::from(self.limit != "memory.max")].to_owned();
-        let text = bytes.map_or(none, |bytes| bytes.to_string());
-        fs::write(self.path.join(self.limit), text)
+    pub fn tighten(&self) -> io::Result<()> {
+        let read = |file: &str| fs::read_to_string(self.path.join(file));
+        let text = read("memory.current").or_else(|_| read("memory.usage_in_bytes"))?;
+        let mut bytes: u64 = text.trim().parse().map_err(io::Error::other)?;
+        self.limit(&bytes.to_string())?;
+        // What can be given back (version 1 says when no more can) or is taken (version 2 kills).
+        while self.kills() == 0 && bytes > STEP {
+            bytes -= STEP;
+            if self.limit(&bytes.to_string()).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// As much as they like.
+    ///
+    /// # Errors
+    /// If the kernel is against it.
+    pub fn release(&self) -> io::Result<()> {
+        self.limit(NONE[usize::from(self.limit != "memory.max")])
+    }
+
+    fn limit(&self, bytes: &str) -> io::Result<()> {
+        fs::write(self.path.join(self.limit), bytes)
     }
 
     /// How many of its processes the kernel has killed for want of memory.
@@ -128,6 +151,9 @@ mod tests {
         ];
         assert_eq!(parents(mounts, own), wanted);
         let modern = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
-        assert_eq!(parents(modern, "0::/user.slice\n"), [PathBuf::from("/sys/fs/cgroup")]);
+        assert_eq!(
+            parents(modern, "0::/user.slice\n"),
+            [PathBuf::from("/sys/fs/cgroup")]
+        );
     }
 }

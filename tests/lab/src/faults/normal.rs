@@ -118,7 +118,9 @@ mod tests {
     fn it_is_normal_when_sessions_are_ended_at_once_and_mail_is_accepted_at_once() {
         let start = Instant::now();
         let at = |tenths: u32| start + TENTH * tenths;
-        let good: Vec<Visit> = (0..20).map(|n| visit(at(n), TENTH, End::Cut, true)).collect();
+        let good: Vec<Visit> = (0..20)
+            .map(|n| visit(at(n), TENTH, End::Cut, true))
+            .collect();
         let mail: Vec<Letter> = (0..20).map(|n| letter(at(n), TENTH)).collect();
         let looks = |visits, letters| Looks {
             visits,
@@ -127,7 +129,10 @@ mod tests {
         };
         assert!(looks(&good, &mail).is_normal(start, at(20)));
         assert_eq!(looks(&good, &mail).trouble(start, at(20)), Duration::ZERO);
-        assert!(!looks(&good, &mail).is_normal(at(20), at(40)), "nobody came");
+        assert!(
+            !looks(&good, &mail).is_normal(at(20), at(40)),
+            "nobody came"
+        );
 
         for bad in [
             visit(at(5), TENTH * 20, End::Cut, true),
@@ -138,7 +143,10 @@ mod tests {
             visits.extend(vec![bad; 3]);
             assert!(!looks(&visits, &mail).is_normal(start, at(20)));
             let trouble = looks(&visits, &mail).trouble(start, at(20));
-            assert!((15..=16).contains(&(trouble.as_millis() / 100)), "{trouble:?}");
+            assert!(
+                (15..=16).contains(&(trouble.as_millis() / 100)),
+                "{trouble:?}"
+            );
         }
         let mut late = mail.clone();
         late.extend(vec![letter(at(5), TENTH * 30); 3]);

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::User;
 
+use super::memory::MemoryGroup;
 use super::scenario::Mend;
 use super::stage::{Role, Stage};
-use crate::{Error, wait_for};
+use crate::{Error, Lab, wait_for};
 
 /// A worker that cannot have another descriptor.
 const DESCRIPTORS: &str = "8";
-/// Less than a process needs to start.
-const MEMORY: u64 = 1024 * 1024;
 
 /// SIGKILL, and its end.
 pub(super) fn kill(stage: &mut Stage, role: Role) -> Result<Mend, Error> {
@@ -68,31 +68,52 @@ pub(super) fn descriptors(stage: &mut Stage) -> Result<Mend, Error> {
 
 fn set_descriptors(stage: &Stage, pid: i32, soft: &str) -> Result<(), Error> {
     let (pid, limit) = (pid.to_string(), format!("--nofile={soft}:"));
-    stage
+    let failed = |e| Error::io("bound the descriptors of", "the worker", e);
+    let user = User::from_name("courier")
+        .map_err(|e| failed(e.into()))?
+        .ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+    // As its own user: for another's process root needs a capability that containers do not have.
+    let output = stage
         .lab
-        .run_ok(&["prlimit", "--pid", &pid, &limit])
-        .map(drop)
+        .command("prlimit")
+        .args(["--pid", &pid, &limit])
+        .user(user.uid.as_raw(), user.gid.as_raw())
+        .output()
+        .map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::command("prlimit", &output))
 }
 
-/// The kernel kills whichever of the filter's processes it chooses, for none may have more memory than it has.
-pub(super) fn memory(stage: &mut Stage) -> Result<Mend, Error> {
-    let group = stage.memory.as_ref().ok_or_else(|| {
-        Error::Load("no cgroup with the memory controller can be made here".into())
-    })?;
-    let failed = |e| Error::io("bound the memory of", "the filter", e);
-    for process in stage.filter_processes() {
-        let pid = stage.lab.pid_on_machine(process.pid).map_err(failed)?;
-        group.add(pid).map_err(failed)?;
-    }
-    group.limit(Some(MEMORY)).map_err(failed)?;
-    Ok(Mend::by(move |stage: &mut Stage| {
-        let Some(group) = &stage.memory else {
-            return Ok(());
-        };
-        group.limit(None).map_err(failed)?;
-        if group.kills() == 0 {
-            return Err(Error::Load("the kernel killed nobody for memory".into()));
+/// courierfilter, and by that what it starts, may have so much memory as the group has.
+pub(super) fn bound_memory(lab: &Lab, group: &MemoryGroup) -> Result<(), Error> {
+    let failed = |e| Error::io("bound the memory of", "courierfilter", e);
+    for process in lab.processes() {
+        if process.comm == "courierfilter" {
+            let pid = lab.pid_on_machine(process.pid).map_err(failed)?;
+            group.add(pid).map_err(failed)?;
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+/// No process of the filter may have more memory than it has now: the kernel kills the one that has most.
+pub(super) fn memory(stage: &mut Stage) -> Result<Mend, Error> {
+    let failed = |e| Error::io("bound the memory of", "the filter", e);
+    let none = "no cgroup with the memory controller can be made here";
+    let group = stage
+        .memory
+        .as_ref()
+        .ok_or_else(|| Error::Load(none.into()))?;
+    group.tighten().map_err(failed)?;
+    let limit = Duration::from_secs(20);
+    wait_for(limit, || (group.kills() > 0).then_some(())).ok_or_else(|| Error::Timeout {
+        what: "a process that is killed for want of memory".into(),
+        limit,
+    })?;
+    Ok(Mend::by(move |stage: &mut Stage| match &stage.memory {
+        Some(group) => group.release().map_err(failed),
+        None => Ok(()),
     }))
 }

@@ -53,18 +53,20 @@ pub fn faults(about: &About, rows: &[Row]) -> String {
     if !compared.is_empty() {
         text.push_str(
             "\nThe same without rblfilter, where Courier itself is away meanwhile (normal: the mail alone):\n\n\
-             | fault | tempfailed | not connected | lost | duplicated | normal after, s |\n|---|---|---|---|---|---|\n",
+             | fault | tempfailed | not connected | lost | duplicated | sessions closed | with rblfilter | normal after, s |\n|---|---|---|---|---|---|---|---|\n",
         );
         for row in compared {
             let Some(without) = row.without else { continue };
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
                 row.title,
                 without.tempfailed,
                 without.unconnected,
                 without.lost,
                 without.duplicated,
+                without.closed_by_courier,
+                row.closed_by_courier,
                 seconds(without.until_normal_s)
             );
         }
@@ -99,11 +101,7 @@ pub fn faults(about: &About, rows: &[Row]) -> String {
         .map(|row| format!("- {}: {}\n", row.title, row.complaints().join("; ")))
         .collect();
     if !bad.is_empty() {
-        let _ = write!(
-            text,
-            "\nWhat is not as it should be:\n\n{}",
-            bad.concat()
-        );
+        let _ = write!(text, "\nWhat is not as it should be:\n\n{}", bad.concat());
     }
     text
 }
@@ -121,10 +119,18 @@ fn line(row: &Row) -> String {
         row.unconnected.to_string(),
         row.lost.to_string(),
         row.duplicated.to_string(),
-        row.wrongly_ended.len().to_string(),
+        if row.unaware > 0 {
+            format!(
+                "{} (and {}, see below)",
+                row.wrongly_ended.len(),
+                row.unaware
+            )
+        } else {
+            row.wrongly_ended.len().to_string()
+        },
         seconds(row.until_normal_s),
-        if had == 0 {
-            "–".to_owned()
+        if row.lifts {
+            format!("lifted: {kept} of {had}")
         } else {
             format!("{kept} of {had}")
         },

@@ -65,8 +65,14 @@ pub struct Scenario {
     pub lasts: Lasts,
     /// Whether it is done to Courier too, which then tempfails by itself: it is done once more without rblfilter.
     pub compared: bool,
-    /// Whether bans are lifted by it, and rightly.
+    /// Whether bans are lifted by it, and rightly: those that rest on a list alone that has failed since.
     pub lifts: bool,
+    /// Whether a list lies: until something shows it, whom it names is ended.
+    pub lies: bool,
+    /// Whether Courier itself closes sessions in it; then only the log tells who was wrongly ended.
+    pub cuts: bool,
+    /// Whether the filter's memory can be bounded in it.
+    pub bounded: bool,
     /// The lab.
     pub config: fn(&mut Config),
     /// Keys and tables of the configuration, beside the list.
@@ -97,6 +103,9 @@ impl Scenario {
             lasts,
             compared: false,
             lifts: false,
+            lies: false,
+            cuts: false,
+            bounded: false,
             config: |_| {},
             toml: "",
             prepare: |_| Ok(()),
@@ -132,6 +141,7 @@ pub fn all() -> Vec<Scenario> {
     let stopped = Lasts::UntilOver(seconds(25));
     let dns = |name, title, lasts, inject| Scenario {
         config: no_names,
+        lifts: true,
         ..new(name, title, lasts, inject)
     };
     let clock = |name, title, inject| Scenario {
@@ -149,47 +159,67 @@ pub fn all() -> Vec<Scenario> {
         new("warden-killed", "warden, SIGKILL", killed, |stage| {
             process::kill(stage, Role::Warden)
         }),
-        new("supervisor-killed", "supervisor, SIGKILL", killed, |stage| {
-            process::kill(stage, Role::Supervisor)
-        }),
+        new(
+            "supervisor-killed",
+            "supervisor, SIGKILL",
+            killed,
+            |stage| process::kill(stage, Role::Supervisor),
+        ),
         new("worker-stopped", "worker, SIGSTOP", stopped, |stage| {
             process::stop(stage, Role::Worker)
         }),
         new("warden-stopped", "warden, SIGSTOP", stopped, |stage| {
             process::stop(stage, Role::Warden)
         }),
-        new("supervisor-stopped", "supervisor, SIGSTOP", A_WHILE, |stage| {
-            process::stop(stage, Role::Supervisor)
-        }),
+        new(
+            "supervisor-stopped",
+            "supervisor, SIGSTOP",
+            A_WHILE,
+            |stage| process::stop(stage, Role::Supervisor),
+        ),
         new(
             "descriptors",
             "the worker out of descriptors",
             A_WHILE,
             process::descriptors,
         ),
-        new(
-            "memory",
-            "the filter out of memory (cgroup)",
-            A_WHILE,
-            process::memory,
-        ),
+        Scenario {
+            bounded: true,
+            ..new(
+                "memory",
+                "the filter out of memory (cgroup)",
+                A_WHILE,
+                process::memory,
+            )
+        },
         Scenario {
             prepare: surroundings::small_disk,
-            ..new("disk-full", "the disk of the state full", A_WHILE, surroundings::fill_disk)
+            ..new(
+                "disk-full",
+                "the disk of the state full",
+                A_WHILE,
+                surroundings::fill_disk,
+            )
         },
         dns("dns-dead", "DNS dead", A_WHILE, |stage| {
             surroundings::dns(stage, Dns::None)
         }),
-        dns("dns-slow", "DNS slow: 5 s", Lasts::For(seconds(6)), |stage| {
-            surroundings::dns(stage, SLOW)
-        }),
+        dns(
+            "dns-slow",
+            "DNS slow: 5 s",
+            Lasts::For(seconds(6)),
+            |stage| surroundings::dns(stage, SLOW),
+        ),
         Scenario {
             // Good clients are asked for anew, as they are all day long where there are many.
-            toml: "[cache]\nmax-negative-ttl = \"1s\"\n",
-            lifts: true,
-            ..dns("dns-lying", "DNS lying: 127.0.0.2 for all", A_WHILE, |stage| {
-                surroundings::dns(stage, Dns::Lying(Lie::AllListed))
-            })
+            toml: "[cache]\nmin-ttl = \"1s\"\nmax-negative-ttl = \"1s\"\n",
+            lies: true,
+            ..dns(
+                "dns-lying",
+                "DNS lying: 127.0.0.2 for all",
+                A_WHILE,
+                |stage| surroundings::dns(stage, Dns::Lying(Lie::AllListed)),
+            )
         },
         dns(
             "dns-hijacked",
@@ -197,22 +227,33 @@ pub fn all() -> Vec<Scenario> {
             A_WHILE,
             |stage| surroundings::dns(stage, Dns::Lying(Lie::Hijacked)),
         ),
-        new("sets-destroyed", "the sets destroyed (ipset)", A_WHILE, |stage| {
-            surroundings::firewall(
-                stage,
-                &[
-                    &["iptables", "-F"],
-                    &["ip6tables", "-F"],
-                    &["ipset", "destroy"],
-                ],
-            )
-        }),
-        new("sets-flushed", "the sets emptied (ipset)", A_WHILE, |stage| {
-            surroundings::firewall(stage, &[&["ipset", "flush"]])
-        }),
-        new("iptables-flushed", "the firewall flushed: iptables -F", A_WHILE, |stage| {
-            surroundings::firewall(stage, &[&["iptables", "-F"], &["ip6tables", "-F"]])
-        }),
+        new(
+            "sets-destroyed",
+            "the sets destroyed (ipset)",
+            A_WHILE,
+            |stage| {
+                surroundings::firewall(
+                    stage,
+                    &[
+                        &["iptables", "-F"],
+                        &["ip6tables", "-F"],
+                        &["ipset", "destroy"],
+                    ],
+                )
+            },
+        ),
+        new(
+            "sets-flushed",
+            "the sets emptied (ipset)",
+            A_WHILE,
+            |stage| surroundings::firewall(stage, &[&["ipset", "flush"]]),
+        ),
+        new(
+            "iptables-flushed",
+            "the firewall flushed: iptables -F",
+            A_WHILE,
+            |stage| surroundings::firewall(stage, &[&["iptables", "-F"], &["ip6tables", "-F"]]),
+        ),
         Scenario {
             toml: "[ban]\nbackend = \"nftables\"\n",
             ..new(
@@ -229,7 +270,10 @@ pub fn all() -> Vec<Scenario> {
         clock("clock-back", "the clock a day back", |stage| {
             surroundings::step_clock(stage, "-1d")
         }),
-        courier("couriertcpd", "couriertcpd restarted", restart::couriertcpd),
+        Scenario {
+            cuts: true,
+            ..courier("couriertcpd", "couriertcpd restarted", restart::couriertcpd)
+        },
         courier("courierd", "courierd restarted", restart::courierd),
         new(
             "courierfilter",

@@ -46,7 +46,7 @@ pub struct Stage {
     pub product: Option<Product>,
     /// Its configuration.
     pub toml: String,
-    /// A group with a bound on its memory, made before the lab was.
+    /// The group that bounds the filter's memory, where the fault wants one.
     pub memory: Option<MemoryGroup>,
     plan: Plan,
     visits: Arc<Visits>,
@@ -66,11 +66,14 @@ impl Stage {
         config: Config,
         toml: String,
         filter: bool,
+        memory: Option<MemoryGroup>,
         prepare: impl FnOnce(&Lab) -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        let memory = MemoryGroup::make();
         let lab = Lab::start(config)?;
         prepare(&lab)?;
+        if let Some(group) = &memory {
+            super::process::bound_memory(&lab, group)?;
+        }
         if filter {
             plan.product.start(&lab, &toml)?;
         }
@@ -86,7 +89,8 @@ impl Stage {
         };
         let senders = Senders {
             rate: plan.mail,
-            addresses: 40,
+            // Few, so that each has been seen before the fault.
+            addresses: 12,
             server,
         };
         let coming = Arc::clone(&visits).come(visitors, stopped.clone());
@@ -285,12 +289,8 @@ impl Stage {
         };
         let lost = (0..letters.len()).filter(|number| !arrived.contains_key(number));
         let visits = self.visits.all();
-        let named = self.punished();
-        let mut wrong: BTreeSet<IpAddr> = named
-            .into_iter()
-            .filter(|address| !is_listed(*address))
-            .collect();
-        let cut = visits
+        let [unaware, punished] = self.punished();
+        let cut: BTreeSet<IpAddr> = visits
             .iter()
             .filter(|visit| !visit.listed && matches!(visit.end, Some((End::Cut, _))))
             .map(|visit| visit.source)
@@ -299,8 +299,9 @@ impl Stage {
                     .iter()
                     .filter(|letter| letter.cut > 0)
                     .map(|letter| letter.source),
-            );
-        wrong.extend(cut.map(IpAddr::V4));
+            )
+            .map(IpAddr::V4)
+            .collect();
         Ok(Outcome {
             offered: letters.len(),
             delivered: arrived.len(),
@@ -316,7 +317,9 @@ impl Stage {
                 .filter(|(_, times)| **times > 1)
                 .map(|(number, _)| *number)
                 .collect(),
-            wrongly_ended: wrong.into_iter().collect(),
+            unaware,
+            punished,
+            cut,
             listed: visits.iter().filter(|visit| visit.listed).count(),
             ended: visits
                 .iter()
@@ -326,13 +329,19 @@ impl Stage {
         })
     }
 
-    /// Whom the log says that rblfilter ended, refused or banned.
-    fn punished(&self) -> BTreeSet<IpAddr> {
-        self.lab
-            .log_matching("rblfilter[")
+    /// The unlisted clients of whom the log says that rblfilter ended, refused or banned them, before it knew that a
+    /// list does not work, and after.
+    fn punished(&self) -> [BTreeSet<IpAddr>; 2] {
+        let lines = self.lab.log_matching("rblfilter[");
+        let known = lines
             .iter()
-            .filter_map(|line| punished(line))
-            .collect()
+            .position(|line| line.contains("degraded,what=dnsbl"))
+            .unwrap_or(0);
+        let (before, after) = lines.split_at(known);
+        [before, after].map(|lines| {
+            let named = lines.iter().filter_map(|line| punished(line));
+            named.filter(|address| !is_listed(*address)).collect()
+        })
     }
 
     /// What the log says of rblfilter's own state, each thing once, in order.
@@ -394,8 +403,12 @@ pub struct Outcome {
     pub lost: Vec<usize>,
     /// The numbers of those that arrived twice.
     pub duplicated: Vec<usize>,
-    /// Unlisted clients whose sessions were ended, by their own word or the log's.
-    pub wrongly_ended: Vec<IpAddr>,
+    /// Unlisted clients that the log names as ended, refused or banned before it says that a list does not work.
+    pub unaware: BTreeSet<IpAddr>,
+    /// Those that it names after that, or where it never says so.
+    pub punished: BTreeSet<IpAddr>,
+    /// Unlisted clients whose connection was closed without a reply.
+    pub cut: BTreeSet<IpAddr>,
     /// Listed clients.
     pub listed: usize,
     /// Those whose session the server ended.

@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::unistd::{Group, User};
 
 use super::scenario::Mend;
-use super::stage::Stage;
+use super::stage::{Role, Stage};
 use crate::{Dns, Error, Lab};
 
 const STATE: &str = "/var/lib/courier/rblfilter";
@@ -114,10 +114,14 @@ fn faketime() -> Option<PathBuf> {
 }
 
 /// The filter's clock jumps, and back again.
-pub(super) fn step_clock(_: &mut Stage, by: &'static str) -> Result<Mend, Error> {
-    let set = |to: &str| {
-        fs::write(CLOCK, format!("{to}\n")).map_err(|e| Error::io("write", CLOCK, e))
-    };
+pub(super) fn step_clock(stage: &mut Stage, by: &'static str) -> Result<Mend, Error> {
+    let maps = format!("/proc/{}/maps", stage.pid(Role::Worker)?);
+    let maps = fs::read_to_string(&maps).map_err(|e| Error::io("read", &maps, e))?;
+    if !maps.contains("libfaketime") {
+        return Err(Error::Load("the worker has no clock of its own".into()));
+    }
+    let set =
+        |to: &str| fs::write(CLOCK, format!("{to}\n")).map_err(|e| Error::io("write", CLOCK, e));
     set(by)?;
     Ok(Mend::by(move |_: &mut Stage| set("+0")))
 }
