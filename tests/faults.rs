@@ -72,5 +72,8 @@ fn nothing_grows_in_two_minutes_of_a_mixed_wave() {
     let complaints = figures.complaints();
     assert!(complaints.is_empty(), "{complaints:?}: {figures:#?}");
     assert!(figures.samples >= 8 && figures.banned > 50, "{figures:#?}");
-    assert!(figures.mail[0] > 100 && figures.spam[0] > 500, "{figures:#?}");
+    assert!(
+        figures.mail[0] > 100 && figures.spam[0] > 500,
+        "{figures:#?}"
+    );
 }

@@ -19,6 +19,9 @@ pub struct Options {
     /// Name the faults.
     #[arg(long)]
     list: bool,
+    /// Do nothing, and take the figures that `--json` wrote.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "short"])]
+    from: Option<PathBuf>,
     /// Write the report there.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -62,6 +65,10 @@ impl Options {
         );
         let quiet = self.json.as_deref() == Some(Path::new("-"));
         let mut rows: Vec<Row> = Vec::new();
+        if let Some(path) = &self.from {
+            rows = read(path)?;
+            scenarios.clear();
+        }
         for one in &scenarios {
             let row = faults::run(one, &plan)?;
             if !quiet {
@@ -85,13 +92,7 @@ impl Options {
                 command: "lab faults --report docs/reliability.md".into(),
                 rates: [plan.rate, plan.bystanders, plan.mail],
             };
-            let soak = fs::read_to_string(&self.soak).map_err(|source| Error::Io {
-                operation: "read",
-                object: self.soak.display().to_string(),
-                source,
-            })?;
-            let soak: soak::Figures = serde_json::from_str(&soak)
-                .map_err(|e| Error::Load(format!("{}: {e}", self.soak.display())))?;
+            let soak: soak::Figures = read(&self.soak)?;
             let text = report::faults(&about, &rows) + &soak::report::section(&soak);
             write(path, &text)?;
         }
@@ -126,6 +127,15 @@ fn summary(row: &Row) -> String {
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(|error| Error::Load(format!("{}: {error}", path.display())))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::Io {
+        operation: "read",
+        object: path.display().to_string(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|e| Error::Load(format!("{}: {e}", path.display())))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {

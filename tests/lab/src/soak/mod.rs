@@ -22,7 +22,8 @@ use crate::{Config, Dns, Error, Lab, Product};
 use flat::Trend;
 use sample::{Held, Sample};
 
-/// Between two samples.
+/// Between two samples; it is looked at each second, and the least number of descriptors and threads counts, as what
+/// is open for a moment is no leak.
 const SAMPLE: Duration = Duration::from_secs(10);
 /// The least that must be seen to tell a trend.
 pub const LEAST: Duration = Duration::from_secs(60);
@@ -254,6 +255,7 @@ fn watch(
     let begun = Instant::now();
     let mut watched = Watched::default();
     let mut next = SAMPLE;
+    let mut least: Option<Sample> = None;
     let can_reload = lab
         .run(&["rblfilter", "reload", "--help"])
         .is_ok_and(|output| output.status.success());
@@ -296,11 +298,17 @@ fn watch(
             }
             _ => {}
         }
-        if begun.elapsed() >= next {
+        let now = Sample::take(lab, begun.elapsed().as_secs_f64());
+        let mut sample = match least.take() {
+            Some(before) => now.with_least_of(&before),
+            None => now,
+        };
+        if begun.elapsed() < next {
+            least = Some(sample);
+        } else {
             next += SAMPLE;
             let members = |set| lab.set_members(set).map_or(0, |members| members.len());
-            let banned = members("rblfilter4") + members("rblfilter6");
-            let sample = Sample::take(lab, begun.elapsed().as_secs_f64(), banned);
+            sample.banned = members("rblfilter4") + members("rblfilter6");
             if let Some(before) = watched.samples.last() {
                 let both = |of: &dyn Fn(&Sample) -> &Vec<i32>| {
                     let now: BTreeSet<i32> = of(&sample).iter().copied().collect();

@@ -13,7 +13,8 @@ pub fn section(figures: &Figures) -> String {
          {:.0} minutes on {} ({}), by `lab soak`: 18 spammers a second of all kinds, over IPv4 and IPv6, nine of ten of them \
          listed, from 260 addresses; bans of 20 to 30 s, so that they end and come again; a DNS server that is away for 5 s \
          and slow for 5 s in each minute ({} times); {} bans and unbans by hand; {}; two legitimate messages a second. \
-         Every {} s it is looked at what the filter's processes hold.\n\n\
+         Every {} s it is written down what the filter's processes hold: their memory, and the least number of descriptors \
+         and threads that they had meanwhile.\n\n\
          | part | what | first | middle | last | most | growth in the second half | in an hour |\n\
          |---|---|---|---|---|---|---|---|\n",
         figures.minutes,

@@ -43,7 +43,7 @@ pub struct Sample {
 impl Sample {
     /// Looks.
     #[must_use]
-    pub fn take(lab: &Lab, at_s: f64, banned: usize) -> Self {
+    pub fn take(lab: &Lab, at_s: f64) -> Self {
         let all = lab.processes();
         let held = all
             .iter()
@@ -57,13 +57,27 @@ impl Sample {
         Self {
             at_s,
             held,
-            banned,
+            banned: 0,
             zombies: which(&|process| process.state == 'Z'),
             orphans: which(&|process| {
                 let session = ["courieresmtpd", "submit"].contains(&process.comm.as_str());
                 process.ppid == 1 && process.state != 'Z' && (is_filter(process) || session)
             }),
         }
+    }
+}
+
+impl Sample {
+    /// With the fewer descriptors and threads of the two.
+    #[must_use]
+    pub fn with_least_of(mut self, before: &Self) -> Self {
+        for (part, held) in &mut self.held {
+            if let Some(other) = before.held.get(part).filter(|other| other.pid == held.pid) {
+                held.descriptors = held.descriptors.min(other.descriptors);
+                held.threads = held.threads.min(other.threads);
+            }
+        }
+        self
     }
 }
 
