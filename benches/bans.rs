@@ -8,10 +8,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use rblfilter::enforce::warden::{Error, Warden};
 use rblfilter_lab::{Config, Lab, Product};
 use rblfilter_warden::request::{Outcome, Request};
@@ -101,8 +103,17 @@ fn inside(number: u32) {
         .enable_all()
         .build()
         .unwrap();
-    let warden = Arc::new(Warden::new(WARDEN.into()));
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .unwrap();
+    let mut process = Command::new(WARDEN).stdin(theirs).spawn().unwrap();
     runtime.block_on(async {
+        let warden = Arc::new(Warden::default());
+        warden.arrived(ours);
         // Started, and the set read.
         let ready = warden.ask(Request::Check).await.unwrap();
         assert_eq!(ready.outcome, Outcome::Done);
@@ -140,6 +151,8 @@ fn inside(number: u32) {
         let took = line("client, warden, kernel", number, begun.elapsed());
         println!("{took}  (the warden holds {})", warden_memory().trim());
     });
+    drop(runtime);
+    process.wait().unwrap();
 }
 
 /// What the warden's memory is, as the kernel says it.

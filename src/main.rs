@@ -11,10 +11,11 @@ use rblfilter::{cli, daemon};
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match arguments.split_first() {
-        None => match descriptors::inherited() {
+        None if daemon::is_started_by_courierfilter() => match descriptors::inherited() {
             Some(inherited) => daemon::supervise(inherited),
             None => cli::run(),
         },
+        None => cli::run(),
         Some((role, rest)) if role == daemon::WORKER_ROLE => daemon::work(rest),
         Some(_) => cli::run(),
     }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
+use nix::sys::signal::Signal;
 use rblfilter_lab::smtp::Message;
 use rblfilter_lab::{Config, Dns, Lab, wait_for};
 
@@ -138,6 +139,55 @@ fn filter_pids(lab: &Lab) -> Vec<i32> {
         .collect()
 }
 
+/// The warden, once it is another than `before`.
+fn another_warden(lab: &Lab, before: i32) -> rblfilter_lab::ProcessInfo {
+    let warden = || {
+        let mut processes = lab.processes().into_iter();
+        processes
+            .find(|p| p.comm.starts_with("rblfilter-ward") && p.state != 'Z' && p.pid != before)
+    };
+    wait_for(LIMIT, warden).expect("a warden")
+}
+
+#[test]
+fn the_supervisor_holds_the_warden_too_and_replaces_one_that_dies() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let pids = filter_pids(&lab);
+    let mut warden = another_warden(&lab, 0);
+    assert_eq!(warden.ppid, pids[0]);
+    // At once the first times, without anybody asking for it, and then after a pause.
+    for _ in 0..3 {
+        lab.kill(warden.pid, Signal::SIGKILL).unwrap();
+        warden = another_warden(&lab, warden.pid);
+    }
+    let lines = lab.log_matching(": warden,pause=");
+    assert!(
+        lines.len() == 3 && lines[2].contains("pause=1s"),
+        "{lines:?}"
+    );
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    // A worker has one of its own, which ends with it.
+    lab.kill(pids[1], Signal::SIGKILL).unwrap();
+    let next = another_warden(&lab, warden.pid);
+    let gone = || (!lab.processes().iter().any(|p| p.pid == warden.pid)).then_some(());
+    wait_for(LIMIT, gone).expect("the one before ends, and is collected");
+    assert_eq!(next.ppid, pids[0]);
+    let again = "127.66.1.3";
+    assert_banned(&lab, &lab.send(&message(), ip(again)), again, again);
+}
+
+#[test]
+fn who_is_not_started_by_courierfilter_supervises_nothing() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let script = "true | { /usr/lib/courier/filters/rblfilter 3> >(cat); echo ended $?; } 2>&1";
+    let output = lab.run(&["bash", "-c", script]).unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.contains("Usage:") && said.contains("ended 64"),
+        "{said}"
+    );
+}
+
 #[test]
 fn it_restarts_as_the_documents_say() {
     let lab = lab(Config::default(), OWN_ZONE);
@@ -161,8 +211,7 @@ fn a_worker_that_dies_is_replaced_and_mail_flows_meanwhile() {
     for death in 1..=4 {
         let pids = filter_pids(&lab);
         assert_eq!(pids.len(), 2, "{pids:?}");
-        lab.kill(pids[1], nix::sys::signal::Signal::SIGKILL)
-            .unwrap();
+        lab.kill(pids[1], Signal::SIGKILL).unwrap();
         assert_delivered(&lab, &message(), CLEAN, death);
         let again = || (filter_pids(&lab).len() == 2).then_some(());
         wait_for(LIMIT, again).expect("another worker");
@@ -183,8 +232,7 @@ fn a_worker_that_dies_is_replaced_and_mail_flows_meanwhile() {
 fn a_worker_that_cannot_run_stops_no_mail() {
     let lab = lab(Config::default(), OWN_ZONE);
     fs::remove_file("/usr/lib/courier/filters/rblfilter").unwrap();
-    lab.kill(filter_pids(&lab)[1], nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    lab.kill(filter_pids(&lab)[1], Signal::SIGKILL).unwrap();
     lab.wait_for_log("worker,pause=1s: cannot start", LIMIT)
         .unwrap();
     for count in 1..=3 {
@@ -196,8 +244,7 @@ fn a_worker_that_cannot_run_stops_no_mail() {
 fn a_worker_serves_on_without_its_supervisor_and_ends_with_courierfilter() {
     let lab = lab(Config::default(), OWN_ZONE);
     let supervisor = filter_pids(&lab)[0];
-    lab.kill(supervisor, nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    lab.kill(supervisor, Signal::SIGKILL).unwrap();
     wait_for(LIMIT, || {
         (!filter_pids(&lab).contains(&supervisor)).then_some(())
     })
@@ -235,20 +282,18 @@ fn a_start_that_fails_leaves_no_socket_that_stops_mail() {
 fn a_sigterm_to_all_of_it_stops_no_mail() {
     let lab = lab(Config::default(), OWN_ZONE);
     for pid in filter_pids(&lab) {
-        lab.kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        lab.kill(pid, Signal::SIGTERM).unwrap();
     }
     assert_delivered(&lab, &message(), CLEAN, 1);
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
     // Nor without a supervisor, who would start another worker.
     let pids = filter_pids(&lab);
-    lab.kill(pids[0], nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    lab.kill(pids[0], Signal::SIGKILL).unwrap();
     wait_for(LIMIT, || {
         (!filter_pids(&lab).contains(&pids[0])).then_some(())
     })
     .unwrap();
-    lab.kill(pids[1], nix::sys::signal::Signal::SIGTERM)
-        .unwrap();
+    lab.kill(pids[1], Signal::SIGTERM).unwrap();
     assert_delivered(&lab, &message(), CLEAN, 2);
     let outcome = lab.send(&message(), ip("127.66.1.3"));
     assert_banned(&lab, &outcome, "127.66.1.3", "127.66.1.3");
@@ -258,7 +303,7 @@ fn a_sigterm_to_all_of_it_stops_no_mail() {
 fn a_hangup_does_not_end_it() {
     let lab = lab(Config::default(), OWN_ZONE);
     for pid in filter_pids(&lab) {
-        lab.kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+        lab.kill(pid, Signal::SIGHUP).unwrap();
     }
     lab.wait_for_log("ignored,signal=SIGHUP", LIMIT).unwrap();
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
@@ -327,7 +372,12 @@ fn install_sh_installs_once_keeps_the_configuration_and_goes_without_a_trace() {
     );
     let mut after = tree(&lab);
     after.retain(|path| path != "/etc/courier/filters/rblfilter.toml");
-    assert_eq!(before, after);
+    let traces: Vec<_> = after.iter().filter(|path| !before.contains(path)).collect();
+    let taken: Vec<_> = before.iter().filter(|path| !after.contains(path)).collect();
+    assert!(
+        traces.is_empty() && taken.is_empty(),
+        "left {traces:?}, took {taken:?}"
+    );
     assert!(!lab.has_set("rblfilter4").unwrap() && !lab.has_set("rblfilter6").unwrap());
     for program in ["iptables", "ip6tables"] {
         assert!(
@@ -393,7 +443,7 @@ fn install_sh_heals_what_it_finds_broken() {
     let lab = lab(Config::default(), OWN_ZONE);
     // Both killed: a socket without a listener, and 432 for all mail.
     for pid in filter_pids(&lab) {
-        lab.kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        lab.kill(pid, Signal::SIGKILL).unwrap();
     }
     fs::set_permissions(
         "/etc/courier/filters/rblfilter.toml",

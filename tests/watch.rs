@@ -34,11 +34,6 @@ fn banned(lab: &Lab, net: &str) -> bool {
         .any(|member| member.net == net)
 }
 
-/// Its session is ended first.
-fn assert_banned_too(lab: &Lab, net: &str) {
-    wait_for(LIMIT, || banned(lab, net).then_some(())).unwrap_or_else(|| panic!("{net}"));
-}
-
 #[test]
 fn a_listed_client_is_ended_and_banned_before_it_says_a_word() {
     let lab = lab(Config::default(), ZONE);

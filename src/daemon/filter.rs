@@ -127,7 +127,7 @@ impl Filter {
                 Protected::new(config.allow.clone())
                     .with_nameservers(config.resolver.nameservers.iter().map(SocketAddr::ip)),
             ),
-            warden: Warden::new(paths.warden()),
+            warden: Warden::default(),
             lists,
             notices: Mutex::new(Some(notices)),
             never_ban: NeverBan::new(&config.never_ban),
@@ -155,6 +155,11 @@ impl Filter {
     /// What does not work.
     pub fn degraded(&self) -> &Degraded {
         &self.degraded
+    }
+
+    /// The warden, which somebody else has to bring.
+    pub fn warden(&self) -> &Warden {
+        &self.warden
     }
 
     /// The longest that a message may take, whatever hangs.

@@ -3,13 +3,16 @@
 //!
 //! courierfilter never restarts a filter, and a filter's socket without a
 //! listener stops all mail. So the process that courierfilter knows does
-//! nothing but hold the socket and the worker; what reads bytes from outside is
-//! the worker.
+//! nothing but hold the socket and its children; what reads bytes from outside
+//! is the worker, and what may change the kernel's sets is the warden.
 
+mod children;
 mod control;
 mod filter;
+mod link;
 mod never_ban;
 mod service;
+mod supervised;
 mod supervisor;
 mod worker;
 
@@ -26,6 +29,17 @@ const EX_SOFTWARE: u8 = 70;
 
 /// The reply to a message that is accepted.
 const ACCEPTED: &str = "250 Ok";
+
+/// Whether this process's parent is courierfilter, by its name: an accident
+/// with pipes makes no supervisor. (It keeps nobody out: a name is free to
+/// choose, and courierfilter's program file is not ours to read, as it has
+/// changed its user. A supervisor has no right that whoever starts it lacks.)
+/// Where the name cannot be read, it may be.
+#[must_use]
+pub fn is_started_by_courierfilter() -> bool {
+    let path = format!("/proc/{}/comm", std::os::unix::process::parent_id());
+    std::fs::read_to_string(path).map_or(true, |name| name.trim_end() == "courierfilter")
+}
 
 /// The name under which courierfilter started us: the last part of `argv[0]`.
 fn filter_name() -> String {

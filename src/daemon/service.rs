@@ -10,15 +10,16 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::ACCEPTED;
 use super::filter::{Decision, Filter};
+use super::supervised::Told;
 use crate::courier::filter_socket::Place;
 use crate::courier::identified::Peer;
 use crate::courier::request;
@@ -37,15 +38,15 @@ const REPLY_TIME: Duration = Duration::from_secs(5);
 /// The pause after the system had no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the supervisor hands to its worker.
+/// What the supervisor hands to its worker, which listens to it.
 #[derive(Debug)]
 pub struct Handed {
     /// courierfilter's descriptor 0: end of file is the stop.
     pub stop: OwnedFd,
     /// The filter socket.
     pub listener: std::os::unix::net::UnixListener,
-    /// A byte in it says that the supervisor has unlinked the socket.
-    pub control: std::os::unix::net::UnixStream,
+    /// What the supervisor says.
+    pub told: mpsc::Receiver<Told>,
     /// courierfilter's descriptor 3, where nobody was ready yet.
     pub ready: Option<OwnedFd>,
     /// Where the socket is.
@@ -61,10 +62,9 @@ pub struct Handed {
 /// Where the service cannot start.
 pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> {
     handed.listener.set_nonblocking(true)?;
-    handed.control.set_nonblocking(true)?;
     let listener = UnixListener::from_std(handed.listener)?;
     let place = Place::of(handed.path);
-    let mut control = UnixStream::from_std(handed.control)?;
+    let mut told = handed.told;
     let stop_pipe = watched(handed.stop, Interest::READABLE)?;
     let (stopping, stop) = watch::channel(false);
     let mut service = Service {
@@ -84,7 +84,7 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
         tokio::select! {
             () = service.accept(&listener) => {}
             () = end_of_file(&stop_pipe) => {
-                unlink(&mut control, &place).await;
+                unlink(&mut told, &place).await;
                 break;
             }
             _ = hangup.recv() => {
@@ -110,10 +110,9 @@ pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> 
 }
 
 /// Takes the socket out of `submit`'s sight, unless the supervisor did.
-async fn unlink(control: &mut UnixStream, place: &Place) {
-    let mut word = [0];
+async fn unlink(told: &mut mpsc::Receiver<Told>, place: &Place) {
     // Its end without a word: the supervisor was killed.
-    if let Ok(Ok(1)) = timeout(UNLINK_TIME, control.read(&mut word)).await {
+    if let Ok(Some(Told::Unlinked)) = timeout(UNLINK_TIME, told.recv()).await {
         return;
     }
     if let Err(error) = place.remove() {

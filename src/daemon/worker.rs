@@ -9,7 +9,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::filter::Filter;
 use super::service::{self, Handed};
-use super::{EX_SOFTWARE, control, filter_name};
+use super::{EX_SOFTWARE, control, filter_name, supervised};
 use crate::config;
 use crate::courier::paths::Paths;
 use crate::log::{self as event_log, Event};
@@ -30,7 +30,7 @@ pub const ROLE: &str = "supervised-worker";
 const WRITE_TIME: Duration = Duration::from_secs(3);
 
 /// A worker's arguments: the socket's path, then the numbers of the
-/// descriptors of the listener, the control socket, and the ready pipe where
+/// descriptors of the listener, the link, and the ready pipe where
 /// it has not been closed yet. Descriptor 0 is courierfilter's.
 pub(super) fn arguments(numbers: &[RawFd], path: &Path) -> Vec<OsString> {
     let mut arguments = vec![ROLE.into(), path.into()];
@@ -66,34 +66,37 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     code
 }
 
-fn handed(arguments: &[OsString]) -> Option<Handed> {
+/// What was handed to this process.
+struct Descriptors {
+    stop: OwnedFd,
+    listener: UnixListener,
+    link: OwnedFd,
+    ready: Option<OwnedFd>,
+    path: PathBuf,
+}
+
+fn handed(arguments: &[OsString]) -> Option<Descriptors> {
     let (path, numbers) = arguments.split_first()?;
     let numbers: Option<Vec<RawFd>> = numbers
         .iter()
         .map(|number| number.to_str()?.parse().ok().filter(|number| *number > 2))
         .collect();
     let mut owned = descriptors::handed(&numbers?)?.into_iter();
-    let (stop, listener, control) = (owned.next()?, owned.next()?, owned.next()?);
-    Some(Handed {
+    let (stop, listener, link) = (owned.next()?, owned.next()?, owned.next()?);
+    Some(Descriptors {
         stop,
         listener: UnixListener::from(listener),
-        control: UnixStream::from(control),
-        ready: owned.next() as Option<OwnedFd>,
+        link,
+        ready: owned.next(),
         path: PathBuf::from(path),
     })
 }
 
-fn start(handed: Handed, name: &str) -> std::io::Result<()> {
+fn start(handed: Descriptors, name: &str) -> std::io::Result<()> {
     let paths = Paths::from_env();
     let config = config::read(&paths.config());
     if let Ok(config) = &config {
         log::set_max_level(config.log_level);
-    }
-    // With a session of our own we have a share of the processors of our own,
-    // beside that of all of Courier together (sched(7), autogrouping), whoever
-    // started courierfilter.
-    if let Err(error) = nix::unistd::setsid() {
-        log::debug!("{}", Event::new("limits").text(error));
     }
     // After the log's thread was started, which need not.
     if let Err(error) = run_soon() {
@@ -106,17 +109,7 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
     let state = paths.state();
     let ended = runtime.block_on(async {
         let filter = match config {
-            Ok(config) => {
-                let filter = Filter::new(config, paths);
-                log::info!("{}", filter.started());
-                filter.read_cache();
-                let filter = Arc::new(filter);
-                tokio::spawn(Arc::clone(&filter).keep_lists());
-                filter.open_store().await;
-                filter.check().await;
-                tokio::spawn(control::serve(state, Arc::clone(&filter)));
-                Some(filter)
-            }
+            Ok(config) => Some(Arc::new(Filter::new(config, paths))),
             Err(error) => {
                 let event = Event::new("disabled").text(format!(
                     "{error}; every message is accepted until the file is right and the filter started again (filterctl stop {name}; sleep 1; filterctl start {name})"
@@ -124,6 +117,22 @@ fn start(handed: Handed, name: &str) -> std::io::Result<()> {
                 log::error!("{event}");
                 None
             }
+        };
+        let told = supervised::listen(handed.link, filter.clone())?;
+        if let Some(filter) = &filter {
+            log::info!("{}", filter.started());
+            filter.read_cache();
+            tokio::spawn(Arc::clone(filter).keep_lists());
+            filter.open_store().await;
+            filter.check().await;
+            tokio::spawn(control::serve(state, Arc::clone(filter)));
+        }
+        let handed = Handed {
+            stop: handed.stop,
+            listener: handed.listener,
+            told,
+            ready: handed.ready,
+            path: handed.path,
         };
         let ended = service::run(handed, filter.clone()).await;
         if let Some(filter) = filter {

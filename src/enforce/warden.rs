@@ -1,30 +1,31 @@
-//! The filter's end of the warden: starts it, asks it, starts it again.
+//! The filter's end of the warden: asks for one, asks it, asks for another.
 //!
 //! The warden is the one process that may touch the kernel's sets. Without it
-//! nobody is banned; all else goes on. Many requests are in flight at the same
-//! time; an answer is known by its serial number.
+//! nobody is banned; all else goes on. The supervisor starts it and brings its
+//! socket, where one is wanted. Many requests are in flight at the same time; an
+//! answer is known by its serial number.
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::{self, MsgFlags};
 use rblfilter_warden::request::{REPLY_LEN, Reply, Request};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::log::Event;
 use crate::sys::watched;
 
 /// How long a request may take, its wait for those before it included.
@@ -32,10 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long the warden may be silent before it is given up: a large set takes
 /// it a second or two to read.
 const GIVE_UP: Duration = Duration::from_secs(10);
-/// The least time between two starts, doubled each time that a warden ended
-/// without an answer.
-const RESTART_AFTER: Duration = Duration::from_secs(5);
-const LONGEST_RESTART: Duration = Duration::from_secs(300);
+/// How long requests wait for a warden that is to come; later ones do not.
+const COMES: Duration = Duration::from_secs(1);
 /// The most requests in flight; the next one waits.
 const IN_FLIGHT: usize = 1024;
 /// How long nobody is banned in a set in which that was not possible.
@@ -44,24 +43,24 @@ const SET_REST: Duration = Duration::from_secs(1);
 /// The warden, running or not.
 #[derive(Debug)]
 pub struct Warden {
-    program: PathBuf,
     state: Mutex<State>,
     in_flight: Semaphore,
+    /// Notified where one is wanted.
+    wanted: Notify,
+    /// Notified where one has come.
+    come: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     running: Option<Running>,
-    /// When it may be started (again).
-    start_from: Option<Instant>,
-    /// The pause before the start after that.
-    pause: Option<Duration>,
+    /// Since when one is wanted, while there is none.
+    wanted: Option<Instant>,
     serial: u32,
 }
 
 #[derive(Debug)]
 struct Running {
-    child: Child,
     socket: Arc<AsyncFd<OwnedFd>>,
     waiting: Arc<Mutex<Waiting>>,
     reader: JoinHandle<()>,
@@ -73,8 +72,6 @@ struct Waiting {
     by_serial: HashMap<u32, oneshot::Sender<io::Result<Answer>>>,
     /// Since when it has not answered, while it was asked.
     silent_since: Option<Instant>,
-    /// Whether it has ever answered.
-    answered: bool,
     /// Whether it has ended.
     gone: bool,
 }
@@ -85,10 +82,8 @@ pub type Answer = (Reply, Option<OwnedFd>);
 /// Why the warden did not answer.
 #[derive(Debug)]
 pub enum Error {
-    /// It cannot be started.
-    Start(PathBuf, io::Error),
-    /// It ended a moment ago and is not started again yet.
-    Resting,
+    /// None runs, and none has come.
+    Missing,
     /// It ended, or its socket failed.
     Gone(io::Error),
     /// It does not answer in time.
@@ -98,8 +93,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Start(program, error) => write!(f, "cannot start {}: {error}", program.display()),
-            Self::Resting => f.write_str("it has ended and is started again in a moment"),
+            Self::Missing => f.write_str("it does not run; the supervisor tells why"),
             Self::Gone(error) => write!(f, "it has ended: {error}"),
             Self::Silent => write!(f, "no answer within {} s", PATIENCE.as_secs()),
         }
@@ -109,18 +103,36 @@ impl fmt::Display for Error {
 // The operating system's word is part of the text, so there is no source.
 impl error::Error for Error {}
 
-impl Warden {
-    /// A warden to be started from `program` when it is first asked.
-    #[must_use]
-    pub fn new(program: PathBuf) -> Self {
+impl Default for Warden {
+    fn default() -> Self {
         Self {
-            program,
             state: Mutex::default(),
             in_flight: Semaphore::new(IN_FLIGHT),
+            wanted: Notify::new(),
+            come: Notify::new(),
         }
     }
+}
 
-    /// Asks the warden; starts it where it is not running.
+impl Warden {
+    /// Returns when one is wanted and there is none: [`Warden::arrived`] is to
+    /// bring it. It is asked for once; another follows unasked when it has ended.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// A warden has been started, with `socket` as the way to it. One that was
+    /// there before is given up.
+    pub fn arrived(&self, socket: OwnedFd) {
+        match Running::new(socket) {
+            Ok(running) => self.state().come(running),
+            // It ends, as its socket is closed here; another one follows.
+            Err(error) => log::warn!("{}", Event::new("warden").text(error)),
+        }
+        self.come.notify_waiters();
+    }
+
+    /// Asks the warden, which may have to come first.
     ///
     /// # Errors
     /// Where there is no answer within a second.
@@ -141,7 +153,7 @@ impl Warden {
         // The semaphore is never closed.
         let asked = async {
             let _place = self.in_flight.acquire().await;
-            let asked = self.state().ask(&self.program)?;
+            let asked = self.register().await?;
             let message = request.encode(asked.serial);
             if let Err(error) = send(&asked.socket, &message).await {
                 asked.waiting().gone = true;
@@ -153,7 +165,25 @@ impl Warden {
                 Err(_) => Err(Error::Gone(Errno::EPIPE.into())),
             }
         };
-        timeout(PATIENCE, asked).await.unwrap_or(Err(Error::Silent))
+        timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
+            Err(match self.state().running {
+                Some(_) => Error::Silent,
+                None => Error::Missing,
+            })
+        })
+    }
+
+    /// Registers a request with a warden that runs.
+    async fn register(&self) -> Result<Asked, Error> {
+        loop {
+            let mut come = pin!(self.come.notified());
+            // From here on none comes unheard.
+            come.as_mut().enable();
+            if let Some(asked) = self.state().ask(Instant::now(), &self.wanted)? {
+                return Ok(asked);
+            }
+            come.await;
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -207,22 +237,26 @@ impl SetsRest {
 }
 
 impl State {
-    /// Registers a request with a warden that runs, which may have to be started.
-    fn ask(&mut self, program: &Path) -> Result<Asked, Error> {
-        let now = Instant::now();
+    /// Registers a request with a warden that runs; `None` where one may come.
+    fn ask(&mut self, now: Instant, wanted: &Notify) -> Result<Option<Asked>, Error> {
         self.look(now);
-        if self.running.is_none() {
-            self.start(program, now)?;
-        }
         let Some(running) = &self.running else {
-            return Err(Error::Resting);
+            let since = *self.wanted.get_or_insert_with(|| {
+                wanted.notify_one();
+                now
+            });
+            return if now.duration_since(since) < COMES {
+                Ok(None)
+            } else {
+                Err(Error::Missing)
+            };
         };
         self.serial = self.serial.wrapping_add(1);
         let (sender, answer) = oneshot::channel();
         let mut waiting = lock(&running.waiting);
         waiting.by_serial.insert(self.serial, sender);
         waiting.silent_since.get_or_insert(now);
-        Ok(Asked {
+        Ok(Some(Asked {
             serial: self.serial,
             socket: Arc::clone(&running.socket),
             place: Place {
@@ -230,7 +264,13 @@ impl State {
                 waiting: Arc::clone(&running.waiting),
             },
             answer,
-        })
+        }))
+    }
+
+    fn come(&mut self, running: Running) {
+        self.end();
+        self.wanted = None;
+        self.running = Some(running);
     }
 
     /// Gives up a warden that has ended, or has been silent for too long.
@@ -242,27 +282,11 @@ impl State {
         let silent = waiting
             .silent_since
             .is_some_and(|since| now.duration_since(since) > GIVE_UP);
-        let (answered, gone) = (waiting.answered, waiting.gone);
+        let gone = waiting.gone;
         drop(waiting);
-        if answered {
-            self.pause = None;
-        }
         if gone || silent {
             self.end();
         }
-    }
-
-    fn start(&mut self, program: &Path, now: Instant) -> Result<(), Error> {
-        if self.start_from.is_some_and(|from| now < from) {
-            return Err(Error::Resting);
-        }
-        let pause = self.pause.unwrap_or(RESTART_AFTER);
-        self.start_from = Some(now + pause);
-        self.pause = Some((pause * 2).min(LONGEST_RESTART));
-        let running =
-            Running::start(program).map_err(|error| Error::Start(program.into(), error))?;
-        self.running = Some(running);
-        Ok(())
     }
 
     fn end(&mut self) {
@@ -273,43 +297,23 @@ impl State {
 }
 
 impl Running {
-    fn start(program: &Path) -> io::Result<Self> {
-        let (ours, theirs) = socket::socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )?;
-        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let child = Command::new(program)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .spawn()?;
-        let socket = Arc::new(watched(ours, Interest::READABLE | Interest::WRITABLE)?);
+    fn new(socket: OwnedFd) -> io::Result<Self> {
+        fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let socket = Arc::new(watched(socket, Interest::READABLE | Interest::WRITABLE)?);
         let waiting = Arc::<Mutex<Waiting>>::default();
         let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting)));
         Ok(Self {
-            child,
             socket,
             waiting,
             reader,
         })
     }
 
-    /// Ends a warden that is of no use any more; it is our own child.
-    fn end(mut self) {
+    /// Leaves a warden that is of no use any more: it ends with its socket.
+    fn end(self) {
         self.reader.abort();
         // Whoever waits for it waits for nothing.
         lock(&self.waiting).by_serial.clear();
-        // It may be in the middle of a system call, which its end waits for; the
-        // event loop does not.
-        tokio::task::spawn_blocking(move || {
-            // It may have ended already; then there is only its status to collect.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        });
     }
 }
 
@@ -360,7 +364,6 @@ async fn read(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
 
 impl Waiting {
     fn take(&mut self, answer: Answer) {
-        self.answered = true;
         let sender = self.by_serial.remove(&answer.0.serial);
         self.silent_since = (!self.by_serial.is_empty()).then(Instant::now);
         // None: an answer to a question that was given up.
@@ -392,6 +395,7 @@ fn receive(socket: &OwnedFd) -> io::Result<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType};
     use rblfilter_warden::request::Outcome;
 
     use super::*;
@@ -434,26 +438,74 @@ mod tests {
         drop(theirs);
         assert!(third.await.unwrap().is_err());
         reader.await.unwrap();
-        assert!(lock(&waiting).gone && lock(&waiting).answered);
+        assert!(lock(&waiting).gone);
+    }
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socket::socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap()
     }
 
     #[tokio::test]
-    async fn a_warden_that_ends_at_once_is_started_again_after_a_pause() {
-        let warden = Warden::new("/bin/false".into());
+    async fn requests_wait_for_the_one_that_is_asked_for_and_after_its_end_for_the_next() {
+        let warden = Arc::new(Warden::default());
+        for round in 0..2 {
+            let (ours, theirs) = pair();
+            let asked = tokio::spawn({
+                let warden = Arc::clone(&warden);
+                async move { warden.ask(Request::Check).await }
+            });
+            warden.wanted().await;
+            warden.arrived(ours);
+            let mut bytes = [0; 64];
+            let served = tokio::task::spawn_blocking(move || {
+                let length = socket::recv(theirs.as_raw_fd(), &mut bytes, MsgFlags::empty());
+                let (serial, _) = Request::decode(&bytes[..length.unwrap()]).unwrap();
+                let reply = Reply {
+                    serial,
+                    outcome: Outcome::Done,
+                    ipv6: false,
+                };
+                let flags = MsgFlags::empty();
+                socket::send(theirs.as_raw_fd(), &reply.encode(), flags).unwrap();
+                // It ends.
+            });
+            assert_eq!(
+                asked.await.unwrap().unwrap().outcome,
+                Outcome::Done,
+                "{round}"
+            );
+            served.await.unwrap();
+            while !lock(&warden.state().running.as_ref().unwrap().waiting).gone {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn where_none_comes_the_first_wait_a_second_and_the_rest_not_at_all() {
+        let warden = Warden::default();
         let first = warden.ask(Request::Check).await;
-        assert!(matches!(first, Err(Error::Gone(_))), "{first:?}");
-        let second = warden.ask(Request::Check).await;
-        assert!(matches!(second, Err(Error::Resting)), "{second:?}");
-        assert_eq!(warden.state().pause, Some(RESTART_AFTER * 2));
-        let none = Warden::new("/no/such/warden".into());
-        let error = none.ask(Request::Check).await.unwrap_err();
-        assert!(matches!(error, Error::Start(..)), "{error:?}");
+        assert!(matches!(first, Err(Error::Missing)), "{first:?}");
+        let begun = Instant::now();
+        for _ in 0..100 {
+            let next = warden.ask(Request::Check).await;
+            assert!(matches!(next, Err(Error::Missing)), "{next:?}");
+        }
+        assert!(begun.elapsed() < PATIENCE);
     }
 
     /// One that answers nothing.
     #[tokio::test]
     async fn one_that_is_silent_costs_each_a_second_and_no_place() {
-        let warden = Warden::new("/bin/cat".into());
+        let warden = Warden::default();
+        let (ours, _theirs) = pair();
+        warden.arrived(ours);
         let [a, b, c, d] = std::array::from_fn(|_| warden.ask(Request::Check));
         let begun = Instant::now();
         let (a, b, c, d) = tokio::join!(a, b, c, d);
@@ -462,10 +514,14 @@ mod tests {
             assert!(matches!(answer, Err(Error::Silent)), "{answer:?}");
         }
         assert_eq!(warden.in_flight.available_permits(), IN_FLIGHT);
-        let state = warden.state();
-        if let Some(running) = &state.running {
-            assert!(lock(&running.waiting).by_serial.is_empty());
-        }
+        let mut state = warden.state();
+        assert!(
+            lock(&state.running.as_ref().unwrap().waiting)
+                .by_serial
+                .is_empty()
+        );
+        state.look(Instant::now());
+        assert!(state.running.is_some(), "a large set takes it longer");
     }
 
     #[test]

@@ -5,5 +5,5 @@ pub mod descriptors;
 mod process;
 mod watched;
 
-pub use process::{ignore_signals, run_soon, spawn_with};
+pub use process::{ignore_signals, in_own_session, run_soon, spawn_with};
 pub use watched::watched;

@@ -11,7 +11,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-/// Starts `program` under the name `name`, with `stdin` as its descriptor 0 and
+/// Starts `program` under the name `name` in a session of its own, with `stdin` as its descriptor 0 and
 /// each of `handed` open under the number that it has here. `arguments` makes
 /// its arguments from those numbers.
 ///
@@ -30,6 +30,7 @@ pub fn spawn_with(
         .arg0(name)
         .args(arguments(&numbers))
         .stdin(Stdio::from(stdin.try_clone()?));
+    in_own_session(&mut command);
     // SAFETY: between fork and exec this calls fcntl(2) alone, which is
     // async-signal-safe, on descriptors that are borrowed for as long as this
     // function runs; the vector was allocated before the fork.
@@ -43,6 +44,21 @@ pub fn spawn_with(
         });
     }
     command.spawn()
+}
+
+/// Has `command` start in a session of its own, which gives it a share of the
+/// processors of its own, beside that of all of Courier together (sched(7),
+/// autogrouping), whoever started courierfilter.
+pub fn in_own_session(command: &mut Command) {
+    // SAFETY: between fork and exec this calls setsid(2) alone, which is
+    // async-signal-safe. It fails for the leader of a group alone, which a
+    // process is not that was just forked.
+    unsafe {
+        command.pre_exec(|| {
+            nix::unistd::setsid()?;
+            Ok(())
+        });
+    }
 }
 
 /// Lets SIGHUP, SIGTERM and SIGINT pass without effect, for this process and

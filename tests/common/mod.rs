@@ -140,6 +140,15 @@ pub fn assert_delivered(lab: &Lab, message: &Message, source: &str, count: usize
     lab.wait_for_mail(count, LIMIT).unwrap();
 }
 
+/// It is banned, or is in a moment: its session is ended first.
+pub fn assert_banned_too(lab: &Lab, net: &str) {
+    let banned = || {
+        let members = lab.set_members("rblfilter4").unwrap();
+        members.iter().any(|member| member.net == net).then_some(())
+    };
+    wait_for(LIMIT, banned).unwrap_or_else(|| panic!("{net}"));
+}
+
 /// Nobody is banned.
 pub fn assert_no_bans(lab: &Lab) {
     for set in ["rblfilter4", "rblfilter6"] {
