@@ -110,4 +110,6 @@ DEBCONF
     need unbound unbound
     need makeuserdb courier-authlib-userdb
     need openssl openssl
+    need faketime faketime
+    need prlimit util-linux
 }

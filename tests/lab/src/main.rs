@@ -1,5 +1,5 @@
 //! `lab`: a lab by hand. `lab shell` for a look around, `lab run -- PROGRAM` for one program, `lab demo` to see
-//! rblfilter at work, `lab wave` to measure it.
+//! rblfilter at work, `lab wave` to measure it, `lab faults` and `lab soak` to see what it bears.
 
 mod demo;
 mod drive;

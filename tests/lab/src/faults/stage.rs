@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -356,12 +355,6 @@ impl Stage {
             }
         }
         said
-    }
-
-    /// Whether a file is there, for faults that depend on what this rblfilter can do.
-    #[must_use]
-    pub fn has(&self, path: &str) -> bool {
-        Path::new(path).exists()
     }
 }
 
