@@ -31,6 +31,8 @@ pub enum Part {
     Warden,
     /// The kernel's set of this name.
     Set(String),
+    /// The rule that drops what is in the set of this name.
+    Rule(String),
     /// The list of the host's own addresses.
     OwnAddresses,
     /// Courier's aliases.
@@ -60,6 +62,7 @@ impl Part {
             Self::Resolver => event.field("what", "resolver"),
             Self::Warden => event.field("what", "warden"),
             Self::Set(set) => event.field("what", "set").field("name", set),
+            Self::Rule(set) => event.field("what", "rule").field("name", set),
             Self::OwnAddresses => event.field("what", "own-addresses"),
             Self::Aliases => event.field("what", "aliases"),
             Self::Guard => event.field("what", "guard"),

@@ -18,6 +18,12 @@ pub struct Metrics {
     pub listed: Counter,
     /// Bans that were set.
     pub bans: Counter,
+    /// Bans for which others had to make room in a full set.
+    pub replaced: Counter,
+    /// Bans for which a full set was enlarged.
+    pub grown: Counter,
+    /// Times that a set was found missing, or emptied by somebody else.
+    pub emptied: Counter,
     /// Sessions that the slot guard ended.
     pub shed: Counter,
 }
@@ -31,6 +37,9 @@ impl Metrics {
             ("messages", self.messages.get()),
             ("listed", self.listed.get()),
             ("bans", self.bans.get()),
+            ("replaced", self.replaced.get()),
+            ("grown", self.grown.get()),
+            ("emptied", self.emptied.get()),
             ("shed", self.shed.get()),
             ("gaps", self.gaps.get()),
             ("hits", answers.hits),
@@ -59,7 +68,7 @@ mod tests {
         };
         assert_eq!(
             metrics.event(answers).to_string(),
-            "counted,sessions=0,messages=0,listed=0,bans=0,shed=3,gaps=0,hits=7,misses=5,unknown=1"
+            "counted,sessions=0,messages=0,listed=0,bans=0,replaced=0,grown=0,emptied=0,shed=3,gaps=0,hits=7,misses=5,unknown=1"
         );
     }
 }

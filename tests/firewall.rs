@@ -10,7 +10,6 @@ use common::*;
 use rblfilter_lab::smtp::Outcome;
 use rblfilter_lab::{Config, Lab};
 
-const BACKENDS: [&str; 2] = ["ipset", "nftables"];
 const FILE: &str = "/etc/courier/filters/rblfilter.toml";
 
 fn of(backend: &str, more: &str) -> String {
@@ -244,23 +243,111 @@ fn after_a_change_of_names_or_backend_nothing_of_the_old_is_left() {
     assert!(lab.has_set("rblfilter4").unwrap());
 }
 
-/// The main job, with nftables: the listed client is refused and shut out, and
-/// the others' mail arrives.
+/// The main job: the listed client is refused and shut out, and the others'
+/// mail arrives.
 #[test]
-fn with_nftables_a_listed_client_is_shut_out_and_mail_flows() {
-    let toml = format!("[ban]\nbackend = \"nftables\"\n{ZONE}");
-    let lab = lab(Config::default(), &toml);
-    for (source, net) in [(LISTED, "127.66.1.2"), (LISTED6, "fd00:66:1:2::/64")] {
-        let outcome = connects(&lab, source);
-        assert!(!outcome.accepted(), "{outcome:?}");
-        assert_ended(&lab, source);
-        lab.wait_for_log("action=ban", LIMIT).unwrap();
-        lab.clear_log();
-        let listed = lab.run_ok(&["nft", "list", "table", "inet", "rblfilter"]);
-        assert!(listed.as_ref().unwrap().contains(net), "{listed:?}");
-        assert!(connects(&lab, source).not_answered(), "{source}");
+fn a_listed_client_is_shut_out_by_either_backend_and_mail_flows() {
+    for backend in BACKENDS {
+        for packet in ["drop", "reset"] {
+            let toml = format!(
+                "[ban]\nbackend = \"{backend}\"\n[firewall]\npacket = \"{packet}\"\n{ZONE}"
+            );
+            let lab = lab(Config::default(), &toml);
+            for (source, net) in [(LISTED, "127.66.1.2"), (LISTED6, "fd00:66:1:2::/64")] {
+                let outcome = connects(&lab, source);
+                assert!(!outcome.accepted(), "{outcome:?}");
+                assert_ended(&lab, source);
+                lab.wait_for_log("action=ban", LIMIT).unwrap();
+                lab.clear_log();
+                let members = banned(&lab, backend, source.contains(':'));
+                assert_eq!(members.len(), 1, "{backend}: {members:?}");
+                assert_eq!(members[0].net, net, "{backend}");
+                let outcome = connects(&lab, source);
+                let shut_out = match packet {
+                    "drop" => outcome.not_answered(),
+                    _ => was_reset(&outcome),
+                };
+                assert!(shut_out, "{backend}, {packet}: {source}: {outcome:?}");
+            }
+            assert_delivered(&lab, &message(), CLEAN, 1);
+        }
     }
-    assert_delivered(&lab, &message(), CLEAN, 1);
+}
+
+/// What others' tools wrote, shaped as they do, and how it is loaded.
+const OTHERS: [(&str, &[&str]); 3] = [
+    (
+        "ufw",
+        &["iptables-restore ufw.rules", "ip6tables-restore ufw.rules6"],
+    ),
+    (
+        "docker",
+        &[
+            "iptables-restore docker.rules",
+            "ip6tables-restore docker.rules6",
+        ],
+    ),
+    ("firewalld", &["nft -f firewalld.nft"]),
+];
+
+/// All that is not ours, without counters, each rule and chain of nftables with
+/// the number that the kernel gave it.
+fn theirs(lab: &Lab) -> String {
+    let mut text = String::new();
+    for command in ["iptables", "ip6tables"] {
+        for table in ["filter", "nat"] {
+            let listed = lab.run_ok(&[command, "-t", table, "-S"]).unwrap();
+            let ours = |line: &&str| line.contains("--comment rblfilter");
+            for line in listed.lines().filter(|line| !ours(line)) {
+                text.push_str(&format!("{command} {table} {line}\n"));
+            }
+        }
+    }
+    for table in ["inet firewalld", "ip firewalld"] {
+        let words = format!("nft -s -a list table {table}");
+        // Where there is none, nft says so.
+        let output = lab.run(&words.split(' ').collect::<Vec<_>>()).unwrap();
+        text.push_str(&String::from_utf8_lossy(&output.stdout));
+    }
+    text
+}
+
+#[test]
+fn beside_ufw_docker_and_firewalld_nothing_of_theirs_is_touched() {
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/firewall/");
+    for (name, commands) in OTHERS {
+        for backend in BACKENDS {
+            let lab = Lab::start(Config::default()).unwrap();
+            for command in commands {
+                let (command, file) = command.rsplit_once(' ').unwrap();
+                let file = format!("{data}{file}");
+                let mut words: Vec<&str> = command.split(' ').collect();
+                words.push(&file);
+                lab.run_ok(&words).unwrap();
+            }
+            let before = theirs(&lab);
+            assert!(before.lines().count() > 20, "{name}: {before}");
+            assert!(connects(&lab, "127.9.1.2").accepted(), "{name}");
+            product()
+                .install(&lab, &of(backend, ""), &["--no-start"])
+                .unwrap();
+            assert_eq!(check(&lab), (Some(0), String::new()), "{name}, {backend}");
+            assert_eq!(theirs(&lab), before, "{name}, {backend}");
+            for (banned, other) in [("127.9.1.1", "127.9.1.2"), ("fd00:9::1", "fd00:9::2")] {
+                ban(&lab, backend, banned);
+                let outcome = connects(&lab, banned);
+                assert!(outcome.not_answered(), "{name}, {backend}: {outcome:?}");
+                let outcome = connects(&lab, other);
+                assert!(outcome.accepted(), "{name}, {backend}: {outcome:?}");
+            }
+            assert_eq!(apply(&lab), "", "{name}, {backend}");
+            assert_eq!(theirs(&lab), before, "{name}, {backend}");
+            lab.run_ok(&["rblfilter", "firewall", "remove"]).unwrap();
+            assert_eq!(theirs(&lab), before, "{name}, {backend}");
+            assert!(!rules(&lab).contains("rblfilter"), "{name}, {backend}");
+            assert!(connects(&lab, "127.9.1.1").accepted(), "{name}, {backend}");
+        }
+    }
 }
 
 /// What is in our table under the name of a set, and is none of ours.

@@ -88,48 +88,17 @@ impl Warden {
     }
 }
 
-const BACKENDS: [&str; 2] = ["ipset", "nftables"];
-
 /// A configuration with this backend, `more` being further keys of `[ban]`.
 fn of(backend: &str, more: &str) -> String {
     format!("[ban]\nbackend = \"{backend}\"\n{more}")
 }
 
-/// What the kernel's sets of one family hold, by whatever backend.
+/// What the kernel's sets of one family hold, sorted.
 fn members(lab: &Lab, backend: &str, ipv6: bool) -> Vec<String> {
-    let name = if ipv6 { "rblfilter6" } else { "rblfilter4" };
-    let mut nets: Vec<String> = if backend == "ipset" {
-        let members = lab.set_members(name).unwrap();
-        members.into_iter().map(|member| member.net).collect()
-    } else {
-        [name.to_owned(), format!("{name}-nets")]
-            .iter()
-            .flat_map(|set| {
-                let words = ["nft", "-j", "list", "set", "inet", "rblfilter", set];
-                nft_members(&lab.run_ok(&words).unwrap())
-            })
-            .collect()
-    };
+    let members = banned(lab, backend, ipv6).into_iter();
+    let mut nets: Vec<String> = members.map(|member| member.net).collect();
     nets.sort();
     nets
-}
-
-fn nft_members(json: &str) -> Vec<String> {
-    let json: serde_json::Value = serde_json::from_str(json).unwrap();
-    let objects = json["nftables"].as_array().unwrap();
-    let set = objects.iter().find_map(|object| object.get("set")).unwrap();
-    let none = Vec::new();
-    let elements = set["elem"].as_array().unwrap_or(&none).iter();
-    elements
-        .map(|element| match &element["elem"]["val"] {
-            serde_json::Value::String(address) => address.clone(),
-            val => format!(
-                "{}/{}",
-                val["prefix"]["addr"].as_str().unwrap(),
-                val["prefix"]["len"]
-            ),
-        })
-        .collect()
 }
 
 fn timeout(lab: &Lab, net: &str) -> Option<u32> {
@@ -577,7 +546,7 @@ fn an_entry_keeps_the_larger_of_its_old_and_new_time() {
 }
 
 /// The largest set that `firewall apply` makes room for. The filter gives its
-/// warden up after ten seconds.
+/// warden up after thirty seconds.
 #[test]
 fn a_set_of_a_million_is_read_once_and_answered_for() {
     let lab = installed("");
@@ -592,11 +561,8 @@ fn a_set_of_a_million_is_read_once_and_answered_for() {
     let warden = Warden::start(&lab);
     let begun = Instant::now();
     assert_eq!(warden.ask(Request::Check), Outcome::Done);
-    assert!(
-        begun.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begun.elapsed()
-    );
+    let read = begun.elapsed();
+    assert!(read < Duration::from_secs(30), "{read:?}");
     let begun = Instant::now();
     for host in 0..20 {
         // Whether a million and one is too many, the kernel counts by the region.
@@ -607,10 +573,17 @@ fn a_set_of_a_million_is_read_once_and_answered_for() {
         );
     }
     assert!(
-        begun.elapsed() < Duration::from_secs(1),
-        "not read again: {:?}",
+        begun.elapsed() < read.max(Duration::from_secs(5)),
+        "not read again: {:?}, at first {read:?}",
         begun.elapsed()
     );
+    for _ in 0..3 {
+        let look = warden.ask(Request::Look { ipv6: false });
+        assert_eq!(look, Outcome::Done, "nor looked at in vain");
+    }
+    lab.run_ok(&["ipset", "flush", "rblfilter4"]).unwrap();
+    let look = warden.ask(Request::Look { ipv6: false });
+    assert_eq!(look, Outcome::Emptied);
 }
 
 #[test]
@@ -679,6 +652,42 @@ fn a_set_that_comes_goes_or_is_another_is_noticed() {
     // One that somebody else made smaller is full sooner.
     assert_eq!(warden.ban("127.66.1.1/32", 60), Outcome::Done);
     assert_eq!(warden.ban("127.66.1.2/32", 60), Outcome::Replaced);
+}
+
+#[test]
+fn a_look_tells_who_emptied_a_set_and_costs_nothing() {
+    for backend in BACKENDS {
+        let lab = installed(&of(backend, ""));
+        let warden = Warden::start(&lab);
+        let look = |ipv6| warden.ask(Request::Look { ipv6 });
+        assert_eq!(look(false), Outcome::Unknown, "{backend}");
+        for host in 1..=20 {
+            let network = format!("127.66.1.{host}/32");
+            assert_eq!(warden.ban(&network, 600), Outcome::Done);
+            let network = format!("fd00:66:1:{host}::/64");
+            assert_eq!(warden.ban(&network, 600), Outcome::Done);
+        }
+        assert_eq!(look(false), Outcome::Done, "{backend}");
+        assert_eq!(look(true), Outcome::Done, "{backend}");
+        for set in ["rblfilter4", "rblfilter6", "rblfilter6-nets"] {
+            match backend {
+                "ipset" if set.ends_with("nets") => continue,
+                "ipset" => lab.run_ok(&["ipset", "flush", set]).unwrap(),
+                _ => lab
+                    .run_ok(&["nft", "flush", "set", "inet", "rblfilter", set])
+                    .unwrap(),
+            };
+        }
+        assert_eq!(look(false), Outcome::Emptied, "{backend}");
+        assert_eq!(look(true), Outcome::Emptied, "{backend}");
+        assert_eq!(warden.ban("127.66.1.1/32", 60), Outcome::Done);
+        assert_eq!(look(false), Outcome::Done, "{backend}");
+        lab.run_ok(&["rblfilter", "firewall", "remove"]).unwrap();
+        assert_eq!(look(false), Outcome::Remade, "{backend}");
+        assert_eq!(look(false), Outcome::Unused, "{backend}");
+        lab.run_ok(&["rblfilter", "firewall", "apply"]).unwrap();
+        assert_eq!(look(false), Outcome::Done, "{backend}");
+    }
 }
 
 #[test]

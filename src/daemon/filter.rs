@@ -4,6 +4,7 @@
 mod bans;
 mod hand;
 mod lists;
+mod sets;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval_at, sleep};
 
@@ -76,8 +77,12 @@ pub struct Filter {
     allows: Mutex<Allows>,
     /// Set once, at the start.
     store: OnceLock<Store>,
-    /// Notified where the kernel's sets lack bans that run.
-    refill: Notify,
+    /// What of it comes after the start.
+    late: Mutex<bans::Late>,
+    /// Which of the kernel's sets lack bans that run; notified of each.
+    lacking: sets::Lacking,
+    /// What was said of full sets.
+    full: sets::Full,
     table: Arc<Table>,
     senders: Senders,
     killer: Killer,
@@ -135,7 +140,9 @@ impl Filter {
             book: Mutex::new(Book::new(config.ban.durations, config.ban.look_again)),
             allows: Mutex::default(),
             store: OnceLock::new(),
-            refill: Notify::new(),
+            late: Mutex::default(),
+            lacking: sets::Lacking::default(),
+            full: sets::Full::default(),
             table: Arc::new(Table::new(
                 paths.piddir.clone(),
                 config.block_variables.clone(),
@@ -612,48 +619,6 @@ impl Filter {
                 None
             }
         }
-    }
-
-    /// Notes what the warden's answer tells of it and of the set.
-    fn ban_state(&self, ipv6: bool, outcome: Outcome) {
-        let now = Instant::now();
-        let name = if ipv6 {
-            &self.config.ban.set6
-        } else {
-            &self.config.ban.set4
-        };
-        let set = Part::Set(name.clone());
-        match outcome {
-            Outcome::NotPermitted | Outcome::Malformed | Outcome::NoEvents => {
-                self.degraded.enter(Part::Warden, outcome, now);
-                return;
-            }
-            Outcome::NoSet | Outcome::WrongSet | Outcome::Full | Outcome::Failed => {
-                self.degraded.enter(set, outcome, now);
-                self.sets_rest.rest(ipv6, now);
-            }
-            // The filter does not ask for such bans, unless an address came up
-            // between its look and the warden's.
-            Outcome::RefusedProtected
-            | Outcome::RefusedAllowlisted
-            | Outcome::RefusedRange
-            | Outcome::TooMany => {
-                log::warn!("{}", Event::new("spared").text(outcome));
-            }
-            Outcome::Done
-            | Outcome::Extended
-            | Outcome::Kept
-            | Outcome::Remade
-            | Outcome::Replaced
-            | Outcome::Grown => {
-                // It lacks what was banned meanwhile, or was made anew.
-                if outcome == Outcome::Remade || self.degraded.is_entered(&set) {
-                    self.refill.notify_one();
-                }
-                self.degraded.leave(&set, now);
-            }
-        }
-        self.degraded.leave(&Part::Warden, now);
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Hand {
     pub user: String,
     /// In his words.
     pub reason: String,
+    /// Whether he had it made although it holds an allowlisted address.
+    pub forced: bool,
 }
 
 /// How long the next ban of a network is to last.

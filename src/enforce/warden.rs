@@ -30,9 +30,10 @@ use crate::sys::watched;
 
 /// How long a request may take, its wait for those before it included.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long the warden may be silent before it is given up: a large set takes
-/// it a second or two to read.
-const GIVE_UP: Duration = Duration::from_secs(10);
+/// How long the warden may be silent before it is given up: a set of a million
+/// takes it a second or two to read, on a busy machine ten times that. One that
+/// is given up then reads it all over again.
+const GIVE_UP: Duration = Duration::from_secs(30);
 /// How long requests wait for a warden that is to come; later ones do not.
 const COMES: Duration = Duration::from_secs(1);
 /// The most requests in flight; the next one waits.

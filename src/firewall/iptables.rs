@@ -4,15 +4,12 @@
 //! found, too. New ones are put in before the old ones go.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use rblfilter_warden::policy::{DEFAULT_SET4, DEFAULT_SET6};
 
-use super::{COMMENT, Error, Tell, Words, output, run, span, words};
+use super::{COMMENT, Error, Tell, Words, has_ipv6, output, run, span, words};
 use crate::config::{Config, Packet, Rate};
 
-/// There where the kernel does IPv6.
-const IPV6: &str = "/proc/net/if_inet6";
 /// The networks whose connections are counted at the same time.
 const COUNTED: &str = "200000";
 
@@ -275,7 +272,7 @@ fn remove_rules(family: Family, ours: &[Words], done: Tell) -> Result<(), Error>
 
 /// Our rules as `iptables -S` prints them; `None` where the kernel has no IPv6.
 fn rules(family: Family) -> Result<Option<Vec<Words>>, Error> {
-    if family == Family::V6 && !Path::new(IPV6).exists() {
+    if family == Family::V6 && !has_ipv6() {
         return Ok(None);
     }
     let text = run(&words(&[family.program(), "-w", "-S", "INPUT"]))?;

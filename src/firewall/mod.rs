@@ -9,6 +9,7 @@ mod iptables;
 mod nftables;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::{error, fmt, io};
 
@@ -71,6 +72,12 @@ fn is_ipset(config: &Config) -> bool {
         Backend::Nftables => false,
         Backend::Auto => netfilter::has_ipset().unwrap_or(true),
     }
+}
+
+/// Whether the kernel does IPv6; where not, there are no rules for it.
+#[must_use]
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
 }
 
 /// Whether there are to be neither sets nor rules.

@@ -6,12 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use rblfilter_warden::policy::{NFT_NETWORKS, NFT_TABLE};
+use rblfilter_warden::policy::{NFT_CHAIN as CHAIN, NFT_NETWORKS, NFT_TABLE};
 
 use super::{COMMENT, Error, Tell, feed, output, run, span, words};
 use crate::config::{Config, Packet, Rate};
 
-const CHAIN: &str = "input";
 /// Before the chains of others, which are mostly at 0.
 const PRIORITY: i32 = -10;
 /// The networks whose connections are counted at the same time.

@@ -17,7 +17,7 @@ use crate::enforce::book::Hand;
 use crate::enforce::durations::Past;
 
 /// The version of the tables below (`PRAGMA user_version`).
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How long another process's transaction is waited for: a worker that stops
 /// writes while the next one starts.
 const BUSY_TIME: Duration = Duration::from_secs(5);
@@ -26,12 +26,20 @@ const TABLES: &str = "
     CREATE TABLE bans (
         network TEXT PRIMARY KEY, client TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL,
         count INTEGER NOT NULL, zones TEXT NOT NULL, rests_on TEXT NOT NULL, own INTEGER NOT NULL,
-        user TEXT, reason TEXT) WITHOUT ROWID;
+        user TEXT, reason TEXT, forced INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
     CREATE TABLE offences (network TEXT PRIMARY KEY, count INTEGER NOT NULL, ended INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE allows (network TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE senders (client TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE times (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, uptime INTEGER NOT NULL, seconds INTEGER NOT NULL);
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
+";
+
+/// What makes the tables of version 1 into these. It did not say which bans by
+/// hand were forced, and ended none of them for the allowlist.
+const FROM_1: &str = "
+    ALTER TABLE bans ADD COLUMN forced INTEGER NOT NULL DEFAULT 0;
+    UPDATE bans SET forced = 1 WHERE user IS NOT NULL;
+    PRAGMA user_version = 2;
 ";
 
 /// Why the file is of no use.
@@ -113,6 +121,7 @@ impl Database {
         match (version, tables) {
             (VERSION, _) => {}
             (0, 0) => connection.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?,
+            (1, _) => connection.execute_batch(&format!("BEGIN; {FROM_1} COMMIT;"))?,
             (other, _) => return Err(Error::Version(other)),
         }
         Ok(Self { connection })
@@ -150,7 +159,7 @@ impl Database {
             Ok(())
         })?;
         self.each(
-            "SELECT network, client, since, until, count, zones, rests_on, own, user, reason FROM bans",
+            "SELECT network, client, since, until, count, zones, rests_on, own, user, reason, forced FROM bans",
             |row| {
                 let Some(ban) = ban(row)? else { return Ok(()) };
                 match carried(ban.since, ban.until, then, now) {
@@ -260,6 +269,7 @@ fn ban(row: &Row<'_>) -> rusqlite::Result<Option<Ban>> {
     };
     let user: Option<String> = row.get(8)?;
     let reason: Option<String> = row.get(9)?;
+    let forced: bool = row.get(10)?;
     Ok(Some(Ban {
         network,
         client,
@@ -273,6 +283,7 @@ fn ban(row: &Row<'_>) -> rusqlite::Result<Option<Ban>> {
             Arc::new(Hand {
                 user,
                 reason: reason.unwrap_or_default(),
+                forced,
             })
         }),
     }))
@@ -294,7 +305,7 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
         Write::Ban(ban) => {
             let hand = ban.hand.as_deref();
             run(
-                "INSERT OR REPLACE INTO bans VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT OR REPLACE INTO bans VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
                 params![
                     ban.network.to_string(),
                     ban.client.to_string(),
@@ -305,7 +316,8 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
                     ban.rests_on.join(" "),
                     ban.own,
                     hand.map(|hand| &hand.user),
-                    hand.map(|hand| &hand.reason)
+                    hand.map(|hand| &hand.reason),
+                    hand.is_some_and(|hand| hand.forced)
                 ],
             )?;
             run(

@@ -80,6 +80,7 @@ fn what_was_acknowledged_comes_back() {
         hand: Some(Arc::new(Hand {
             user: "alice".into(),
             reason: "a 'reason', with \u{1b} in it".into(),
+            forced: true,
         })),
         ..ban("10.2.0.0/16", NOW, NOW + 600)
     };
@@ -159,6 +160,48 @@ fn a_damaged_file_is_set_aside_and_a_new_one_made() {
     assert!(!degraded.is_entered(&Part::Store));
     let (_store, loaded, _) = start(&folder, NOW);
     assert_eq!(loaded.bans.len(), 1);
+}
+
+/// What the first version wrote, as it made its tables.
+#[test]
+fn a_file_of_the_first_version_is_taken_over() {
+    let folder = Folder::new("first");
+    let connection = rusqlite::Connection::open(folder.file()).unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE bans (
+                network TEXT PRIMARY KEY, client TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL,
+                count INTEGER NOT NULL, zones TEXT NOT NULL, rests_on TEXT NOT NULL, own INTEGER NOT NULL,
+                user TEXT, reason TEXT) WITHOUT ROWID;
+            CREATE TABLE offences (network TEXT PRIMARY KEY, count INTEGER NOT NULL, ended INTEGER NOT NULL) WITHOUT ROWID;
+            CREATE TABLE allows (network TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+            CREATE TABLE senders (client TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+            CREATE TABLE times (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, uptime INTEGER NOT NULL, seconds INTEGER NOT NULL);
+            INSERT INTO bans VALUES ('10.0.0.1/32', '10.0.0.1', 1800000000, 1800003600, 2, 'bl.test', 'bl.test', 1, NULL, NULL);
+            INSERT INTO bans VALUES ('10.8.0.0/16', '10.8.0.0', 1800000000, 1800003600, 0, '', '', 0, 'root', 'phishing');
+            PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(connection);
+    let (store, loaded, degraded) = start(&folder, NOW);
+    assert!(!degraded.is_entered(&Part::Store));
+    assert_eq!(
+        folder.names().len(),
+        3,
+        "none is set aside: {:?}",
+        folder.names()
+    );
+    assert_eq!(loaded.bans.len(), 2);
+    assert_eq!((loaded.bans[0].count, &loaded.bans[0].hand), (2, &None));
+    let hand = loaded.bans[1].hand.as_deref().unwrap();
+    assert_eq!(
+        (&*hand.user, &*hand.reason, hand.forced),
+        ("root", "phishing", true)
+    );
+    let new = Write::Ban(Box::new(ban("10.0.0.2/32", NOW, NOW + 3600)));
+    commit(&store, vec![new]).unwrap();
+    let (_store, loaded, _) = start(&folder, NOW);
+    assert_eq!(loaded.bans.len(), 3);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rblfilter_lab::smtp::{Client, Message, Outcome, Reply};
-use rblfilter_lab::{Config, Lab, Product, wait_for};
+use rblfilter_lab::{Config, Lab, Product, SetMember, wait_for};
 
 /// One zone of our own, the lab's rbldnsd.
 pub const ZONE: &str = "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n";
@@ -155,4 +155,48 @@ pub fn assert_no_bans(lab: &Lab) {
         let members = lab.set_members(set).unwrap();
         assert!(members.is_empty(), "{set}: {members:?}");
     }
+}
+
+/// What can hold the bans.
+pub const BACKENDS: [&str; 2] = ["ipset", "nftables"];
+
+/// What the kernel's sets of one family hold, by whatever backend; one that is
+/// missing holds nothing.
+pub fn banned(lab: &Lab, backend: &str, ipv6: bool) -> Vec<SetMember> {
+    let name = if ipv6 { "rblfilter6" } else { "rblfilter4" };
+    if backend == "ipset" {
+        return lab.set_members(name).unwrap_or_default();
+    }
+    [name.to_owned(), format!("{name}-nets")]
+        .iter()
+        .flat_map(|set| {
+            let words = ["nft", "-j", "list", "set", "inet", "rblfilter", set];
+            let listed = lab.run_ok(&words);
+            listed.map_or_else(|_| Vec::new(), |json| nft_members(&json))
+        })
+        .collect()
+}
+
+fn nft_members(json: &str) -> Vec<SetMember> {
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    let objects = json["nftables"].as_array().unwrap();
+    let set = objects.iter().find_map(|object| object.get("set")).unwrap();
+    let none = Vec::new();
+    let elements = set["elem"].as_array().unwrap_or(&none).iter();
+    elements
+        .map(|element| {
+            let (val, expires) = (&element["elem"]["val"], &element["elem"]["expires"]);
+            SetMember {
+                net: match val.as_str() {
+                    Some(address) => address.to_owned(),
+                    None => format!(
+                        "{}/{}",
+                        val["prefix"]["addr"].as_str().unwrap(),
+                        val["prefix"]["len"]
+                    ),
+                },
+                timeout: expires.as_u64().map(|left| left.try_into().unwrap()),
+            }
+        })
+        .collect()
 }

@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use ipnetwork::IpNetwork;
+
 use crate::sets::{Applied, Change, Ends, Kernel, Problem};
 
 /// What holds nobody.
@@ -23,6 +25,18 @@ impl Kernel for Dry {
 
     fn grow(&mut self, _ends: &Ends, _most: u32, _now: Instant) -> Result<(), Problem> {
         Ok(())
+    }
+
+    fn look(&mut self) -> Result<bool, Problem> {
+        Ok(true)
+    }
+
+    fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem> {
+        Ok(vec![true; networks.len()])
+    }
+
+    fn is_used(&mut self) -> Result<bool, Problem> {
+        Ok(true)
     }
 
     fn is_ipset(&self) -> bool {

@@ -1,14 +1,12 @@
 //! A set of ipset(8), through libipset: `hash:net` with timeouts.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use ipset::Session;
 use ipset::types::{AddOption, EnvOption, Error, HashNet, NetDataType};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use rblfilter_warden::netfilter::{
     self, EXCLUSIVE, FAMILY_IPV4, FAMILY_IPV6, FAMILY_NONE, IPSET, IPSET_ATTR_PROTOCOL,
     IPSET_PROTOCOL, Message, NETWORK_ORDER, Netfilter,
@@ -16,14 +14,18 @@ use rblfilter_warden::netfilter::{
 
 use crate::sets::{Applied, Change, Ends, Kernel, Problem};
 
-/// The commands that the crate does not have, or not for many entries, and
+/// The commands that the crate does not have, not for many entries, or (`LIST`)
+/// not for sets with timeouts, and
 /// their attributes (include/uapi/linux/netfilter/ipset/ip_set.h).
 const CMD_SWAP: u16 = 6;
+const CMD_LIST: u16 = 7;
 const CMD_ADD: u16 = 9;
 const CMD_DEL: u16 = 10;
+const CMD_TEST: u16 = 11;
 const CMD_HEADER: u16 = 12;
 const ATTR_TYPENAME: u16 = 3;
 const ATTR_FAMILY: u16 = 5;
+const ATTR_FLAGS: u16 = 6;
 const ATTR_SETNAME: u16 = 2;
 const ATTR_SETNAME2: u16 = 3;
 const ATTR_DATA: u16 = 7;
@@ -32,6 +34,12 @@ const ATTR_LINENO: u16 = 9;
 const ATTR_IP: u16 = 1;
 const ATTR_CIDR: u16 = 3;
 const ATTR_TIMEOUT: u16 = 6;
+const ATTR_REFERENCES: u16 = 25;
+/// `IPSET_ATTR_IPADDR_IPV4` and `_IPV6`, within `IPSET_ATTR_IP`.
+const ADDRESS_V4: u16 = 1;
+const ADDRESS_V6: u16 = 2;
+/// `IPSET_FLAG_LIST_HEADER`: no entries.
+const LIST_HEADER: u32 = 1 << 2;
 /// `IPSET_ERR_EXIST`, `IPSET_ERR_TIMEOUT`, `IPSET_ERR_HASH_FULL`
 /// (include/uapi/linux/netfilter/ipset/ip_set.h, ip_set_hash.h).
 const ERR_EXIST: i32 = 4103;
@@ -63,37 +71,38 @@ impl Ipset {
         }
     }
 
+    fn family(&self) -> u8 {
+        if self.ipv6 { FAMILY_IPV6 } else { FAMILY_IPV4 }
+    }
+
     /// Whether the set is there and of the right type and family: a session
     /// adds to one of type hash:ip without a word.
     fn look(&mut self) -> Result<(), Problem> {
         let message = Message::new(IPSET, CMD_HEADER, FAMILY_NONE, 0)
             .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
             .with_text(ATTR_SETNAME, &self.name);
-        let asked = match &mut self.netfilter {
-            Some(netfilter) => netfilter.ask(message),
-            none => Netfilter::open().and_then(|netfilter| none.insert(netfilter).ask(message)),
-        };
-        let answers = asked.map_err(|error| {
-            self.netfilter = None;
-            problem_of(&error)
-        })?;
-        let family = if self.ipv6 { FAMILY_IPV6 } else { FAMILY_IPV4 };
+        let answers = self.asked(|netfilter| netfilter.ask(message))?;
         let fits = answers.first().is_some_and(|set| {
             netfilter::attribute(set, ATTR_TYPENAME) == Some(b"hash:net\0")
-                && netfilter::attribute(set, ATTR_FAMILY) == Some(&[family])
+                && netfilter::attribute(set, ATTR_FAMILY) == Some(&[self.family()])
         });
         if fits { Ok(()) } else { Err(Problem::WrongSet) }
     }
 
-    /// The set as `ipset save` prints it. The crate's own `list` panics on a
-    /// set that has timeouts, so it saves into memory instead.
-    fn save(&mut self) -> Result<String, Save> {
-        let memory = memfd_create(c"ipset-save", MFdFlags::MFD_CLOEXEC).map_err(io::Error::from)?;
-        self.session
-            .save(format!("/proc/self/fd/{}", memory.as_raw_fd()))?;
-        let mut text = String::new();
-        File::from(memory).read_to_string(&mut text)?;
-        Ok(text)
+    /// Asks over the socket that is open; over another one after an error, as
+    /// this one may hold an old answer.
+    fn asked<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Netfilter) -> io::Result<T>,
+    ) -> Result<T, Problem> {
+        let told = match &mut self.netfilter {
+            Some(netfilter) => ask(netfilter),
+            none => Netfilter::open().and_then(|netfilter| ask(none.insert(netfilter))),
+        };
+        told.map_err(|error| {
+            self.netfilter = None;
+            problem_of(&error)
+        })
     }
 
     fn add(&mut self, network: IpNetwork, seconds: u32) -> Result<bool, Error> {
@@ -132,20 +141,13 @@ impl Ipset {
     /// to the kernel.
     fn batch(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
         let mut messages: Vec<Message> = changes.iter().map(|c| self.message(*c)).collect();
-        let sent = match &mut self.netfilter {
-            Some(netfilter) => netfilter.each(&mut messages),
-            none => Netfilter::open().and_then(|n| none.insert(n).each(&mut messages)),
-        };
-        match sent {
+        match self.asked(|netfilter| netfilter.each(&mut messages)) {
             Ok(errors) => changes
                 .iter()
                 .zip(errors)
                 .map(|(change, error)| applied(*change, error))
                 .collect(),
-            Err(error) => {
-                self.netfilter = None;
-                vec![Err(problem_of(&error)); changes.len()]
-            }
+            Err(problem) => vec![Err(problem); changes.len()],
         }
     }
 
@@ -155,10 +157,15 @@ impl Ipset {
             Change::Replace(network, seconds) => (CMD_ADD, 0, entry(network, Some(seconds))),
             Change::Remove(network) => (CMD_DEL, EXCLUSIVE, entry(network, None)),
         };
+        self.about(command, flags, &data)
+    }
+
+    /// A message about one entry.
+    fn about(&self, command: u16, flags: u16, data: &[u8]) -> Message {
         Message::new(IPSET, command, FAMILY_NONE, flags)
             .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
             .with_text(ATTR_SETNAME, &self.name)
-            .with_nested(ATTR_DATA, &data)
+            .with_nested(ATTR_DATA, data)
     }
 
     fn failed(&mut self, error: &Error) -> Problem {
@@ -202,10 +209,13 @@ fn seconds_left(end: Instant, now: Instant) -> u32 {
 /// The attributes of an entry.
 fn entry(network: IpNetwork, seconds: Option<u32>) -> Vec<u8> {
     let mut address = Vec::new();
-    // `IPSET_ATTR_IPADDR_IPV4` and `_IPV6`.
     match network {
-        IpNetwork::V4(v4) => netfilter::put(&mut address, 1 | NETWORK_ORDER, &v4.ip().octets()),
-        IpNetwork::V6(v6) => netfilter::put(&mut address, 2 | NETWORK_ORDER, &v6.ip().octets()),
+        IpNetwork::V4(v4) => {
+            netfilter::put(&mut address, ADDRESS_V4 | NETWORK_ORDER, &v4.ip().octets());
+        }
+        IpNetwork::V6(v6) => {
+            netfilter::put(&mut address, ADDRESS_V6 | NETWORK_ORDER, &v6.ip().octets());
+        }
     }
     let mut bytes = Vec::new();
     netfilter::put_nested(&mut bytes, ATTR_IP, &address);
@@ -258,16 +268,15 @@ fn problem(error: &Error) -> Problem {
 
 impl Kernel for Ipset {
     fn read(&mut self, now: Instant) -> Result<Ends, Problem> {
-        let text = match self.save() {
-            Ok(text) => text,
-            Err(Save::Ipset(error)) => return Err(self.failed(&error)),
-            Err(Save::Io(error)) => {
-                return Err(Problem::Failed(format!("cannot read a set: {error}")));
-            }
-        };
-        match Saved::parse(&text, now) {
-            Some(saved) if saved.fits(self.ipv6) => Ok(saved.ends),
-            _ => Err(Problem::WrongSet),
+        let message = Message::new(IPSET, CMD_LIST, FAMILY_NONE, 0)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, &self.name);
+        let mut listed = Listed::default();
+        self.asked(|netfilter| netfilter.dump(message, |answer| listed.take(answer, now)))?;
+        if listed.fits(self.family()) {
+            Ok(listed.ends)
+        } else {
+            Err(Problem::WrongSet)
         }
     }
 
@@ -306,6 +315,45 @@ impl Kernel for Ipset {
         swapped.map(drop).map_err(failed)
     }
 
+    /// Whether it is another one of the same kind cannot be told.
+    fn look(&mut self) -> Result<bool, Problem> {
+        Self::look(self).map(|()| true)
+    }
+
+    fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem> {
+        if networks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let test = |network: &IpNetwork| self.about(CMD_TEST, EXCLUSIVE, &entry(*network, None));
+        let mut messages: Vec<Message> = networks.iter().map(test).collect();
+        let told = self.asked(|netfilter| netfilter.each(&mut messages))?;
+        told.into_iter()
+            .map(|error| match error {
+                None => Ok(true),
+                Some(ERR_EXIST) => Ok(false),
+                Some(error) => Err(problem_of(&io::Error::from_raw_os_error(error))),
+            })
+            .collect()
+    }
+
+    /// By how often the kernel says that it is referred to.
+    fn is_used(&mut self) -> Result<bool, Problem> {
+        let message = Message::new(IPSET, CMD_LIST, FAMILY_NONE, 0)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, &self.name)
+            .with_be32(ATTR_FLAGS | NETWORK_ORDER, LIST_HEADER);
+        let mut references = None;
+        self.asked(|netfilter| {
+            netfilter.dump(message, |answer| {
+                let data = netfilter::attribute(answer, ATTR_DATA);
+                references = data
+                    .and_then(|data| netfilter::be32(data, ATTR_REFERENCES))
+                    .or(references);
+            })
+        })?;
+        Ok(references != Some(0))
+    }
+
     fn is_ipset(&self) -> bool {
         true
     }
@@ -324,96 +372,97 @@ fn create(name: &str, ipv6: bool, most: u32) -> Result<(), Problem> {
         .map_err(|error| problem(&error))
 }
 
-/// Why a set could not be saved.
-enum Save {
-    Ipset(Error),
-    Io(io::Error),
-}
-
-impl From<Error> for Save {
-    fn from(error: Error) -> Self {
-        Self::Ipset(error)
-    }
-}
-
-impl From<io::Error> for Save {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// What `ipset save NAME` says of a set.
-#[derive(Debug, PartialEq)]
-struct Saved {
+/// What the kernel tells of a set: a header, and its entries in many messages.
+#[derive(Debug, Default, PartialEq)]
+struct Listed {
     hash_net: bool,
-    ipv6: bool,
+    family: u8,
     timeout: bool,
     ends: Ends,
 }
 
-impl Saved {
-    /// Reads the `create NAME TYPE OPTION…` line and the `add NAME ENTRY
-    /// OPTION…` lines after it (ipset(8)); entries that are no network are
-    /// passed over. `None` where there is no `create` line.
-    fn parse(text: &str, now: Instant) -> Option<Self> {
-        let mut lines = text.lines();
-        let header: Vec<&str> = lines.next()?.split_ascii_whitespace().collect();
-        let ["create", _, kind, options @ ..] = header.as_slice() else {
-            return None;
-        };
-        let ends = lines
-            .filter_map(|line| {
-                let words: Vec<&str> = line.split_ascii_whitespace().collect();
-                let ["add", _, entry, options @ ..] = words.as_slice() else {
-                    return None;
-                };
-                let seconds: Option<u64> = option(options, "timeout").and_then(|s| s.parse().ok());
-                let end = seconds
-                    .filter(|s| *s > 0)
-                    .map(|s| now + Duration::from_secs(s));
-                Some((entry.parse().ok()?, end))
-            })
-            .collect();
-        Some(Self {
-            hash_net: *kind == "hash:net",
-            ipv6: option(options, "family") == Some("inet6"),
-            timeout: option(options, "timeout").is_some(),
-            ends,
-        })
+impl Listed {
+    /// Reads one message; an entry that is no network is passed over.
+    fn take(&mut self, answer: &[u8], now: Instant) {
+        if let Some(name) = netfilter::attribute(answer, ATTR_TYPENAME) {
+            let header = netfilter::attribute(answer, ATTR_DATA).unwrap_or(&[]);
+            self.hash_net = name == b"hash:net\0";
+            self.family = match netfilter::attribute(answer, ATTR_FAMILY) {
+                Some([family]) => *family,
+                _ => FAMILY_NONE,
+            };
+            self.timeout = netfilter::attribute(header, ATTR_TIMEOUT).is_some();
+        }
+        let entries = netfilter::attribute(answer, ATTR_ADT).unwrap_or(&[]);
+        self.ends
+            .extend(netfilter::attributes(entries).filter_map(|(_, data)| member(data, now)));
     }
 
-    fn fits(&self, ipv6: bool) -> bool {
-        self.hash_net && self.timeout && self.ipv6 == ipv6
+    fn fits(&self, family: u8) -> bool {
+        self.hash_net && self.timeout && self.family == family
     }
 }
 
-/// The word after `name`.
-fn option<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
-    let at = words.iter().position(|word| *word == name)?;
-    words.get(at + 1).copied()
+/// A network in a set, and when it ends.
+fn member(data: &[u8], now: Instant) -> Option<(IpNetwork, Option<Instant>)> {
+    let (mut address, mut prefix, mut seconds) = (None, None, 0);
+    // One pass: there may be a million.
+    for (kind, value) in netfilter::attributes(data) {
+        match kind {
+            ATTR_IP => address = netfilter::attributes(value).next(),
+            ATTR_CIDR => prefix = value.first().copied(),
+            ATTR_TIMEOUT => seconds = u32::from_be_bytes(value.try_into().ok()?),
+            _ => {}
+        }
+    }
+    let address: IpAddr = match address? {
+        (ADDRESS_V4, octets) => <[u8; 4]>::try_from(octets).ok()?.into(),
+        (ADDRESS_V6, octets) => <[u8; 16]>::try_from(octets).ok()?.into(),
+        _ => return None,
+    };
+    let end = (seconds > 0).then(|| now + Duration::from_secs(seconds.into()));
+    Some((IpNetwork::new(address, prefix?).ok()?, end))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn header(kind: &str, family: u8, timeout: bool) -> Vec<u8> {
+        let mut data = Vec::new();
+        netfilter::put(&mut data, ATTR_REFERENCES | NETWORK_ORDER, &[0, 0, 0, 1]);
+        if timeout {
+            netfilter::put(&mut data, ATTR_TIMEOUT | NETWORK_ORDER, &[0, 0, 14, 16]);
+        }
+        let mut answer = Vec::new();
+        netfilter::put(&mut answer, IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL]);
+        netfilter::put(&mut answer, ATTR_TYPENAME, format!("{kind}\0").as_bytes());
+        netfilter::put(&mut answer, ATTR_FAMILY, &[family]);
+        netfilter::put_nested(&mut answer, ATTR_DATA, &data);
+        answer
+    }
+
     #[test]
-    fn a_saved_set_tells_its_type_and_when_each_entry_ends() {
+    fn what_is_listed_tells_the_type_and_when_each_entry_ends() {
         let now = Instant::now();
-        let text = "create rblfilter6 hash:net family inet6 hashsize 1024 maxelem 65536 timeout 3600 bucketsize 12 initval 0x7\n\
-                    add rblfilter6 fd00:66::/64 timeout 90\n\
-                    add rblfilter6 fd00:67::1 timeout 0\n\
-                    add rblfilter6 nonsense timeout 1\n";
-        let saved = Saved::parse(text, now).unwrap();
-        assert!(saved.fits(true));
-        assert!(!saved.fits(false));
+        let mut entries = Vec::new();
+        for (network, seconds) in [("fd00:66::/64", 90), ("fd00:67::1/128", 0)] {
+            let data = entry(network.parse().unwrap(), Some(seconds));
+            netfilter::put_nested(&mut entries, ATTR_DATA, &data);
+        }
+        netfilter::put_nested(&mut entries, ATTR_DATA, b"nonsense");
+        let mut more = Vec::new();
+        netfilter::put_nested(&mut more, ATTR_ADT, &entries);
+        let mut listed = Listed::default();
+        listed.take(&header("hash:net", FAMILY_IPV6, true), now);
+        listed.take(&more, now);
+        assert!(listed.fits(FAMILY_IPV6));
+        assert!(!listed.fits(FAMILY_IPV4));
+        let end = Some(now + Duration::from_secs(90));
         assert_eq!(
-            saved.ends,
+            listed.ends,
             Ends::from([
-                (
-                    "fd00:66::/64".parse().unwrap(),
-                    Some(now + Duration::from_secs(90))
-                ),
+                ("fd00:66::/64".parse().unwrap(), end),
                 ("fd00:67::1/128".parse().unwrap(), None),
             ])
         );
@@ -421,17 +470,17 @@ mod tests {
 
     #[test]
     fn a_set_of_another_kind_does_not_fit() {
-        for text in [
-            "create s hash:ip family inet timeout 3600",
-            "create s hash:net family inet hashsize 1024",
-            "create s hash:net family inet6 timeout 3600",
+        for (kind, family, timeout) in [
+            ("hash:ip", FAMILY_IPV4, true),
+            ("hash:net", FAMILY_IPV4, false),
+            ("hash:net", FAMILY_IPV6, true),
         ] {
-            assert!(
-                !Saved::parse(text, Instant::now()).unwrap().fits(false),
-                "{text}"
-            );
+            let mut listed = Listed::default();
+            listed.take(&header(kind, family, timeout), Instant::now());
+            assert!(!listed.fits(FAMILY_IPV4), "{kind} {family} {timeout}");
         }
-        assert_eq!(Saved::parse("", Instant::now()), None);
-        assert_eq!(Saved::parse("add s 1.2.3.4", Instant::now()), None);
+        let mut listed = Listed::default();
+        listed.take(&[1, 2, 3], Instant::now());
+        assert!(!listed.fits(FAMILY_IPV4));
     }
 }

@@ -188,6 +188,10 @@ impl Warden {
                     self.settle(&mut wishes, &mut places, &mut replies, now);
                     self.sets().check()
                 }
+                Some(Request::Look { ipv6 }) => {
+                    self.settle(&mut wishes, &mut places, &mut replies, now);
+                    (self.sets().look(ipv6, now), ipv6)
+                }
                 Some(request) => match self.wish(request, now) {
                     Ok(wish) => {
                         wishes.push(wish);
@@ -271,7 +275,7 @@ impl Warden {
                 self.check_range(network, 1, BY_HAND_PREFIX)?;
                 Ok(Wish::Unban(network))
             }
-            Request::Check | Request::Watch => Err(Outcome::Malformed),
+            Request::Check | Request::Look { .. } | Request::Watch => Err(Outcome::Malformed),
         }
     }
 
@@ -320,6 +324,7 @@ fn is_ipv6(request: Request) -> bool {
         | Request::Unban { network }
         | Request::Restore { network, .. }
         | Request::BanByHand { network, .. } => network.is_ipv6(),
+        Request::Look { ipv6 } => ipv6,
         Request::Check | Request::Watch => false,
     }
 }

@@ -15,12 +15,14 @@ use nix::errno::Errno;
 use rblfilter_warden::netfilter::{
     self, CREATE, EXCLUSIVE, FAMILY_INET, Message, NFTABLES, Netfilter,
 };
-use rblfilter_warden::policy::{NFT_NETWORKS, NFT_TABLE};
+use rblfilter_warden::policy::{NFT_CHAIN, NFT_NETWORKS, NFT_TABLE};
 
 use crate::sets::{Applied, Change, Ends, Kernel, Problem, is_single};
 
 /// `NFT_MSG_…`.
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
+const GET_CHAIN: u16 = 4;
 const NEW_SET: u16 = 9;
 const GET_SET: u16 = 10;
 const NEW_ELEMENTS: u16 = 12;
@@ -28,6 +30,10 @@ const GET_ELEMENTS: u16 = 13;
 const DELETE_ELEMENTS: u16 = 14;
 /// `NFTA_TABLE_NAME`; `NFTA_SET_TABLE`, `NFTA_SET_ELEM_LIST_TABLE`.
 const TABLE: u16 = 1;
+/// `NFTA_TABLE_HANDLE`; `NFTA_CHAIN_NAME`, `_USE`.
+const TABLE_HANDLE: u16 = 4;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_USE: u16 = 6;
 /// `NFTA_SET_NAME`, `NFTA_SET_ELEM_LIST_SET`.
 const SET: u16 = 2;
 /// `NFTA_SET_FLAGS`, `_KEY_TYPE`, `_KEY_LEN`, `_ID`, `_TIMEOUT`.
@@ -35,6 +41,7 @@ const SET_FLAGS: u16 = 3;
 const SET_KEY_TYPE: u16 = 4;
 const SET_KEY_LENGTH: u16 = 5;
 const SET_ID: u16 = 10;
+const SET_HANDLE: u16 = 16;
 /// `NFTA_SET_ELEM_LIST_ELEMENTS`, `NFTA_LIST_ELEM`.
 const ELEMENTS: u16 = 3;
 const ELEMENT: u16 = 1;
@@ -64,6 +71,9 @@ pub struct Nftables {
     names: [String; 2],
     ipv6: bool,
     netfilter: Option<Netfilter>,
+    /// The kernel's numbers of the table and the two sets at the last look; it
+    /// gives each to one alone.
+    handles: Option<[u64; 3]>,
 }
 
 impl Nftables {
@@ -73,6 +83,7 @@ impl Nftables {
             names: [name.to_owned(), format!("{name}{NFT_NETWORKS}")],
             ipv6,
             netfilter: None,
+            handles: None,
         }
     }
 
@@ -91,19 +102,26 @@ impl Nftables {
         if self.ipv6 { 16 } else { 4 }
     }
 
-    /// Whether the set is there and of the kind that we need.
-    fn check(&mut self, networks: bool) -> Result<(), Problem> {
+    fn ask(&mut self, message: Message) -> Result<Vec<Vec<u8>>, Problem> {
+        let answers = self.netfilter().and_then(|n| n.ask(message));
+        answers.map_err(|error| self.failed(&error))
+    }
+
+    /// Whether the set is there and of the kind that we need; its handle.
+    fn check(&mut self, networks: bool) -> Result<u64, Problem> {
         let name = self.names[usize::from(networks)].clone();
         let message = Message::new(NFTABLES, GET_SET, FAMILY_INET, 0)
             .with_text(TABLE, NFT_TABLE)
             .with_text(SET, &name);
-        let answers = self.netfilter().and_then(|n| n.ask(message));
-        let answers = answers.map_err(|error| self.failed(&error))?;
-        let fits = answers.first().is_some_and(|set| {
-            netfilter::be32(set, SET_FLAGS) == Some(Self::flags(networks))
-                && netfilter::be32(set, SET_KEY_LENGTH) == Some(self.length())
-        });
-        if fits { Ok(()) } else { Err(Problem::WrongSet) }
+        let answers = self.ask(message)?;
+        let set = answers.first().map_or(&[][..], Vec::as_slice);
+        let fits = netfilter::be32(set, SET_FLAGS) == Some(Self::flags(networks))
+            && netfilter::be32(set, SET_KEY_LENGTH) == Some(self.length());
+        if fits {
+            Ok(handle(set, SET_HANDLE))
+        } else {
+            Err(Problem::WrongSet)
+        }
     }
 
     fn elements(&mut self, networks: bool, now: Instant, ends: &mut Ends) -> Result<(), Problem> {
@@ -267,7 +285,10 @@ impl Kernel for Nftables {
         let errors = self.netfilter().and_then(|n| n.transact(&mut messages));
         let errors = errors.map_err(|error| self.failed(&error))?;
         match errors.into_iter().flatten().next().map(Errno::from_raw) {
-            None => Ok(()),
+            None => {
+                self.handles = None;
+                Ok(())
+            }
             // One of the two is there, and another.
             Some(Errno::EEXIST) => Err(Problem::WrongSet),
             Some(error) => Err(problem(&error.into())),
@@ -279,6 +300,59 @@ impl Kernel for Nftables {
         some.flat_map(|some| self.batch(some)).collect()
     }
 
+    fn look(&mut self) -> Result<bool, Problem> {
+        let message = Message::new(NFTABLES, GET_TABLE, FAMILY_INET, 0).with_text(TABLE, NFT_TABLE);
+        let answers = self.ask(message)?;
+        let table = answers.first().map_or(&[][..], Vec::as_slice);
+        let handles = [
+            handle(table, TABLE_HANDLE),
+            self.check(false)?,
+            self.check(true)?,
+        ];
+        let last = self.handles.replace(handles);
+        Ok(last.is_none_or(|last| last == handles))
+    }
+
+    fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem> {
+        if networks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let get = |network: &IpNetwork| {
+            let mut element = Vec::new();
+            put_key(&mut element, network.network());
+            let mut elements = Vec::new();
+            netfilter::put_nested(&mut elements, ELEMENT, &element);
+            Message::new(NFTABLES, GET_ELEMENTS, FAMILY_INET, 0)
+                .with_text(TABLE, NFT_TABLE)
+                .with_text(SET, &self.names[usize::from(!is_single(*network))])
+                .with_nested(ELEMENTS, &elements)
+        };
+        let mut messages: Vec<Message> = networks.iter().map(get).collect();
+        let told = self.netfilter().and_then(|n| n.each(&mut messages));
+        let told = told.map_err(|error| self.failed(&error))?;
+        told.into_iter()
+            .map(|error| match error.map(Errno::from_raw) {
+                None => Ok(true),
+                Some(Errno::ENOENT) => Ok(false),
+                Some(error) => Err(problem(&error.into())),
+            })
+            .collect()
+    }
+
+    /// Whether our chain is there and has a rule.
+    fn is_used(&mut self) -> Result<bool, Problem> {
+        let message = Message::new(NFTABLES, GET_CHAIN, FAMILY_INET, 0)
+            .with_text(TABLE, NFT_TABLE)
+            .with_text(CHAIN_NAME, NFT_CHAIN);
+        match self.ask(message) {
+            Ok(answers) => Ok(answers
+                .first()
+                .is_none_or(|chain| netfilter::be32(chain, CHAIN_USE) != Some(0))),
+            Err(Problem::NoSet) => Ok(false),
+            Err(problem) => Err(problem),
+        }
+    }
+
     /// Its sets have no bound of their own.
     fn grow(&mut self, _: &Ends, _: u32, _: Instant) -> Result<(), Problem> {
         Ok(())
@@ -287,6 +361,12 @@ impl Kernel for Nftables {
     fn is_ipset(&self) -> bool {
         false
     }
+}
+
+/// A handle; 0 where the kernel is too old to tell it.
+fn handle(object: &[u8], kind: u16) -> u64 {
+    let bytes = netfilter::attribute(object, kind).and_then(|value| value.try_into().ok());
+    bytes.map_or(0, u64::from_be_bytes)
 }
 
 fn problem(error: &io::Error) -> Problem {

@@ -23,6 +23,8 @@ pub const DEFAULT_MAX_ENTRIES: u32 = 1_000_000;
 pub const DEFAULT_NEW_PER_SECOND: u32 = 5000;
 /// The table of nftables that is ours, in the family inet.
 pub const NFT_TABLE: &str = "rblfilter";
+/// The chain of our rules in it.
+pub const NFT_CHAIN: &str = "input";
 /// What the name of the nftables set of networks has more than that of the set
 /// of single addresses: intervals cannot overlap there, so each has its own.
 pub const NFT_NETWORKS: &str = "-nets";

@@ -21,6 +21,12 @@ const VERSION: u8 = 1;
 pub enum Request {
     /// Are the sets there, of the right type and family?
     Check,
+    /// Is the set of one family still what it was, and does it hold what it
+    /// should? Cheap, however much it holds.
+    Look {
+        /// That of IPv6, else that of IPv4.
+        ipv6: bool,
+    },
     /// Open the kernel's proc connector and hand the subscribed socket over,
     /// with the reply.
     Watch,
@@ -96,10 +102,16 @@ pub enum Outcome {
     TooMany = 15,
     /// Refused: the network holds an allowlisted address, and was not forced.
     RefusedAllowlisted = 16,
+    /// To a look: somebody else emptied the set, or put another in its place.
+    Emptied = 17,
+    /// To a look: what the set should hold was not known; it is from now on.
+    Unknown = 18,
+    /// To a look: the set is as it should be, but no rule uses it.
+    Unused = 19,
 }
 
 impl Outcome {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 20] = [
         Self::Done,
         Self::Extended,
         Self::Kept,
@@ -117,6 +129,9 @@ impl Outcome {
         Self::Grown,
         Self::TooMany,
         Self::RefusedAllowlisted,
+        Self::Emptied,
+        Self::Unknown,
+        Self::Unused,
     ];
 
     /// Whether the address is banned now.
@@ -162,6 +177,11 @@ impl fmt::Display for Outcome {
             Self::Grown => "done; the set was full, and has been enlarged",
             Self::TooMany => "refused: too many in a second",
             Self::RefusedAllowlisted => "refused: it holds an allowlisted address",
+            Self::Emptied => "it was emptied, or another was put in its place",
+            Self::Unknown => "what it should hold was not known",
+            Self::Unused => {
+                "no firewall rule uses it, so nobody is shut out (mend it with: rblfilter firewall apply)"
+            }
         })
     }
 }
@@ -188,6 +208,10 @@ impl Request {
         match self {
             Self::Check => bytes[1] = 1,
             Self::Watch => bytes[1] = 3,
+            Self::Look { ipv6 } => {
+                bytes[1] = 7;
+                bytes[12] = u8::from(*ipv6);
+            }
             Self::Ban { network, seconds } => {
                 bytes[1] = 2;
                 bytes[8..12].copy_from_slice(&seconds.to_le_bytes());
@@ -243,6 +267,9 @@ impl Request {
                 network: network_in(bytes)?,
                 seconds: word(8),
                 force: bytes[12] == 1,
+            },
+            7 => Self::Look {
+                ipv6: bytes[12] == 1,
             },
             _ => return None,
         };
@@ -321,6 +348,8 @@ mod tests {
         for request in [
             Request::Check,
             Request::Watch,
+            Request::Look { ipv6: false },
+            Request::Look { ipv6: true },
             ban("127.66.1.2/32", 3600),
             ban("2001:db8:1:2::/64", u32::MAX),
             Request::Unban {
@@ -371,7 +400,7 @@ mod tests {
             ipv6: false,
         }
         .encode();
-        bad[1] = 17;
+        bad[1] = 20;
         assert_eq!(Reply::decode(&bad), None);
     }
 }

@@ -3,6 +3,8 @@
 //! Kernels replace the timeout of an entry that exists, also by a shorter one,
 //! so this module remembers when each entry ends and lets the larger of old
 //! and new stand. It makes a set that is missing, and room in one that is full.
+//! By a few entries that should be there it sees whether somebody else emptied
+//! a set.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -16,9 +18,9 @@ use crate::dry::Dry;
 use crate::ipset::Ipset;
 use crate::nftables::Nftables;
 
-/// How often a set is read anew: somebody may have made it again, or have put
-/// something in. A million entries take a second or two, so the pause is at
-/// least so many times longer than that took.
+/// How often a set is read anew into which somebody else has put something. A
+/// million entries take a second or two, so the pause is at least so many
+/// times longer than that took.
 const READ_EVERY: Duration = Duration::from_secs(10);
 const READ_SHARE: u32 = 100;
 /// How many times larger than configured a set may become.
@@ -28,8 +30,14 @@ const MOST_GROWTH: u32 = 4;
 const ROOM_SHARE: usize = 128;
 /// How often room is made for one ban: the kernel counts by regions.
 const ROOM_TRIES: u32 = 3;
-/// How often it is said that a set is full.
-const SAY_EVERY: Duration = Duration::from_secs(60);
+/// Fewer entries than this are not looked through for those that have ended.
+const PRUNE_AT_LEAST: usize = 1024;
+/// How many entries a look asks for: where more than half of these are gone,
+/// the set was emptied. One alone that is gone was taken out.
+const SAMPLE: usize = 64;
+/// A look asks for none that ends within this time: the kernel counts in its
+/// own way.
+const SLACK: Duration = Duration::from_secs(3);
 
 /// When each entry ends; `None`: never.
 pub type Ends = HashMap<IpNetwork, Option<Instant>>;
@@ -105,6 +113,13 @@ pub trait Kernel {
     fn apply(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>>;
     /// Enlarges it to so many entries; `ends` is what it holds.
     fn grow(&mut self, ends: &Ends, most: u32, now: Instant) -> Result<(), Problem>;
+    /// Whether it is there, of the kind that we need, and not another one than
+    /// at the last look, as far as can be told.
+    fn look(&mut self) -> Result<bool, Problem>;
+    /// Which of these networks it holds, by themselves or within others.
+    fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem>;
+    /// Whether a rule uses it.
+    fn is_used(&mut self) -> Result<bool, Problem>;
     /// Whether it says itself when it is full, and takes a network within
     /// another one.
     fn is_ipset(&self) -> bool;
@@ -176,6 +191,12 @@ impl Sets {
         }
     }
 
+    /// Whether the set of this family is what it was, and holds what it should.
+    pub fn look(&mut self, ipv6: bool, now: Instant) -> Outcome {
+        let set = if ipv6 { &mut self.v6 } else { &mut self.v4 };
+        set.look(now)
+    }
+
     /// Does what is wished, in this order where it is about the same network.
     pub fn apply(&mut self, wishes: &[Wish], now: Instant) -> Vec<Outcome> {
         let mut outcomes = vec![Outcome::Failed; wishes.len()];
@@ -207,6 +228,15 @@ impl<K: Kernel + ?Sized> Kernel for Box<K> {
     fn grow(&mut self, ends: &Ends, most: u32, now: Instant) -> Result<(), Problem> {
         (**self).grow(ends, most, now)
     }
+    fn look(&mut self) -> Result<bool, Problem> {
+        (**self).look()
+    }
+    fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem> {
+        (**self).holds(networks)
+    }
+    fn is_used(&mut self) -> Result<bool, Problem> {
+        (**self).is_used()
+    }
     fn is_ipset(&self) -> bool {
         (**self).is_ipset()
     }
@@ -216,7 +246,16 @@ struct Set<K> {
     kernel: K,
     name: String,
     ends: Ends,
-    /// When the set is to be read again; `None`: before the next change.
+    /// With so many, those that have ended are taken out.
+    prune_at: usize,
+    /// Whether that is what the set holds; if not, it is read before the next
+    /// change.
+    known: bool,
+    /// Whether it ever was.
+    was_known: bool,
+    /// Whether somebody else put something in, and from when on it may be read
+    /// for that.
+    stale: bool,
     read_from: Option<Instant>,
     /// Whether it was made anew, and nobody was told yet.
     remade: bool,
@@ -224,7 +263,6 @@ struct Set<K> {
     /// The most entries that it has room for now, as far as we know.
     most: u32,
     when_full: WhenFull,
-    said: Option<Instant>,
 }
 
 impl<K: Kernel> Set<K> {
@@ -233,17 +271,20 @@ impl<K: Kernel> Set<K> {
             kernel,
             name,
             ends: Ends::new(),
+            prune_at: 0,
+            known: false,
+            was_known: false,
+            stale: false,
             read_from: None,
             remade: false,
             configured: most,
             most,
             when_full,
-            said: None,
         }
     }
 
     fn check(&mut self, now: Instant) -> Outcome {
-        self.read_from = None;
+        self.known = false;
         match self.ready(now, true) {
             Ok(()) if std::mem::take(&mut self.remade) => Outcome::Remade,
             Ok(()) => Outcome::Done,
@@ -253,23 +294,25 @@ impl<K: Kernel> Set<K> {
 
     /// Reads the set where that is due; makes it where it is missing, if asked to.
     fn ready(&mut self, now: Instant, make: bool) -> Result<(), Problem> {
-        if self.read_from.is_some_and(|from| now < from) {
+        let outdated = self.stale && self.read_from.is_none_or(|from| now >= from);
+        if self.known && !outdated {
             return Ok(());
         }
-        self.read_from = None;
+        self.known = false;
         match self.kernel.read(now) {
             Ok(ends) => {
                 self.ends = ends;
+                (self.known, self.was_known, self.stale) = (true, true, false);
                 let took = now.elapsed();
                 self.read_from = Some(Instant::now() + READ_EVERY.max(took * READ_SHARE));
                 Ok(())
             }
-            Err(Problem::NoSet) if make => self.make(now),
+            Err(Problem::NoSet) if make => self.make(),
             Err(problem) => Err(problem),
         }
     }
 
-    fn make(&mut self, now: Instant) -> Result<(), Problem> {
+    fn make(&mut self) -> Result<(), Problem> {
         self.most = self.configured;
         self.kernel.create(self.most)?;
         eprintln!(
@@ -277,9 +320,66 @@ impl<K: Kernel> Set<K> {
             self.name
         );
         self.ends.clear();
-        self.remade = true;
-        self.read_from = Some(now + READ_EVERY);
+        (self.known, self.was_known, self.remade) = (true, true, true);
         Ok(())
+    }
+
+    /// Looks whether it is still what it was, by a few of its entries. What
+    /// somebody else took out one by one is let be.
+    fn look(&mut self, now: Instant) -> Outcome {
+        self.try_look(now).unwrap_or_else(|problem| {
+            self.known = false;
+            problem.outcome()
+        })
+    }
+
+    fn try_look(&mut self, now: Instant) -> Result<Outcome, Problem> {
+        let same = match self.kernel.look() {
+            Err(Problem::NoSet) => {
+                self.make()?;
+                false
+            }
+            same => same?,
+        };
+        if std::mem::take(&mut self.remade) {
+            return Ok(Outcome::Remade);
+        }
+        if !same && self.known {
+            self.known = false;
+            if !self.ends.is_empty() {
+                return Ok(Outcome::Emptied);
+            }
+        }
+        if !self.known {
+            let first = !self.was_known;
+            self.ready(now, true)?;
+            // After an error the filter fills the set by itself.
+            if first {
+                return Ok(Outcome::Unknown);
+            }
+        }
+        self.forget_ended(now);
+        let sample: Vec<IpNetwork> = self
+            .ends
+            .iter()
+            .filter(|(_, end)| end.is_none_or(|end| end > now + SLACK))
+            .map(|(network, _)| *network)
+            .take(SAMPLE)
+            .collect();
+        let held = self.kernel.holds(&sample)?;
+        let missing = || sample.iter().zip(&held).filter(|(_, held)| !**held);
+        let gone = missing().count();
+        if gone > 1 && gone * 2 > sample.len() {
+            self.known = false;
+            return Ok(Outcome::Emptied);
+        }
+        for (network, _) in missing() {
+            self.ends.remove(network);
+        }
+        Ok(match self.kernel.is_used()? {
+            true => Outcome::Done,
+            false => Outcome::Unused,
+        })
     }
 
     fn apply(&mut self, wishes: &[Wish], now: Instant) -> Vec<Outcome> {
@@ -332,7 +432,7 @@ impl<K: Kernel> Set<K> {
         let mut results = self.kernel.apply(changes);
         let bans = changes.iter().any(|c| !matches!(c, Change::Remove(_)));
         if bans && results.contains(&Err(Problem::NoSet)) {
-            results = match self.make(now) {
+            results = match self.make() {
                 Ok(()) => self.kernel.apply(changes),
                 Err(problem) => vec![Err(problem); changes.len()],
             };
@@ -376,7 +476,7 @@ impl<K: Kernel> Set<K> {
             }
             (_, Err(problem)) => {
                 // Whatever it is, look at the set anew before the next change.
-                self.read_from = None;
+                self.known = false;
                 problem.outcome()
             }
         }
@@ -391,7 +491,10 @@ impl<K: Kernel> Set<K> {
                 self.settle(Change::Replace(network, seconds), result, now)
             }
             Some(_) => Outcome::Kept,
-            None if self.kernel.is_ipset() => Outcome::Kept,
+            None if self.kernel.is_ipset() || is_single(network) => {
+                self.stale = true;
+                Outcome::Kept
+            }
             None => self.swallow(network, seconds, now),
         }
     }
@@ -434,13 +537,14 @@ impl<K: Kernel> Set<K> {
 
     fn note(&mut self, network: IpNetwork, seconds: u32, now: Instant) {
         self.ends.insert(network, Some(end(now, seconds)));
-        if self.ends.len().is_power_of_two() {
+        if self.ends.len() > self.prune_at {
             self.forget_ended(now);
         }
     }
 
     fn forget_ended(&mut self, now: Instant) {
         self.ends.retain(|_, end| end.is_none_or(|end| end > now));
+        self.prune_at = (self.ends.len() * 2).max(PRUNE_AT_LEAST);
     }
 
     /// Where the set does not say itself that it is full: makes room for these
@@ -464,7 +568,7 @@ impl<K: Kernel> Set<K> {
             self.enlarge(now).ok()?;
             return Some((Outcome::Grown, beyond));
         }
-        self.evict(beyond, now);
+        self.evict(beyond);
         Some((Outcome::Replaced, beyond))
     }
 
@@ -491,7 +595,7 @@ impl<K: Kernel> Set<K> {
                 }
                 outcome = Outcome::Grown;
             } else {
-                self.evict(1, now);
+                self.evict(1);
                 outcome = Outcome::Replaced;
             }
         }
@@ -509,15 +613,11 @@ impl<K: Kernel> Set<K> {
         let most = self.most.max(held).saturating_mul(2);
         self.kernel.grow(&self.ends, most, now)?;
         self.most = most;
-        self.say(
-            now,
-            &format!("was full, and has been enlarged to {most} entries"),
-        );
         Ok(())
     }
 
     /// Takes out the bans that end soonest, at least so many.
-    fn evict(&mut self, least: usize, now: Instant) {
+    fn evict(&mut self, least: usize) {
         let mut ending: Vec<(Instant, IpNetwork)> = self
             .ends
             .iter()
@@ -537,17 +637,6 @@ impl<K: Kernel> Set<K> {
                 self.ends.remove(&change.network());
             }
         }
-        self.say(
-            now,
-            &format!("is full: the {count} bans that end soonest made room"),
-        );
-    }
-
-    fn say(&mut self, now: Instant, what: &str) {
-        if self.said.is_none_or(|at| now >= at + SAY_EVERY) {
-            self.said = Some(now);
-            eprintln!("rblfilter-warden: the set {} {what}", self.name);
-        }
     }
 }
 
@@ -561,192 +650,5 @@ fn end(now: Instant, seconds: u32) -> Instant {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A set in memory, as full, missing or overlapping as a test wants it.
-    #[derive(Default)]
-    struct Memory {
-        held: HashMap<IpNetwork, u32>,
-        most: u32,
-        missing: bool,
-        nft: bool,
-        applied: usize,
-    }
-
-    impl Kernel for Memory {
-        fn read(&mut self, now: Instant) -> Result<Ends, Problem> {
-            if self.missing {
-                return Err(Problem::NoSet);
-            }
-            let held = self.held.iter();
-            Ok(held.map(|(n, s)| (*n, Some(end(now, *s)))).collect())
-        }
-        fn create(&mut self, most: u32) -> Result<(), Problem> {
-            (self.missing, self.most) = (false, most);
-            self.held.clear();
-            Ok(())
-        }
-        fn apply(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
-            self.applied += 1;
-            changes.iter().map(|change| self.one(*change)).collect()
-        }
-        fn grow(&mut self, _: &Ends, most: u32, _: Instant) -> Result<(), Problem> {
-            self.most = most;
-            Ok(())
-        }
-        fn is_ipset(&self) -> bool {
-            !self.nft
-        }
-    }
-
-    impl Memory {
-        fn one(&mut self, change: Change) -> Result<Applied, Problem> {
-            if self.missing {
-                return Err(Problem::NoSet);
-            }
-            match change {
-                Change::Add(network, seconds) => {
-                    let overlaps = |other: &IpNetwork| {
-                        !is_single(network)
-                            && !is_single(*other)
-                            && (other.contains(network.ip()) || network.contains(other.ip()))
-                    };
-                    if self.held.contains_key(&network)
-                        || self.nft && self.held.keys().any(overlaps)
-                    {
-                        return Ok(Applied::Exists);
-                    }
-                    if !self.nft && self.held.len() >= self.most as usize {
-                        return Err(Problem::Full);
-                    }
-                    self.held.insert(network, seconds);
-                    Ok(Applied::Done)
-                }
-                Change::Replace(network, seconds) => {
-                    self.held.insert(network, seconds);
-                    Ok(Applied::Done)
-                }
-                Change::Remove(network) => Ok(match self.held.remove(&network) {
-                    Some(_) => Applied::Done,
-                    None => Applied::Missing,
-                }),
-            }
-        }
-    }
-
-    fn set(nft: bool, most: u32, when_full: WhenFull) -> Set<Memory> {
-        let kernel = Memory {
-            most,
-            nft,
-            ..Memory::default()
-        };
-        Set::new(kernel, "s".into(), most, when_full)
-    }
-
-    fn ban(host: u8, seconds: u32) -> Wish {
-        Wish::Ban(format!("10.0.0.{host}/32").parse().unwrap(), seconds)
-    }
-
-    fn seconds(set: &Set<Memory>, host: u8) -> Option<u32> {
-        let network = format!("10.0.0.{host}/32").parse().unwrap();
-        set.kernel.held.get(&network).copied()
-    }
-
-    #[test]
-    fn the_larger_time_stands_and_order_is_kept_within_a_batch() {
-        for nft in [false, true] {
-            let (mut set, now) = (set(nft, 100, WhenFull::Replace), Instant::now());
-            let unban = Wish::Unban("10.0.0.1/32".parse().unwrap());
-            let wishes = [
-                ban(1, 60),
-                ban(1, 600),
-                ban(1, 60),
-                unban,
-                ban(1, 30),
-                ban(2, 9),
-            ];
-            use Outcome::{Done, Extended, Kept};
-            assert_eq!(
-                set.apply(&wishes, now),
-                [Done, Extended, Kept, Done, Done, Done]
-            );
-            assert_eq!((seconds(&set, 1), seconds(&set, 2)), (Some(30), Some(9)));
-        }
-    }
-
-    #[test]
-    fn different_networks_are_one_batch() {
-        let (mut set, now) = (set(true, 1000, WhenFull::Replace), Instant::now());
-        let wishes: Vec<Wish> = (0..200).map(|host| ban(host, 60)).collect();
-        set.apply(&wishes, now);
-        assert_eq!(set.kernel.applied, 1);
-    }
-
-    #[test]
-    fn in_a_full_set_those_that_end_soonest_make_room() {
-        for nft in [false, true] {
-            let (mut set, now) = (set(nft, 3, WhenFull::Replace), Instant::now());
-            let first = set.apply(&[ban(1, 90), ban(2, 30), ban(3, 60)], now);
-            assert_eq!(first, [Outcome::Done; 3]);
-            assert_eq!(set.apply(&[ban(4, 50)], now), [Outcome::Replaced]);
-            assert_eq!(seconds(&set, 2), None, "it ended soonest");
-            assert_eq!(set.apply(&[ban(5, 99)], now), [Outcome::Replaced]);
-            assert_eq!(seconds(&set, 4), None);
-            assert_eq!(set.kernel.held.len(), 3);
-            assert_eq!(set.apply(&[ban(1, 100)], now), [Outcome::Extended]);
-        }
-    }
-
-    #[test]
-    fn or_it_grows_up_to_four_times() {
-        for nft in [false, true] {
-            let (mut set, now) = (set(nft, 2, WhenFull::Grow), Instant::now());
-            let outcomes: Vec<Outcome> = (0..9)
-                .flat_map(|host| set.apply(&[ban(host, 60 + u32::from(host))], now))
-                .collect();
-            use Outcome::{Done, Grown, Replaced};
-            let expected = [Done, Done, Grown, Done, Grown, Done, Done, Done, Replaced];
-            assert_eq!(outcomes, expected, "nft {nft}");
-            assert_eq!(set.kernel.held.len(), 8);
-        }
-    }
-
-    #[test]
-    fn a_set_that_goes_is_made_anew_and_told_once() {
-        let (mut set, now) = (set(false, 9, WhenFull::Replace), Instant::now());
-        assert_eq!(set.apply(&[ban(1, 60)], now), [Outcome::Done]);
-        set.kernel.missing = true;
-        let outcomes = set.apply(&[ban(2, 60), ban(3, 60)], now);
-        assert_eq!(outcomes, [Outcome::Remade, Outcome::Done]);
-        assert_eq!((seconds(&set, 1), seconds(&set, 2)), (None, Some(60)));
-        set.kernel.missing = true;
-        assert_eq!(set.apply(&[ban(2, 90)], now), [Outcome::Remade]);
-        set.kernel.missing = true;
-        assert_eq!(set.check(now), Outcome::Remade);
-        assert_eq!(set.check(now), Outcome::Done);
-        set.kernel.missing = true;
-        let unban = Wish::Unban("10.0.0.1/32".parse().unwrap());
-        assert_eq!(set.apply(&[unban], now), [Outcome::NoSet]);
-    }
-
-    #[test]
-    fn where_networks_cannot_overlap_the_wider_one_holds_the_others() {
-        let (mut set, now) = (set(true, 99, WhenFull::Replace), Instant::now());
-        let ban = |network: &str, seconds| Wish::Ban(network.parse().unwrap(), seconds);
-        set.apply(
-            &[
-                ban("10.0.0.0/24", 600),
-                ban("10.0.1.0/24", 30),
-                ban("10.0.0.1/32", 9),
-            ],
-            now,
-        );
-        let wide = ban("10.0.0.0/16", 60);
-        assert_eq!(set.apply(&[wide], now), [Outcome::Done]);
-        assert_eq!(set.kernel.held.len(), 2, "single addresses are elsewhere");
-        assert_eq!(set.apply(&[ban("10.0.2.0/24", 600)], now), [Outcome::Kept]);
-        assert_eq!(set.apply(&[ban("10.0.2.1/32", 600)], now), [Outcome::Done]);
-        assert_eq!(set.apply(&[wide], now), [Outcome::Kept]);
-    }
-}
+#[path = "sets_tests.rs"]
+mod tests;

@@ -1,15 +1,16 @@
-//! The bans from their beginning to their end: written down, brought back after
-//! a restart, looked up again, freed.
+//! The bans from their beginning to their end: written down, read after a
+//! restart, looked up again, freed.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use rblfilter_warden::request::{Outcome, Request};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Filter;
 use crate::config::Mode;
@@ -29,18 +30,10 @@ const FILE: &str = "state.db";
 const LOAD_TIME: Duration = Duration::from_secs(3);
 /// How long the stop waits for what is to be written.
 const CLOSE_TIME: Duration = Duration::from_secs(3);
-/// Requests to the warden that are open at the same time while the sets are
-/// filled again.
-const AT_ONCE: usize = 512;
-/// How often one that the warden did not answer is asked again, and the pause.
-const TRIES: u32 = 5;
-const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// Banned clients that are looked up at the same time.
 const LOOKS: usize = 32;
 /// Bans whose ends are written down in a second, where a wave's all come at once.
 const ENDS: usize = 5000;
-/// The least time between two fillings of the sets.
-const REFILL_AFTER: Duration = Duration::from_secs(10);
 /// How often the file is given all, where it lost something.
 const REPAIR_EVERY: u64 = 60;
 /// How often it forgets who delivered mail long ago.
@@ -48,7 +41,40 @@ const PRUNE_EVERY: u64 = 3600;
 /// Rows that are handed to the store at once.
 const ROWS: usize = 1000;
 
+/// What is in a file that takes longer to read than the start waits for.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    loaded: Option<oneshot::Receiver<Loaded>>,
+    /// Whether it is still to come; then which of its bans were ended meanwhile.
+    awaited: bool,
+    ended: HashSet<IpNetwork>,
+    all_ended: bool,
+}
+
 impl Filter {
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All bans are to be ended, those in a file that is not read yet too.
+    pub(super) fn end_late(&self) {
+        let mut late = self.late();
+        late.all_ended = late.awaited;
+    }
+
+    /// Takes in what took longer to read than the start waited for.
+    async fn take_late(&self) {
+        let Some(loaded) = self.late().loaded.take() else {
+            return;
+        };
+        // Else there is no store, which was said.
+        if let Ok(loaded) = loaded.await {
+            self.restore_from(loaded).await;
+            self.degraded.leave(&Part::Store, Instant::now());
+        }
+        *self.late() = Late::default();
+    }
+
     /// Seconds since 1970, as they are counted in the book of bans.
     pub(super) fn now(&self) -> u32 {
         self.clock.seconds(Instant::now())
@@ -111,7 +137,7 @@ impl Filter {
         };
         if next.running {
             // The kernel did not have it: somebody emptied the set.
-            self.refill.notify_one();
+            self.lacking.note(network.is_ipv6());
             return;
         }
         let write = Write::Ban(Box::new(self.stored(&record)));
@@ -167,20 +193,33 @@ impl Filter {
     }
 
     /// Opens the file of bans and writes what it holds into the book. Never
-    /// takes longer than three seconds.
+    /// takes longer than three seconds; what is read later comes in later.
     pub async fn open_store(&self) {
         let path = self.paths.state().join(FILE);
-        let (store, loaded) = store::Store::start(path, self.clock, &self.degraded);
+        let (store, mut loaded) = store::Store::start(path, self.clock, &self.degraded);
         // It is opened once, so the place is free.
         let _ = self.store.set(store);
-        let Ok(Ok(loaded)) = timeout(LOAD_TIME, loaded).await else {
-            let text = format!("it is not read within {} s", LOAD_TIME.as_secs());
-            self.degraded.enter(Part::Store, text, Instant::now());
-            return;
-        };
+        match timeout(LOAD_TIME, &mut loaded).await {
+            Ok(Ok(loaded)) => self.restore_from(loaded).await,
+            // There is no store, which was said.
+            Ok(Err(_)) => {}
+            Err(_) => {
+                let text = format!(
+                    "it is not read within {} s: its bans come back when it is",
+                    LOAD_TIME.as_secs()
+                );
+                self.degraded.enter(Part::Store, text, Instant::now());
+                let mut late = self.late();
+                (late.loaded, late.awaited) = (Some(loaded), true);
+            }
+        }
+    }
+
+    async fn restore_from(&self, loaded: Loaded) {
         log::info!("{}", store::restored(&loaded));
         self.take_in(loaded).await;
-        self.refill.notify_one();
+        self.lacking.note(false);
+        self.lacking.note(true);
     }
 
     async fn take_in(&self, loaded: Loaded) {
@@ -202,6 +241,7 @@ impl Filter {
         }
         let mut freed = Vec::new();
         {
+            let late = std::mem::take(&mut *self.late());
             let mut protected = self
                 .protected
                 .lock()
@@ -215,7 +255,11 @@ impl Filter {
             }
             for ban in loaded.bans {
                 // Whom the admin allowed meanwhile; what he forced stays.
-                if ban.hand.is_none() && protected.overlaps(ban.network) {
+                let forced = ban.hand.as_ref().is_some_and(|hand| hand.forced);
+                if late.ended.contains(&ban.network) {
+                    continue;
+                }
+                if late.all_ended || !forced && protected.overlaps(ban.network) {
                     freed.push(ban.network);
                 } else {
                     book.insert(self.of_store(ban), now);
@@ -240,6 +284,11 @@ impl Filter {
                     return Err(reply.outcome.to_string());
                 }
                 let past = self.book().remove(network, why, self.now());
+                let mut late = self.late();
+                if late.awaited {
+                    late.ended.insert(network);
+                }
+                drop(late);
                 self.put(Write::End(network, past));
                 Ok(())
             }
@@ -262,84 +311,15 @@ impl Filter {
         }
     }
 
-    /// Puts the bans that run into the kernel's sets again, with what is left of
-    /// them: after a start, and whenever a set had to be made anew.
-    pub(super) async fn refill(self: &Arc<Self>) {
-        let begun = Instant::now();
-        let now = self.now();
-        let bans: Vec<(IpNetwork, u32)> = {
-            let book = self.book();
-            let running = book.running(now);
-            running.map(|ban| (ban.network, ban.until)).collect()
-        };
-        if bans.is_empty() {
-            return;
-        }
-        let all = bans.len();
-        let left = Arc::new(Mutex::new(bans));
-        let mut tasks = JoinSet::new();
-        for _ in 0..AT_ONCE.min(all) {
-            let (filter, left) = (Arc::clone(self), Arc::clone(&left));
-            tasks.spawn(async move {
-                let mut done = 0;
-                loop {
-                    let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                    let Some((network, until)) = next else {
-                        return done;
-                    };
-                    done += usize::from(filter.restore(network, until).await);
-                }
-            });
-        }
-        let done: usize = tasks.join_all().await.into_iter().sum();
-        let event = Event::new("restored")
-            .field("bans", done)
-            .field("of", all)
-            .field("took", format!("{}ms", begun.elapsed().as_millis()));
-        log::info!("{event}");
-    }
-
-    /// Has one ban put into its set again; whether it is there.
-    async fn restore(&self, network: IpNetwork, until: u32) -> bool {
-        for _ in 0..TRIES {
-            let seconds = until.saturating_sub(self.now());
-            // It may have been ended since the bans were gathered.
-            if seconds == 0 || self.book().get(network).is_none() {
-                return false;
-            }
-            // A set that is not there will have them all once it is.
-            if self.sets_rest.is_resting(network.is_ipv6(), Instant::now()) {
-                return false;
-            }
-            let request = Request::Restore { network, seconds };
-            match self.warden.ask(request).await {
-                // So many in a second, and those of wide networks fewer.
-                Ok(reply) if reply.outcome == Outcome::TooMany => sleep(TRY_AGAIN).await,
-                Ok(reply) => {
-                    self.ban_state(reply.ipv6, reply.outcome);
-                    return reply.outcome.is_banned();
-                }
-                Err(error) => {
-                    self.degraded.enter(Part::Warden, error, Instant::now());
-                    sleep(TRY_AGAIN).await;
-                }
-            }
-        }
-        false
-    }
-
     /// Fills the sets when they were emptied, ends what is over, and looks up
     /// again who is banned, until the future is dropped.
     pub(super) async fn keep_bans(self: Arc<Self>) {
-        tokio::join!(self.keep_filled(), self.keep_time());
-    }
-
-    async fn keep_filled(self: &Arc<Self>) {
-        loop {
-            self.refill.notified().await;
-            self.refill().await;
-            sleep(REFILL_AFTER).await;
-        }
+        tokio::join!(
+            self.keep_filled(),
+            self.keep_looking(),
+            self.keep_time(),
+            self.take_late()
+        );
     }
 
     async fn keep_time(self: &Arc<Self>) {
@@ -397,7 +377,8 @@ impl Filter {
         let Some(store) = self.store.get() else {
             return;
         };
-        if self.config.mode == Mode::Observe || !store.take_lost() {
+        // What the file holds that is not in the book yet must not be lost.
+        if self.config.mode == Mode::Observe || self.late().awaited || !store.take_lost() {
             return;
         }
         let now = self.now();

@@ -105,6 +105,7 @@ impl Filter {
             hand: Some(Arc::new(Hand {
                 user: user.to_owned(),
                 reason: reason.clone(),
+                forced: force,
             })),
         };
         let written = {
@@ -203,6 +204,7 @@ impl Filter {
 
     async fn unban_all(self: &Arc<Self>, user: &str) -> Told {
         let now = self.now();
+        self.end_late();
         let mut networks: Vec<IpNetwork> = {
             let book = self.book();
             book.running(now).map(|ban| ban.network).collect()
