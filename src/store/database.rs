@@ -1,8 +1,8 @@
 //! The SQLite file: its tables, what is read and what is written.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::enforce::durations::Past;
 
 /// The version of the tables below (`PRAGMA user_version`).
 const VERSION: u32 = 2;
+/// What every file of SQLite begins with (its "Database File Format", 1.3).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// How long another process's transaction is waited for: a worker that stops
 /// writes while the next one starts.
 const BUSY_TIME: Duration = Duration::from_secs(5);
@@ -47,6 +49,12 @@ const FROM_1: &str = "
 pub enum Error {
     /// It cannot be made.
     Make(io::Error),
+    /// Something else is in its place.
+    NoFile,
+    /// Somebody removed it, or put another in its place, while it was open.
+    Removed,
+    /// Somebody wrote over it while it was open.
+    Overwritten,
     /// What SQLite says.
     Sqlite(rusqlite::Error),
     /// It has tables of another version.
@@ -59,7 +67,7 @@ impl Error {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Make(_) => false,
-            Self::Version(_) => true,
+            Self::NoFile | Self::Removed | Self::Overwritten | Self::Version(_) => true,
             Self::Sqlite(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
                 // "no such table": of our version, but not of our form.
@@ -74,6 +82,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Make(error) => write!(f, "cannot be made: {error}"),
+            Self::NoFile => write!(f, "it is no file"),
+            Self::Removed => write!(f, "it was removed or replaced"),
+            Self::Overwritten => write!(f, "it was overwritten"),
             Self::Sqlite(error) => write!(f, "{error}"),
             Self::Version(version) => {
                 write!(f, "its tables are of version {version}, expected {VERSION}")
@@ -94,7 +105,9 @@ impl From<rusqlite::Error> for Error {
 /// The open file.
 #[derive(Debug)]
 pub struct Database {
+    // Dropped in this order: a file that is closed takes SQLite's locks on it along (fcntl(2)).
     pub(super) connection: Connection,
+    file: File,
 }
 
 impl Database {
@@ -102,12 +115,19 @@ impl Database {
     pub fn open(path: &Path) -> Result<Self, Error> {
         // SQLite would make it readable by everybody; its companions take the
         // same mode.
-        OpenOptions::new()
+        let file = OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .mode(0o600)
             .open(path)
-            .map_err(Error::Make)?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::IsADirectory => Error::NoFile,
+                _ => Error::Make(error),
+            })?;
+        if !file.metadata().map_err(Error::Make)?.is_file() {
+            return Err(Error::NoFile);
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIME)?;
@@ -124,7 +144,27 @@ impl Database {
             (1, _) => connection.execute_batch(&format!("BEGIN; {FROM_1} COMMIT;"))?,
             (other, _) => return Err(Error::Version(other)),
         }
-        Ok(Self { connection })
+        Ok(Self { connection, file })
+    }
+
+    /// Looks whether the open file is still the one at `path`, and looks like
+    /// one: SQLite would not notice, and write to what nobody finds again.
+    pub fn look(&self, path: &Path) -> Result<(), Error> {
+        let of = |file: &fs::Metadata| (file.dev(), file.ino());
+        let ours = self.file.metadata().map_err(Error::Make)?;
+        match fs::symlink_metadata(path) {
+            Ok(there) if of(&there) == of(&ours) => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Make(error));
+            }
+            _ => return Err(Error::Removed),
+        }
+        let mut begin = [0; MAGIC.len()];
+        match self.file.read_exact_at(&mut begin, 0) {
+            Ok(()) if begin == *MAGIC => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(Error::Make(error)),
+            _ => Err(Error::Overwritten),
+        }
     }
 
     /// Reads all that is of use at `now`. A row that cannot be is passed over.
@@ -362,20 +402,21 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
 }
 
 /// Moves the file and its companions out of the way, with their name kept, and
-/// tells where to.
-pub fn set_aside(path: &Path, now: u32) -> io::Result<PathBuf> {
+/// tells where to; `None` where there is none any longer.
+pub fn set_aside(path: &Path, now: u32) -> io::Result<Option<PathBuf>> {
     let with = |path: &Path, end: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(end);
         PathBuf::from(name)
     };
     let aside = with(path, &format!(".corrupt-{now}"));
-    fs::rename(path, &aside)?;
-    for end in ["-wal", "-shm"] {
-        match fs::rename(with(path, end), with(&aside, end)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(aside)
+    let moved = |end| match fs::rename(with(path, end), with(&aside, end)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    };
+    let was_there = moved("")?;
+    moved("-wal")?;
+    moved("-shm")?;
+    Ok(was_there.then_some(aside))
 }

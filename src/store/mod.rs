@@ -135,8 +135,9 @@ impl Store {
             read: false,
         };
         let started = thread::Builder::new().name("store".into()).spawn(move || {
-            // Nobody waits for it any longer: it is of no use.
-            let _ = loaded.send(writer.load());
+            // Who no longer waits for it does not know it.
+            let taken = loaded.send(writer.load()).is_ok();
+            writer.read &= taken;
             writer.run(&messages);
         });
         if let Err(error) = started {
@@ -251,7 +252,9 @@ impl Writer {
                 Ok(to) => {
                     aside = true;
                     self.read = true;
-                    text = format!("{text}; it is kept as {}", to.display());
+                    if let Some(to) = to {
+                        text = format!("{text}; it is kept as {}", to.display());
+                    }
                 }
                 Err(error) => text = format!("{text}; it cannot be set aside: {error}"),
             }
@@ -289,6 +292,13 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), String> {
+        if let Some(database) = &self.database
+            && let Err(error) = database.look(&self.path)
+            && error.is_damage()
+        {
+            self.set_aside(&error);
+            self.open_from = None;
+        }
         if self.database.is_none() && self.open_from.is_none_or(|from| Instant::now() >= from) {
             // Read for its times alone, which become ours.
             match self.open().and_then(|database| {
@@ -297,9 +307,8 @@ impl Writer {
             }) {
                 Ok(database) => {
                     self.database = Some(database);
-                    // What a file holds that was never read stays for the next
-                    // start; one that was may lack what came meanwhile.
-                    self.lost.store(self.read, Relaxed);
+                    // It lacks what came meanwhile.
+                    self.lost.store(true, Relaxed);
                 }
                 Err(error) => {
                     self.open_from = Some(Instant::now() + OPEN_AGAIN);
@@ -311,7 +320,9 @@ impl Writer {
         let Some(database) = &mut self.database else {
             return Err("the store cannot be opened".into());
         };
-        match database.write(&batch.writes, batch.everything, now) {
+        // What a file holds that was never read stays for the next start.
+        let everything = batch.everything && self.read;
+        match database.write(&batch.writes, everything, now) {
             Ok(()) => {
                 self.degraded.leave(&Part::Store, Instant::now());
                 Ok(())

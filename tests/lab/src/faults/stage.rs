@@ -442,8 +442,8 @@ fn state_event(line: &str) -> Option<String> {
             let what = head.split(',').find(|part| part.starts_with("what="))?;
             Some(format!("{event} {}", what.trim_start_matches("what=")))
         }
-        "worker" | "warden" | "disabled" | "restored" | "lifted" | "late" | "bug" | "failed"
-        | "reloaded" | "unchanged" => Some(event.to_owned()),
+        "worker" | "warden" | "disabled" | "emptied" | "restored" | "lifted" | "late" | "bug"
+        | "failed" | "reloaded" | "unchanged" => Some(event.to_owned()),
         _ => None,
     }
 }

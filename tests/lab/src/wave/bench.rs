@@ -83,6 +83,9 @@ pub struct Plan {
     pub product: Product,
     /// More of its configuration: keys first, then tables, as TOML has it.
     pub toml: String,
+    /// The keys of `[firewall]` that limit new connections. The rules are those of `rblfilter firewall apply`, also
+    /// where the filter itself does not run.
+    pub limits: Option<String>,
 }
 
 impl Plan {
@@ -120,7 +123,21 @@ impl Plan {
     fn toml(&self) -> String {
         let zone = "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n";
         let own = self.guard == Guard::Rblfilter;
-        format!("{}\n{}", self.toml, if own { zone } else { "" })
+        let mut text = format!("{}\n{}", self.toml, if own { zone } else { "" });
+        if let Some(keys) = &self.limits {
+            text.push_str(&format!("[firewall]\n{keys}\n"));
+        }
+        text
+    }
+
+    /// The limit acts by itself, without the filter.
+    fn limit_new_connections(&self, lab: &Lab) -> Result<(), Error> {
+        if self.spaces == Spaces::Machine {
+            let text = "a limit needs private namespaces: the machine's firewall is left as it is";
+            return Err(Error::Load(text.into()));
+        }
+        let toml = self.toml();
+        self.product.install(lab, &toml, &["--no-start"]).map(drop)
     }
 
     fn words(&self) -> String {
@@ -128,6 +145,7 @@ impl Plan {
             kind,
             rate,
             addresses,
+            networks,
             listed_percent,
             hold,
             mail_rate,
@@ -144,8 +162,13 @@ impl Plan {
             Some(Answer::After(delay)) => format!("list after {} s", delay.as_secs_f64()),
             Some(Answer::Never) => "list silent".into(),
         };
+        let spread = if networks > 0 {
+            format!(" in {networks} networks")
+        } else {
+            String::new()
+        };
         let mut words = format!(
-            "{rate}/s {kind}, hold {} s, {addresses} addresses, {listed_percent} % listed, {list}, mail {mail_rate}/s",
+            "{rate}/s {kind}, hold {} s, {addresses} addresses{spread}, {listed_percent} % listed, {list}, mail {mail_rate}/s",
             hold.as_secs()
         );
         for (is, text) in [
@@ -185,6 +208,8 @@ impl Plan {
             if self.spaces == Spaces::Machine {
                 notes.push("no set in the machine's namespaces".into());
             }
+        } else if self.limits.is_some() {
+            self.limit_new_connections(&lab)?;
         }
         let counted = filter.iter().all(|pid| lab.count_as_filter(*pid).is_ok());
         let time = |lab: &Lab, filter: &[i32]| {
@@ -251,7 +276,10 @@ impl Plan {
         let kernel_slots = lives.as_ref().map(|lives| lives.slots(begun, wave_end));
         let seconds = Duration::from_nanos(ended - begun).as_secs_f64();
         Ok(Figures {
-            guard: self.guard.to_string(),
+            guard: match &self.limits {
+                Some(keys) => format!("{}, {}", self.guard, limits_in_words(keys)),
+                None => self.guard.to_string(),
+            },
             spaces: match self.spaces {
                 Spaces::Private => "private",
                 Spaces::Machine => "machine",
@@ -268,7 +296,10 @@ impl Plan {
                 kernel_peak: kernel_slots.map(|(peak, _)| peak),
                 kernel_mean: kernel_slots.map(|(_, mean)| mean),
             },
-            spam: spam(&tally, lives.as_ref(), &self.wave, wave_end),
+            spam: Spam {
+                dropped: dropped(&lab),
+                ..spam(&tally, lives.as_ref(), &self.wave, wave_end)
+            },
             mail: mail(&tally, self.wave.length),
             cpu: Cpu {
                 all_s,
@@ -300,6 +331,15 @@ impl Plan {
     }
 }
 
+/// `limit 200/second, limit-per-network 60/minute`.
+fn limits_in_words(keys: &str) -> String {
+    let lines: Vec<String> = keys
+        .lines()
+        .map(|line| line.replace(" = ", " ").replace('"', ""))
+        .collect();
+    lines.join(", ")
+}
+
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -320,6 +360,26 @@ fn banned(lab: &Lab, guard: Guard) -> Option<usize> {
     Some(count("rblfilter4")? + count("rblfilter6")?)
 }
 
+/// What the lab's rules of iptables have dropped; it has none but ours.
+fn dropped(lab: &Lab) -> Option<u64> {
+    if lab.spaces() == Spaces::Machine {
+        return None;
+    }
+    let mut all = None;
+    for program in ["iptables", "ip6tables"] {
+        let rules = lab.run_ok(&[program, "-nvxL", "INPUT"]).ok()?;
+        // The first column counts packets.
+        let ours = rules
+            .lines()
+            .filter(|rule| rule.contains("/* rblfilter */"));
+        let counts = ours.filter_map(|rule| rule.split_whitespace().next()?.parse::<u64>().ok());
+        for count in counts {
+            all = Some(all.unwrap_or(0) + count);
+        }
+    }
+    all
+}
+
 fn loaded(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
@@ -337,6 +397,7 @@ fn spam(tally: &Tally, lives: Option<&Lives>, wave: &Wave, wave_end: u64) -> Spa
     Spam {
         connects: loaded(&tally.spam_sent),
         unanswered: loaded(&tally.spam_unanswered),
+        dropped: None,
         greeted: loaded(&tally.spam_greeted),
         accepted: loaded(&tally.spam_accepted),
         ended: ended.len(),

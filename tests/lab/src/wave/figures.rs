@@ -58,6 +58,8 @@ pub struct Spam {
     pub connects: u64,
     /// Those that nobody answered.
     pub unanswered: u64,
+    /// The packets that open a connection and were dropped by the rules; a client sends several.
+    pub dropped: Option<u64>,
     /// Those that saw a 220.
     pub greeted: u64,
     /// Messages that the server took over.
@@ -199,6 +201,9 @@ impl Figures {
             "spammers' connects, unanswered, greeted",
             format!("{}, {}, {}", spam.connects, spam.unanswered, spam.greeted),
         );
+        if let Some(dropped) = spam.dropped {
+            row("  their packets dropped by the rules", dropped.to_string());
+        }
         row("  messages accepted", spam.accepted.to_string());
         row("  ended by the server", spam.ended.to_string());
         row(
@@ -267,6 +272,7 @@ impl Figures {
             wave.to_owned(),
             guard,
             format!("{peak} / {}", short(mean)),
+            format!("{} of {}", self.spam.unanswered, self.spam.connects),
             pair(self.spam.exec_to_kill_ms.as_ref()),
             format!("{} of {}", self.mail.accepted, self.mail.offered),
             pair(self.mail.latency_ms.as_ref()),
@@ -283,9 +289,9 @@ impl Figures {
 
 /// The head of the table of [`Figures::markdown`].
 pub const HEAD: &str = "\
-| wave | guard | slots, peak / mean | exec to kill, ms p50 / p99 | legitimate mail | its latency, ms p50 / p99 \
+| wave | guard | slots, peak / mean | connects unanswered | exec to kill, ms p50 / p99 | legitimate mail | its latency, ms p50 / p99 \
 | in the second half | sessions/s | CPU s, all | CPU %, filter | MiB, filter |
-|---|---|---|---|---|---|---|---|---|---|---|";
+|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 #[cfg(test)]
 mod tests {

@@ -48,13 +48,15 @@ pub struct Wave {
     pub rate: u32,
     /// How many addresses they have: each comes back when all others have been.
     pub addresses: u32,
+    /// Over how many IPv4 /24 the addresses are spread, one after the other; 0: each is filled before the next.
+    pub networks: u32,
     /// How many of a hundred addresses are listed ones.
     pub listed_percent: u32,
     /// Whether the spammers come over IPv6.
     pub ipv6: bool,
     /// How long a spammer stays connected.
     pub hold: Duration,
-    /// Legitimate messages a second, from addresses in 127.1.0.0/16.
+    /// Legitimate messages a second, from addresses in 127.1.0.0/16, each from another /24 than the one before.
     pub mail_rate: u32,
     /// How long a legitimate sender waits at each step.
     pub patience: Duration,
@@ -71,6 +73,7 @@ impl Default for Wave {
             server6: (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), 25).into(),
             rate: 100,
             addresses: 60_000,
+            networks: 0,
             listed_percent: 100,
             ipv6: false,
             hold: Duration::from_secs(30),
@@ -186,7 +189,11 @@ impl Wave {
         let percent = u64::from(self.listed_percent);
         // Evenly spread.
         let listed = (index + 1) * percent / 100 > index * percent / 100;
-        let [.., page, high, low] = index.to_be_bytes();
+        let [.., page, high, low] = match u64::from(self.networks) {
+            0 => index,
+            networks => ((index % networks) << 8) | (index / networks % 256),
+        }
+        .to_be_bytes();
         if self.ipv6 {
             let net = if listed { 0x66 } else { 0x77 };
             let (page, low) = (u16::from(page), u16::from_be_bytes([high, low]));
@@ -247,5 +254,25 @@ mod tests {
         };
         assert_eq!(sources.iter().filter(listed).count(), 30_000);
         assert_eq!(wave.source(7), wave.source(100_007));
+    }
+
+    #[test]
+    fn addresses_are_spread_over_as_many_networks_as_told() {
+        let wave = Wave {
+            addresses: 5000,
+            networks: 50,
+            ..Wave::default()
+        };
+        let network = |number| match wave.source(number) {
+            IpAddr::V4(four) => [four.octets()[1], four.octets()[2]],
+            IpAddr::V6(six) => panic!("{six}"),
+        };
+        let first: std::collections::HashSet<[u8; 2]> = (0..50).map(network).collect();
+        let all: std::collections::HashSet<[u8; 2]> = (0..5000).map(network).collect();
+        assert_eq!(first.len(), 50);
+        assert_eq!(first, all);
+        let sources: std::collections::HashSet<IpAddr> =
+            (0..5000).map(|number| wave.source(number)).collect();
+        assert_eq!(sources.len(), 5000);
     }
 }

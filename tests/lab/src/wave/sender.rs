@@ -35,7 +35,8 @@ pub(super) async fn all(wave: &Wave, tally: Arc<Tally>, begun: Instant) {
             _ = clock.tick() => {
                 let [high, low] = number.to_be_bytes();
                 number = number.wrapping_add(1);
-                let source = Ipv4Addr::new(127, 1, high, low).into();
+                // Each is in another /24 than the one before: they are many, and no limit on one is theirs.
+                let source = Ipv4Addr::new(127, 1, low, high).into();
                 let (server, patience) = (wave.server, wave.patience);
                 let tally = Arc::clone(&tally);
                 senders.spawn(async move {

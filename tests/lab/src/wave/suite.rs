@@ -42,6 +42,11 @@ const UNLISTED: &[(Guard, Spaces)] = &[
     (Guard::Rblfilter, Spaces::Private),
 ];
 
+/// The limits that the admin guide starts from.
+const LIMITS: &str = "limit = \"200/second\"\nlimit-per-network = \"1/second\"";
+/// What a minute allows may come at once: the same rate lets 60 times as many come in the first moment.
+const BY_THE_MINUTE: &str = "limit = \"200/second\"\nlimit-per-network = \"60/minute\"";
+
 /// All rows; `model` says what they have in common (the product, the length).
 #[must_use]
 pub fn rows(model: &Plan) -> Vec<Row> {
@@ -123,5 +128,37 @@ pub fn rows(model: &Plan) -> Vec<Row> {
             UNLISTED,
             plan(&|plan| plan.wave.listed_percent = 0),
         ),
+        flood(model),
     ]
+}
+
+/// Nobody lists the flooders: the limit on new connections and the slot guard are alone with them.
+fn flood(model: &Plan) -> Row {
+    let plans = [
+        (Guard::None, None),
+        (Guard::None, Some(LIMITS)),
+        (Guard::Rblfilter, None),
+        (Guard::Rblfilter, Some(BY_THE_MINUTE)),
+        (Guard::Rblfilter, Some(LIMITS)),
+    ];
+    Row {
+        name: "flood",
+        title: "1000/s hang from 50 networks, listed nowhere",
+        plans: plans
+            .into_iter()
+            .map(|(guard, limits)| Plan {
+                wave: Wave {
+                    rate: 1000,
+                    addresses: 10_000,
+                    networks: 50,
+                    listed_percent: 0,
+                    ..model.wave.clone()
+                },
+                guard,
+                spaces: Spaces::Private,
+                limits: limits.map(str::to_owned),
+                ..model.clone()
+            })
+            .collect(),
+    }
 }

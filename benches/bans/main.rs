@@ -1,8 +1,12 @@
 //! Bans a second: through the worker's client, the warden and the kernel, beside `ipset restore` and `nft -f` of the
-//! same list, in a lab of its own.
+//! same list, and fail2ban's `banip` of fewer where it is installed; and how long it takes until all are back after a
+//! restart. Each in a lab of its own.
 //!
 //!     cargo build --release --workspace && sudo cargo bench --bench bans [-- NUMBER]
 #![allow(missing_docs, clippy::unwrap_used)]
+
+mod fail2ban;
+mod restart;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -37,44 +41,54 @@ fn main() {
     // /proc/self is not in the lab.
     let program = std::env::current_exe().unwrap();
     println!("{number} bans of single IPv4 addresses, and what each way takes:");
+    let product = Product {
+        installer: Path::new(env!("CARGO_MANIFEST_DIR")).join("install.sh"),
+        programs: Path::new(env!("CARGO_BIN_EXE_rblfilter"))
+            .parent()
+            .unwrap()
+            .to_owned(),
+    };
     for backend in ["ipset", "nftables"] {
-        let lab = Lab::start(Config {
-            courier: false,
-            ..Config::default()
-        })
-        .unwrap();
-        let product = Product {
-            installer: Path::new(env!("CARGO_MANIFEST_DIR")).join("install.sh"),
-            programs: Path::new(env!("CARGO_BIN_EXE_rblfilter"))
-                .parent()
-                .unwrap()
-                .to_owned(),
-        };
-        let toml = format!("[ban]\nbackend = \"{backend}\"\nnew-per-second = 200000\n");
-        product.install(&lab, &toml, &["--no-start"]).unwrap();
-        let output = lab
-            .command(&program)
-            .args([INSIDE, &number.to_string()])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        print!("  {backend:9} {}", String::from_utf8_lossy(&output.stdout));
-        lab.run_ok(&["rblfilter", "firewall", "remove"]).unwrap();
-        lab.run_ok(&["rblfilter", "firewall", "apply"]).unwrap();
-        let command: &[&str] = if backend == "ipset" {
-            fs::write(LIST, list(number, "add rblfilter4 ", " timeout 3600\n", "")).unwrap();
-            &["ipset", "restore", "-file", LIST]
-        } else {
-            let mut text = "add element inet rblfilter rblfilter4 { ".to_owned();
-            text.push_str(&list(number, "", " timeout 3600s, ", "}\n"));
-            fs::write(LIST, text).unwrap();
-            &["nft", "-f", LIST]
-        };
-        let begun = Instant::now();
-        lab.run_ok(command).unwrap();
-        let what = format!("{} {}", command[0], command[1]);
-        println!("  {backend:9} {}", line(&what, number, begun.elapsed()));
+        through_the_warden(&product, &program, backend, number);
+        for row in fail2ban::rows(backend, number) {
+            println!("  {backend:9} {row}");
+        }
+        let row = restart::row(&product, backend, number);
+        println!("  {backend:9} {row}");
     }
+}
+
+/// The rows of the warden, and of the tool that loads the same list.
+fn through_the_warden(product: &Product, program: &Path, backend: &str, number: u32) {
+    let lab = Lab::start(Config {
+        courier: false,
+        ..Config::default()
+    })
+    .unwrap();
+    let toml = format!("[ban]\nbackend = \"{backend}\"\nnew-per-second = 200000\n");
+    product.install(&lab, &toml, &["--no-start"]).unwrap();
+    let output = lab
+        .command(program)
+        .args([INSIDE, &number.to_string()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    print!("  {backend:9} {}", String::from_utf8_lossy(&output.stdout));
+    lab.run_ok(&["rblfilter", "firewall", "remove"]).unwrap();
+    lab.run_ok(&["rblfilter", "firewall", "apply"]).unwrap();
+    let command: &[&str] = if backend == "ipset" {
+        fs::write(LIST, list(number, "add rblfilter4 ", " timeout 3600\n", "")).unwrap();
+        &["ipset", "restore", "-file", LIST]
+    } else {
+        let mut text = "add element inet rblfilter rblfilter4 { ".to_owned();
+        text.push_str(&list(number, "", " timeout 3600s, ", "}\n"));
+        fs::write(LIST, text).unwrap();
+        &["nft", "-f", LIST]
+    };
+    let begun = Instant::now();
+    lab.run_ok(command).unwrap();
+    let what = format!("{} {}", command[0], command[1]);
+    println!("  {backend:9} {}", line(&what, number, begun.elapsed()));
 }
 
 fn address(number: u32) -> Ipv4Addr {
