@@ -92,8 +92,14 @@ impl Options {
                 command: "lab faults --report docs/reliability.md".into(),
                 rates: [plan.rate, plan.bystanders, plan.mail],
             };
-            let soak: soak::Figures = read(&self.soak)?;
-            let text = report::faults(&about, &rows) + &soak::report::section(&soak);
+            let soak = match self.soak.exists() {
+                true => soak::report::section(&read(&self.soak)?),
+                false => format!(
+                    "\n## Soak\n\nNo figures yet: `lab soak --minutes 60 --json {}`.\n",
+                    self.soak.display()
+                ),
+            };
+            let text = report::faults(&about, &rows) + &soak;
             write(path, &text)?;
         }
         Ok(())

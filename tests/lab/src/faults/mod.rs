@@ -28,7 +28,7 @@ use scenario::{Lasts, Scenario};
 use stage::{Plan, Stage};
 
 /// How long all may take to be normal before the fault, and after it is mended.
-const SETTLE: Duration = Duration::from_secs(30);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// What one fault did. Times are in seconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -137,8 +137,13 @@ pub fn plan(product: Product, short: bool) -> Plan {
         bystanders: 2,
         mail: if short { 5 } else { 8 },
         // So that fewer slots are taken than the slot guard begins at, also where nobody is ended.
-        hold: Duration::from_secs(4),
+        hold: Duration::from_secs(if short { 8 } else { 4 }),
         normal: Duration::from_millis(if short { 1500 } else { 3000 }),
+        at_once: if short {
+            normal::AT_ONCE_BUSY
+        } else {
+            normal::AT_ONCE
+        },
         product,
     }
 }

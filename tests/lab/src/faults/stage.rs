@@ -33,6 +33,8 @@ pub struct Plan {
     pub hold: Duration,
     /// How long all must be normal to be called so.
     pub normal: Duration,
+    /// What is at once.
+    pub at_once: Duration,
     /// rblfilter.
     pub product: Product,
 }
@@ -204,7 +206,7 @@ impl Stage {
             self.look();
             let now = Instant::now();
             let window = self.plan.normal;
-            while start + window + TOLD_AFTER <= now {
+            while start + window + self.plan.at_once + TOLD_AFTER <= now {
                 if self.is_normal(start, start + window) {
                     return Some(start);
                 }
@@ -227,7 +229,7 @@ impl Stage {
             .iter()
             .filter(|letter| letter.begun >= from && letter.begun < to)
             .peekable();
-        within.peek().is_some() && within.all(|letter| letter.went_well(super::normal::AT_ONCE))
+        within.peek().is_some() && within.all(|letter| letter.went_well(self.plan.at_once))
     }
 
     fn looks<'a>(
@@ -239,6 +241,7 @@ impl Stage {
             visits: if self.product.is_some() { visits } else { &[] },
             letters,
             bans: true,
+            at_once: self.plan.at_once,
         }
     }
 
