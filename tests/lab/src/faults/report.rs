@@ -33,7 +33,7 @@ pub fn faults(about: &About, rows: &[Row]) -> String {
          ## Faults\n\n\
          Each row is a real Courier with rblfilter in private namespaces. {listed} listed clients connect each second, each \
          from an address of its own, name a recipient and stay silent; {bystanders} others, whom no list names, stay for a \
-         few seconds and are to be left alone; {mail} legitimate messages are sent each second, by 40 clients. When all is \
+         few seconds and are to be left alone; {mail} legitimate messages are sent each second, by 12 clients. When all is \
          normal, the fault happens. Where it does not end by itself, it is mended after a while, and when all is normal \
          again, the rest of the mail is awaited and counted.\n\n\
          Each message has a number; its sender tries again a second after a 4xx or a failed connection, as a real one does \
