@@ -75,8 +75,9 @@ build() {
 
 # --- installing ---------------------------------------------------------------
 
-# put FILE PLACE MODE OWNER:GROUP: puts FILE there unless it is there already.
-# By rename, so that a running program keeps its file.
+# put FILE PLACE MODE OWNER:GROUP [CAPABILITY]: puts FILE there unless it is there
+# already. By rename, so that a running program keeps its file, and nobody starts
+# one that is half there or lacks its capability.
 put() {
     local file=$1 place=$2 mode=$3 owner=$4
     if cmp -s "$file" "$place" && [ "$(stat -c '%a %U:%G' "$place")" = "${mode#0} $owner" ]; then
@@ -84,6 +85,8 @@ put() {
     fi
     mkdir -p "$(dirname "$place")"
     install -m "$mode" -o "${owner%:*}" -g "${owner#*:}" "$file" "$place.new"
+    # Where it cannot be had, that is told once it is in its place.
+    [ -z "${5-}" ] || setcap "$5" "$place.new" 2>/dev/null || true
     mv -f "$place.new" "$place"
     say "installed $place"
 }
@@ -189,8 +192,25 @@ install_config() {
     rm -f "$text"
 }
 
+no_old_program_runs() { ! old_program_runs; }
+
+has_capability() { setcap -q -v cap_net_admin=p "$warden" >/dev/null 2>&1; }
+
+# Puts the programs that are installed now into service without a gap; where the
+# ones that run cannot do that, by a stop and a start, in which mail goes on
+# without the filter.
+upgrade_filter() {
+    local said
+    if said=$("$command" reload 2>&1) && wait_until 20 no_old_program_runs; then
+        say "put the new version into service without a gap (rblfilter reload)"
+    else
+        echo "  the new version does not take over by itself (${said##*rblfilter: }): stopping and starting"
+        stop_filter
+    fi
+}
+
 start_filter() {
-    ! old_program_runs || stop_filter
+    ! old_program_runs || upgrade_filter
     if [ -L "$active" ] && courierfilter_runs && ! filter_runs; then
         echo "  the filter was started, but does not run"
         stop_filter
@@ -231,15 +251,17 @@ do_install() {
             fail "cannot make $state as user $mailuser: it must be that user's own, mode 0750"
         say "made $state"
     fi
-    put "$prebuilt/rblfilter" "$filter" 0755 root:root || true
-    put "$prebuilt/rblfilter-warden" "$warden" 0750 "root:$mailgroup" || true
-    if ! setcap -q -v cap_net_admin=p "$warden" >/dev/null 2>&1; then
+    if put "$prebuilt/rblfilter-warden" "$warden" 0750 "root:$mailgroup" cap_net_admin=p; then
+        ! has_capability || say "gave $warden the file capability cap_net_admin=p"
+    fi
+    if ! has_capability; then
         if setcap cap_net_admin=p "$warden"; then
             say "gave $warden the file capability cap_net_admin=p"
         else
             echo "warning: cannot give $warden its file capability: nobody will be banned" >&2
         fi
     fi
+    put "$prebuilt/rblfilter" "$filter" 0755 root:root || true
     if [ "$(readlink "$command" 2>/dev/null)" != "$filter" ]; then
         ln -sfn "$filter" "$command"
         say "linked $command to it"

@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::courier::session::parse_address;
+use crate::status::Status;
 
 /// The socket's name, in [`crate::courier::paths::Paths::state`].
 pub const SOCKET: &str = "control";
@@ -17,6 +18,8 @@ pub const MAX_REQUEST: usize = 64 * 1024;
 pub const MAX_NETWORKS: usize = 1000;
 /// The longest reason, in bytes.
 pub const MAX_REASON: usize = 200;
+/// The most characters of what serde says of a wrong request, which quotes it.
+const MAX_QUOTE: usize = 300;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,10 @@ pub enum Request {
     },
     /// Tell all bans, and who is let in.
     List,
+    /// Put the configuration and the programs into service as they are now.
+    Reload,
+    /// Tell how the filter is.
+    Status,
 }
 
 /// A line of an answer.
@@ -66,6 +73,8 @@ pub enum Answer {
     Error(String),
     /// A network of a list.
     Entry(Entry),
+    /// How the filter is.
+    Status(Box<Status>),
     /// The end of a list.
     End,
 }
@@ -114,8 +123,11 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     if line.len() > MAX_REQUEST {
         return Err(format!("a request has at most {MAX_REQUEST} bytes"));
     }
-    let request: Request = serde_json::from_slice(line)
-        .map_err(|error| format!("no request: {}", error.to_string().escape_debug()))?;
+    let request: Request = serde_json::from_slice(line).map_err(|error| {
+        let error = error.to_string();
+        let quote: String = error.escape_debug().take(MAX_QUOTE).collect();
+        format!("no request: {quote}")
+    })?;
     match &request {
         Request::Ban {
             network, reason, ..
@@ -134,7 +146,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
             }
         }
         Request::Allow { network, .. } => sound(*network)?,
-        Request::UnbanAll | Request::List => {}
+        Request::UnbanAll | Request::List | Request::Reload | Request::Status => {}
     }
     Ok(request)
 }
@@ -184,6 +196,8 @@ mod tests {
     fn requests_are_what_they_were() {
         for request in [
             Request::List,
+            Request::Reload,
+            Request::Status,
             Request::UnbanAll,
             Request::Ban {
                 network: "10.0.0.0/8".parse().unwrap(),
@@ -240,12 +254,20 @@ mod tests {
                 r#"{"do":"unban","seconds":1,"networks":[]}"#,
                 "expected 1 to 1000 networks",
             ),
+            (
+                &format!(
+                    r#"{{"do":"allow","network":"10.0.0.1","seconds":1,"{}":1}}"#,
+                    "\\u001b".repeat(9000)
+                ),
+                "no request: unknown field",
+            ),
             (&many, "expected 1 to 1000 networks"),
             (&long, "at most 200 bytes"),
             (&" ".repeat(MAX_REQUEST + 1), "at most 65536 bytes"),
         ] {
             let error = parse(line.as_bytes()).unwrap_err();
             assert!(error.contains(expected), "{line:.60}: {error}");
+            assert!(error.len() < 2 * MAX_QUOTE, "{} bytes", error.len());
         }
     }
 

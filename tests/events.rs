@@ -221,12 +221,16 @@ fn after_a_gap_every_session_is_looked_at() {
         .into_iter()
         .find(|it| it.comm == "rblfilter" && lab.arguments(it.pid).len() > 1)
         .expect("the worker");
+    // It would replace a worker that does not speak.
+    let supervisor = worker.ppid;
+    lab.kill(supervisor, Signal::SIGSTOP).unwrap();
     lab.kill(worker.pid, Signal::SIGSTOP).unwrap();
     flood(25_000);
     let mut listed = silent(&lab, LISTED);
     let mut clean = silent(&lab, CLEAN);
     assert_eq!(lab.block_on(clean.read_reply()).unwrap().code, 220);
     lab.kill(worker.pid, Signal::SIGCONT).unwrap();
+    lab.kill(supervisor, Signal::SIGCONT).unwrap();
     assert!(is_ended(&lab, &mut listed));
     assert_eq!(lab.block_on(clean.command("NOOP")).unwrap().code, 250);
     product().filterctl_stop(&lab).unwrap();

@@ -188,6 +188,71 @@ fn who_is_not_started_by_courierfilter_supervises_nothing() {
     );
 }
 
+/// The filter's processes once they are not those of `before`.
+fn another_filter(lab: &Lab, before: Filter) -> Filter {
+    let another = || Some(filter(lab)).filter(|now| *now != before);
+    wait_for(LIMIT, another).expect("others")
+}
+
+/// A worker that hangs is silent, and another one serves what waits for it.
+#[test]
+fn a_worker_that_is_stopped_is_replaced() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let before = filter(&lab);
+    let stream = Stream::begin(3);
+    lab.kill(before.worker, Signal::SIGSTOP).unwrap();
+    let line = lab
+        .wait_for_log("worker: it has not been heard of", LIMIT * 3)
+        .unwrap();
+    let after = another_filter(&lab, before);
+    assert!(
+        after.supervisor == before.supervisor && after.worker != before.worker,
+        "{line}"
+    );
+    let fates = stream.end(&lab, 0);
+    // Those that it had accepted before it was ended.
+    assert!(fates.tempfailed <= 3, "{fates:?}");
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    assert_eq!(filter(&lab).worker, after.worker);
+}
+
+/// Though nobody asks anything of it.
+#[test]
+fn a_warden_that_is_stopped_is_replaced() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let before = filter(&lab);
+    lab.kill(before.warden, Signal::SIGSTOP).unwrap();
+    lab.wait_for_log("warden: it has not been heard of", LIMIT * 3)
+        .unwrap();
+    let after = another_filter(&lab, before);
+    assert!(after.worker == before.worker && after.warden != before.warden);
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+}
+
+/// As a virtual machine that is stopped; and the supervisor alone, which then
+/// finds only what was said long ago.
+#[test]
+fn whoever_was_stopped_with_all_others_is_let_be() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let before = filter(&lab);
+    let all = [before.supervisor, before.worker, before.warden];
+    for stopped in [&all[..], &all[..1]] {
+        for pid in stopped {
+            lab.kill(*pid, Signal::SIGSTOP).unwrap();
+        }
+        // Longer than anybody may be silent.
+        thread::sleep(Duration::from_secs(14));
+        for pid in stopped {
+            lab.kill(*pid, Signal::SIGCONT).unwrap();
+        }
+        assert_delivered(&lab, &message(), CLEAN, lab.mailbox().len() + 1);
+    }
+    // It would be ended by now, at its second look.
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(filter(&lab), before);
+    assert!(lab.log_matching("not been heard of").is_empty());
+}
+
 #[test]
 fn it_restarts_as_the_documents_say() {
     let lab = lab(Config::default(), OWN_ZONE);
@@ -243,12 +308,25 @@ fn a_worker_that_cannot_run_stops_no_mail() {
 #[test]
 fn a_worker_serves_on_without_its_supervisor_and_ends_with_courierfilter() {
     let lab = lab(Config::default(), OWN_ZONE);
-    let supervisor = filter_pids(&lab)[0];
-    lab.kill(supervisor, Signal::SIGKILL).unwrap();
+    let before = filter(&lab);
+    let stream = Stream::begin(2);
+    lab.kill(before.supervisor, Signal::SIGKILL).unwrap();
     wait_for(LIMIT, || {
-        (!filter_pids(&lab).contains(&supervisor)).then_some(())
+        (!filter_pids(&lab).contains(&before.supervisor)).then_some(())
     })
     .unwrap();
+    let output = lab.run(&["rblfilter", "reload"]).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("the supervisor is gone"), "{said}");
+    let fates = stream.end(&lab, 0);
+    assert_eq!(fates.tempfailed, 0, "{fates:?}");
+    lab.clear_mailbox();
+    assert!(
+        lab.processes()
+            .iter()
+            .any(|p| p.pid == before.warden && p.state != 'Z'),
+        "the warden serves on too"
+    );
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
     assert_delivered(&lab, &message(), CLEAN, 1);
     product().filterctl_stop(&lab).unwrap();
@@ -465,11 +543,12 @@ fn install_sh_heals_what_it_finds_broken() {
     lab.run_ok(&["sh", "-c", "cp /usr/lib/courier/filters/rblfilter /run/x && mv /run/x /usr/lib/courier/filters/rblfilter"]).unwrap();
     let pids = filter_pids(&lab);
     product().install_again(&lab, &[]).unwrap();
-    let now = filter_pids(&lab);
+    let now = filter(&lab);
     assert!(
-        now.len() == 2 && now.iter().all(|pid| !pids.contains(pid)),
+        now.supervisor == pids[0] && now.worker != pids[1],
         "{pids:?} {now:?}"
     );
+    assert_runs_what_is_installed(&lab);
 }
 
 #[test]

@@ -43,7 +43,7 @@ proptest! {
     #[test]
     fn no_request_does_harm(bytes: Vec<u8>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        if let Ok(Some(request)) = runtime.block_on(request::read(&mut &bytes[..])) {
+        if let Ok(Some(request)) = runtime.block_on(request::read(&mut &bytes[..], request::MAX_TIME)) {
             prop_assert!(!request.data.is_empty() && !request.control.is_empty());
             let paths = std::iter::once(&request.data).chain(&request.control);
             prop_assert!(paths.into_iter().all(|path| !path.contains(&0) && !path.contains(&b'\n')));

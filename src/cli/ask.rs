@@ -26,6 +26,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it tells `what`.
+    pub fn is_about(&self, what: &str) -> bool {
+        let (Self::NotRunning(text)
+        | Self::NotPermitted(text)
+        | Self::Refused(text)
+        | Self::Failed(text)) = self;
+        text.contains(what)
+    }
+
     /// Says it, and how to exit.
     pub fn report(&self) -> ExitCode {
         let (text, code) = match self {
@@ -52,10 +61,9 @@ pub fn ask(
     let shown = path.display().to_string();
     let failed = |error: io::Error| Error::Failed(format!("cannot ask {shown}: {error}"));
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => Error::NotRunning(
-            "the filter does not run, or accepts everything because its configuration is wrong (rblfilter config check; filterctl start rblfilter)"
-                .into(),
-        ),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            Error::NotRunning("the filter does not run (filterctl start rblfilter)".into())
+        }
         ErrorKind::PermissionDenied => Error::NotPermitted(format!(
             "cannot ask {shown}: permission denied (for root, or a member of Courier's group)"
         )),
@@ -76,7 +84,7 @@ pub fn ask(
                 return Err(Error::NotPermitted(text));
             }
             Answer::Error(text) => return Err(Error::Refused(text)),
-            entry @ Answer::Entry(_) => each(entry).map_err(failed)?,
+            told @ (Answer::Entry(_) | Answer::Status(_)) => each(told).map_err(failed)?,
         }
     }
     sent.map_err(failed)?;

@@ -5,8 +5,11 @@ mod ask;
 mod ban;
 mod config;
 mod firewall;
-mod list;
+mod json;
+pub(crate) mod list;
 mod lookup;
+mod reload;
+mod status;
 mod unban;
 
 use std::path::PathBuf;
@@ -40,6 +43,8 @@ enum Command {
     /// The kernel's sets of banned addresses and the rules that use them
     #[command(subcommand)]
     Firewall(firewall::Command),
+    /// How the running filter is
+    Status(status::Command),
     /// Who is banned, and who is let in by hand
     List(list::Command),
     /// Shut an address or a network out
@@ -48,6 +53,8 @@ enum Command {
     Unban(unban::Command),
     /// Let an address or a network in for a while
     Allow(allow::Command),
+    /// Put the configuration into service as it is now
+    Reload(reload::Command),
 }
 
 /// sysexits(3), and what a check has found.
@@ -82,10 +89,12 @@ pub fn run() -> ExitCode {
         Some(Command::Config(command)) => config::run(&command, &path),
         Some(Command::Lookup(command)) => lookup::run(&command, &path),
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
+        Some(Command::Status(command)) => status::run(&command),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),
         Some(Command::Unban(command)) => unban::run(command),
         Some(Command::Allow(command)) => allow::run(&command),
+        Some(Command::Reload(command)) => reload::run(&command, &path),
         None => {
             eprintln!("{}", Args::command().render_help());
             exit::USAGE.into()

@@ -6,11 +6,13 @@ use rblfilter_warden::policy::{
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::log::LINES_PER_SECOND;
+
 /// Every key there is, as `table.key`; the sample configuration and the manual
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 61] = [
+pub const KEYS: [&str; 65] = [
     "include",
     "mode",
     "watch",
@@ -59,6 +61,10 @@ pub const KEYS: [&str; 61] = [
     "cache.max-negative-ttl",
     "cache.stale",
     "log.level",
+    "log.lines-per-second",
+    "reload.on-change",
+    "sandbox.seccomp",
+    "sandbox.landlock",
     "dnsbl.zone",
     "dnsbl.name",
     "dnsbl.codes",
@@ -101,6 +107,8 @@ pub struct File {
     pub lookup: Lookup,
     pub cache: Cache,
     pub log: Log,
+    pub reload: Reload,
+    pub sandbox: Sandbox,
     pub dnsbl: Vec<Dnsbl>,
     pub dnswl: Vec<Dnswl>,
 }
@@ -200,6 +208,20 @@ pub struct Lookup {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Log {
     pub level: Text,
+    pub lines_per_second: Spanned<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Reload {
+    pub on_change: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Sandbox {
+    pub seccomp: Text,
+    pub landlock: Text,
 }
 
 #[derive(Debug, Deserialize)]
@@ -299,6 +321,8 @@ impl Default for File {
             lookup: Lookup::default(),
             cache: Cache::default(),
             log: Log::default(),
+            reload: Reload::default(),
+            sandbox: Sandbox::default(),
             dnsbl: Vec::new(),
             dnswl: Vec::new(),
         }
@@ -398,10 +422,20 @@ impl Default for Cache {
     }
 }
 
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            seccomp: text("auto"),
+            landlock: text("auto"),
+        }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self {
             level: text("info"),
+            lines_per_second: unwritten(LINES_PER_SECOND as usize),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hickory_resolver::proto::rr::Name;
 use ipnetwork::IpNetwork;
 use log::LevelFilter;
+use rblfilter_warden::policy::{Layer, Sandbox};
 use rblfilter_warden::protected::canonical;
 use toml::Spanned;
 
@@ -55,6 +56,12 @@ pub struct Config {
     pub cache: Bounds,
     /// The least serious level that is logged.
     pub log_level: LevelFilter,
+    /// Whether the filter reads this file again when it has changed.
+    pub reload_on_change: bool,
+    /// What worker and warden cannot do even where they wanted to.
+    pub sandbox: Sandbox,
+    /// The most lines of a kind in a second; what is beyond is summed up.
+    pub log_lines: u32,
     /// The DNS lists, those that speak for a client at the end.
     pub zones: Vec<Zone>,
 }
@@ -129,6 +136,8 @@ pub struct Resolver {
 
 /// The longest `lookup.limit`: courieresmtpd's own client would not wait longer.
 const MAX_LIMIT: Duration = Duration::from_secs(30);
+
+const LAYER: &[(&str, Layer)] = &[("auto", Layer::Auto), ("off", Layer::Off)];
 
 /// Checks what serde could not; `included` are the lists of the file that
 /// `include` names.
@@ -254,6 +263,11 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
                 .collect::<Result<_, _>>()?,
         },
         cache: check.cache(&file.cache)?,
+        reload_on_change: file.reload.on_change,
+        sandbox: Sandbox {
+            seccomp: check.one_of("sandbox.seccomp", &file.sandbox.seccomp, LAYER)?,
+            landlock: check.one_of("sandbox.landlock", &file.sandbox.landlock, LAYER)?,
+        },
         log_level: check.one_of(
             "log.level",
             &file.log.level,
@@ -263,6 +277,11 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
                 ("info", LevelFilter::Info),
                 ("debug", LevelFilter::Debug),
             ],
+        )?,
+        log_lines: check.number(
+            "log.lines-per-second",
+            &file.log.lines_per_second,
+            1..=100_000,
         )?,
         zones,
     })

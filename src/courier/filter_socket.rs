@@ -106,6 +106,12 @@ impl FilterSocket {
         Ok((socket, problems))
     }
 
+    /// The socket at `path`, which another process made and handed on.
+    #[must_use]
+    pub fn handed(listener: UnixListener, path: PathBuf) -> Self {
+        Self { listener, path }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

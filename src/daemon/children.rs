@@ -1,9 +1,8 @@
-//! The supervisor's children: what each is, how it is known, when it is started
-//! again.
+//! The supervisor's children: what each is, how it is known, and how one
+//! supervisor hands them to the next.
 
-use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{self, Command, ExitStatus, Stdio};
@@ -14,6 +13,7 @@ use rustix::process::{
 };
 
 use super::link::Link;
+use super::pulse::Pulse;
 use crate::sys::in_own_session;
 
 /// What a child is for.
@@ -34,6 +34,39 @@ impl Role {
             Self::Warden => "warden",
         }
     }
+
+    /// How long it may be silent; both say a word every second.
+    fn patience(self) -> Duration {
+        match self {
+            // It takes in a million bans at its start.
+            Self::Worker => Duration::from_secs(10),
+            // It reads a set of a million for a second or two, on a busy machine for
+            // ten times that.
+            Self::Warden => Duration::from_secs(25),
+        }
+    }
+}
+
+/// What a worker is about to do. (A warden serves from its start.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It was started beside another, and makes ready.
+    Coming,
+    /// It serves, or does once the one before it has given all up.
+    Serving,
+    /// It answers what is open, and ends.
+    Leaving,
+}
+
+impl Stage {
+    /// How long it may last.
+    fn limit(self) -> Option<Duration> {
+        match self {
+            Self::Coming => Some(Duration::from_secs(20)),
+            Self::Serving => None,
+            Self::Leaving => Some(Duration::from_secs(40)),
+        }
+    }
 }
 
 /// A running child, or one that has ended and was not collected yet.
@@ -45,6 +78,11 @@ pub struct Child {
     pidfd: OwnedFd,
     /// The way to it and back, until its other end is closed.
     pub link: Option<Link>,
+    /// Whether it is heard of.
+    pub pulse: Pulse,
+    stage: Stage,
+    /// By when it is to have left this stage.
+    by: Option<Instant>,
     /// The worker that it serves, where it is not one.
     pub of: Option<Pid>,
 }
@@ -58,7 +96,8 @@ impl Child {
     pub fn of(
         mut child: process::Child,
         role: Role,
-        link: Option<Link>,
+        stage: Stage,
+        link: Link,
         of: Option<Pid>,
     ) -> io::Result<Self> {
         // Nobody else can have collected it, so that the number is its own.
@@ -68,19 +107,70 @@ impl Child {
             Ok((pid, pidfd_open(pid, PidfdFlags::empty())?))
         };
         match opened() {
-            Ok((pid, pidfd)) => Ok(Self {
-                role,
-                pid,
-                pidfd,
-                link,
-                of,
-            }),
+            Ok((pid, pidfd)) => Ok(Self::new(role, stage, pid, pidfd, Some(link), of)),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
                 Err(error)
             }
         }
+    }
+
+    fn new(
+        role: Role,
+        stage: Stage,
+        pid: Pid,
+        pidfd: OwnedFd,
+        link: Option<Link>,
+        of: Option<Pid>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            role,
+            pid,
+            pidfd,
+            link,
+            pulse: Pulse::new(role.patience(), now),
+            stage,
+            by: stage.limit().map(|limit| now + limit),
+            of,
+        }
+    }
+
+    /// What it is about to do.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// It is about to do something else now.
+    pub fn enter(&mut self, stage: Stage, now: Instant) {
+        self.stage = stage;
+        self.by = stage.limit().map(|limit| now + limit);
+    }
+
+    /// When to look at it next.
+    #[must_use]
+    pub fn until(&self) -> Instant {
+        let pulse = self.pulse.until();
+        self.by.map_or(pulse, |by| by.min(pulse))
+    }
+
+    /// Why it is to be ended, where it is.
+    pub fn is_over(&mut self, now: Instant) -> Option<&'static str> {
+        if self.pulse.is_over(now) {
+            Some("it has not been heard of for too long, and is ended")
+        } else if self.by.is_some_and(|by| now >= by) {
+            Some("it takes too long, and is ended")
+        } else {
+            None
+        }
+    }
+
+    /// It is as if it had begun what it does now.
+    pub fn spare(&mut self, now: Instant) {
+        self.pulse.beat(now);
+        self.enter(self.stage, now);
     }
 
     /// Its number.
@@ -109,116 +199,107 @@ impl Child {
         Ok(Some(ExitStatus::from_raw(raw)))
     }
 
-    /// Ends it at once.
+    /// Ends it at once, after the kernel's word that it is a child of ours.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Where it is not, or what the kernel says.
     pub fn kill(&self) -> io::Result<()> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::PidFd(self.pidfd.as_fd()), options)?;
         Ok(pidfd_send_signal(&self.pidfd, Signal::KILL)?)
+    }
+
+    /// The descriptors that the next supervisor needs to hold it.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let link = self.link.as_ref().map(|link| link.as_fd().as_raw_fd());
+        [Some(self.pidfd.as_raw_fd()), link]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// What the next supervisor needs to know of it: `role,stage,pid,of`, and its
+    /// descriptors.
+    #[must_use]
+    pub fn to_words(&self) -> String {
+        let stage = match self.stage {
+            Stage::Coming => 'c',
+            Stage::Serving => 's',
+            Stage::Leaving => 'l',
+        };
+        let of = self.of.map_or(0, |of| of.as_raw_nonzero().get());
+        let mut words = format!(
+            "{},{stage},{},{of}",
+            self.role.name(),
+            self.pid.as_raw_nonzero()
+        );
+        for number in self.descriptors() {
+            words.push_str(&format!(",{number}"));
+        }
+        words
+    }
+
+    /// The numbers of the descriptors in [`Child::to_words`].
+    #[must_use]
+    pub fn numbers(words: &str) -> Option<Vec<RawFd>> {
+        words
+            .split(',')
+            .skip(4)
+            .map(|word| word.parse().ok())
+            .collect()
+    }
+
+    /// The child of these words, whose descriptors are the next ones of `owned`;
+    /// `None` where the words are wrong, or it is no child of ours.
+    pub fn from_words(words: &str, owned: &mut impl Iterator<Item = OwnedFd>) -> Option<Self> {
+        let parts: Vec<&str> = words.split(',').collect();
+        let [role, stage, pid, of] = *parts.first_chunk::<4>()?;
+        let role = [Role::Worker, Role::Warden]
+            .into_iter()
+            .find(|known| known.name() == role)?;
+        let stage = match stage {
+            "c" => Stage::Coming,
+            "s" => Stage::Serving,
+            "l" => Stage::Leaving,
+            _ => return None,
+        };
+        let pid = Pid::from_raw(pid.parse().ok()?)?;
+        let of = Pid::from_raw(of.parse().ok()?);
+        let pidfd = owned.next()?;
+        let link = if parts.len() > 5 {
+            Some(Link::from(owned.next()?))
+        } else {
+            None
+        };
+        let child = Self::new(role, stage, pid, pidfd, link, of);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::PidFd(child.pidfd.as_fd()), options).ok()?;
+        Some(child)
     }
 }
 
-/// Starts the warden at `program`, with `socket` as its descriptor 0. It is
-/// told nothing of our environment.
+/// Starts the warden at `program`, with `socket` as its descriptor 0, and the
+/// link to us as its descriptor 1. It is told nothing of our environment.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn start_warden(program: &Path, socket: OwnedFd, worker: Pid) -> io::Result<Child> {
+    let (link, theirs) = Link::pair()?;
     let mut command = Command::new(program);
     command
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(socket))
-        .stdout(Stdio::null());
+        .stdout(Stdio::from(theirs));
     in_own_session(&mut command);
-    Child::of(command.spawn()?, Role::Warden, None, Some(worker))
-}
-
-/// Children of a role that may end within [`WINDOW`] before the next one has to
-/// wait.
-const AT_ONCE: usize = 2;
-const WINDOW: Duration = Duration::from_secs(60);
-/// The wait after those, doubled for each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// When the children of a role have ended, and when the next one is due.
-#[derive(Debug, Default)]
-pub struct Restarts {
-    ends: VecDeque<Instant>,
-    /// When the next one is to be started.
-    pub due: Option<Instant>,
-    /// Whether the latest pause was the longest already.
-    settled: bool,
-}
-
-impl Restarts {
-    /// The first one is due then.
-    #[must_use]
-    pub fn due(then: Instant) -> Self {
-        Self {
-            due: Some(then),
-            ..Self::default()
-        }
-    }
-
-    /// One has ended, or could not be started: the next one is due after this
-    /// pause. `None`: the same as the last time, which need not be told again.
-    pub fn ended(&mut self, now: Instant) -> Option<Duration> {
-        self.ends.push_back(now);
-        // As many as the longest pause lets end in this time, and more.
-        let window = |end: &Instant| now.saturating_duration_since(*end) < WINDOW;
-        self.ends.retain(window);
-        let mut pause = pause(self.ends.len());
-        if self.settled && self.ends.len() > 1 {
-            // It is a pause of its own that lets so few end in a minute.
-            pause = LONGEST_PAUSE;
-        }
-        self.due = Some(now + pause);
-        let told = self.settled;
-        self.settled = pause == LONGEST_PAUSE;
-        (!(told && self.settled)).then_some(pause)
-    }
-}
-
-/// How long to wait when so many have ended within the last minute.
-fn pause(ended: usize) -> Duration {
-    match u32::try_from(ended.saturating_sub(AT_ONCE)) {
-        Ok(0) => Duration::ZERO,
-        Ok(further) if further < 6 => (FIRST_PAUSE * 2_u32.pow(further - 1)).min(LONGEST_PAUSE),
-        _ => LONGEST_PAUSE,
-    }
+    let (role, stage) = (Role::Warden, Stage::Serving);
+    Child::of(command.spawn()?, role, stage, link, Some(worker))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_third_in_a_minute_waits_and_each_further_one_longer() {
-        let seconds: Vec<u64> = (0..10).map(|ended| pause(ended).as_secs()).collect();
-        assert_eq!(seconds, [0, 0, 0, 1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(pause(usize::MAX).as_secs(), 30);
-    }
-
-    #[test]
-    fn what_never_lives_is_tried_every_half_minute_and_told_once() {
-        let (mut restarts, mut now) = (Restarts::default(), Instant::now());
-        let mut told = 0;
-        let mut pauses = Vec::new();
-        for _ in 0..30 {
-            told += usize::from(restarts.ended(now).is_some());
-            let due = restarts.due.unwrap();
-            pauses.push((due - now).as_secs());
-            now = due;
-        }
-        assert_eq!(pauses[..8], [0, 0, 1, 2, 4, 8, 16, 30]);
-        assert!(pauses[8..].iter().all(|pause| *pause == 30), "{pauses:?}");
-        assert_eq!(told, 8);
-        // One that has lived for long is replaced at once.
-        now += Duration::from_secs(3600);
-        assert_eq!(restarts.ended(now), Some(Duration::ZERO));
-    }
 
     #[test]
     fn how_it_ended_is_told_and_it_is_collected_once() {
@@ -227,7 +308,8 @@ mod tests {
             ("kill -9 $$", "signal: 9 (SIGKILL)"),
         ] {
             let child = Command::new("/bin/sh").args(["-c", shell]).spawn().unwrap();
-            let child = Child::of(child, Role::Worker, None, None).unwrap();
+            let (link, _theirs) = Link::pair().unwrap();
+            let child = Child::of(child, Role::Worker, Stage::Serving, link, None).unwrap();
             let end = Instant::now() + Duration::from_secs(20);
             let status = loop {
                 if let Some(status) = child.collect().unwrap() {
@@ -239,5 +321,39 @@ mod tests {
             assert_eq!(status.to_string(), told);
             assert!(child.collect().is_err(), "it is gone");
         }
+    }
+
+    #[test]
+    fn the_next_supervisor_knows_what_the_one_before_did() {
+        let child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let (link, _theirs) = Link::pair().unwrap();
+        let of = Pid::from_raw(7);
+        let mut child = Child::of(child, Role::Warden, Stage::Serving, link, of).unwrap();
+        child.enter(Stage::Leaving, Instant::now());
+        let words = child.to_words();
+        assert_eq!(Child::numbers(&words), Some(child.descriptors()));
+        let copies = || {
+            let link = child.link.as_ref().unwrap().as_fd().try_clone_to_owned();
+            [child.pidfd.try_clone().unwrap(), link.unwrap()].into_iter()
+        };
+        let next = Child::from_words(&words, &mut copies()).unwrap();
+        assert_eq!(
+            (next.role, next.stage, next.of),
+            (Role::Warden, Stage::Leaving, of)
+        );
+        assert!(next.pid == child.pid && next.link.is_some());
+        for wrong in [
+            "",
+            "warden,s,1",
+            "cook,s,1,0,3,4",
+            "warden,x,1,0,3,4",
+            "warden,s,x,0,3",
+        ] {
+            assert!(Child::from_words(wrong, &mut copies()).is_none(), "{wrong}");
+        }
+        next.kill().unwrap();
+        waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
+        assert!(next.kill().is_err(), "it is no child of ours any longer");
+        assert!(Child::from_words(&words, &mut copies()).is_none());
     }
 }

@@ -3,12 +3,14 @@
 //! It lies in the state folder, which Courier's group alone may enter, with
 //! mode 0660, and whoever connects is looked at once more: root, Courier's user,
 //! or its group. Bounded: so many connections at a time, one request each, in
-//! limited time. A worker that takes another's place binds a hidden name first,
-//! so that there is always one socket or none, and it is never half made.
+//! limited time. A worker that takes the place of one that gives it up has the
+//! socket from it, with those who wait there; else it binds a hidden name first, so
+//! that there is always one socket or none, and it is never half made.
 
 use std::cmp::Reverse;
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,15 +21,18 @@ use procfs::process::Process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::filter::Filter;
+use super::reloads::Reloads;
 use crate::control::{self, Answer, MAX_REQUEST, Request, SOCKET};
 use crate::degraded::Part;
 use crate::log::Event;
 
-/// Connections at the same time; further ones are closed.
+/// Connections at the same time, of root and of all others; further ones are
+/// closed. Nobody keeps root out.
 const MOST: usize = 16;
 /// How long a request may take to come, and a part of an answer to be taken.
 const TIME: Duration = Duration::from_secs(5);
@@ -50,35 +55,148 @@ fn bind(folder: &Path) -> Result<UnixListener, (PathBuf, io::Error)> {
     Ok(listener)
 }
 
-/// Serves the admin's commands until the future is dropped.
-pub async fn serve(folder: PathBuf, filter: Arc<Filter>) {
-    let listener = match bind(&folder) {
-        Ok(listener) => listener,
-        Err((path, error)) => {
-            let text = format!("cannot listen on {}: {error}", path.display());
-            filter.degraded().enter(Part::Control, text, Instant::now());
-            return;
-        }
-    };
-    let free = Arc::new(Semaphore::new(MOST));
+/// What the commands are done with.
+#[derive(Clone, Debug)]
+pub struct Doers {
+    /// None: every message is accepted, as the configuration is wrong.
+    pub filter: Option<Arc<Filter>>,
+    /// The reloads.
+    pub reloads: Arc<Reloads>,
+}
+
+/// Places of connections, root's and all others'.
+#[derive(Clone, Debug)]
+struct Places {
+    roots: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new() -> Self {
+        let [roots, others] = [(); 2].map(|()| Arc::new(Semaphore::new(MOST)));
+        Self { roots, others }
+    }
+
+    /// One for who is at the other end of `stream`, where one is left.
+    fn take(&self, stream: &UnixStream) -> Option<OwnedSemaphorePermit> {
+        let is_root = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
+        let free = if is_root { &self.roots } else { &self.others };
+        Arc::clone(free).try_acquire_owned().ok()
+    }
+
+    /// Waits until each is free.
+    async fn all(&self) {
+        let all = u32::try_from(MOST).unwrap_or(u32::MAX);
+        // They are never closed.
+        let _ = tokio::join!(self.roots.acquire_many(all), self.others.acquire_many(all));
+    }
+}
+
+/// The control socket, served.
+#[derive(Debug)]
+pub struct Control {
+    served: JoinHandle<UnixListener>,
+    stop: oneshot::Sender<()>,
+    /// A place of each command that is not done yet; a reload has none.
+    free: Places,
+    /// Its other ends are closed once every answer is given.
+    answered: mpsc::Receiver<()>,
+}
+
+impl Control {
+    /// Serves the admin's commands on the socket `handed`, or on a new one in
+    /// `folder`.
+    pub fn start(folder: &Path, handed: Option<OwnedFd>, doers: Doers) -> Option<Self> {
+        let listener = match handed {
+            Some(fd) => take_over(fd).map_err(|error| (folder.join(SOCKET), error)),
+            None => bind(folder),
+        };
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err((path, error)) => {
+                let text = format!("cannot listen on {}: {error}", path.display());
+                if let Some(filter) = &doers.filter {
+                    filter.degraded().enter(Part::Control, text, Instant::now());
+                }
+                return None;
+            }
+        };
+        let (stop, stopped) = oneshot::channel();
+        let (alive, answered) = mpsc::channel(1);
+        let free = Places::new();
+        let served = tokio::spawn(serve(listener, doers, free.clone(), stopped, alive));
+        Some(Self {
+            served,
+            stop,
+            free,
+            answered,
+        })
+    }
+
+    /// Accepts no more, and waits until what was asked for is done, but not for
+    /// a reload; the socket, on which others may wait, and what is left to be
+    /// answered.
+    pub async fn stop(self) -> Option<(UnixListener, Answers)> {
+        // It ends only by this.
+        let _ = self.stop.send(());
+        let listener = self.served.await.ok()?;
+        let _ = timeout(TIME, self.free.all()).await;
+        Some((listener, Answers(self.answered)))
+    }
+}
+
+/// The commands that have not been answered yet.
+#[derive(Debug)]
+pub struct Answers(mpsc::Receiver<()>);
+
+impl Answers {
+    /// Waits until they are, for a limited time.
+    pub async fn given(mut self) {
+        let _ = timeout(TIME, self.0.recv()).await;
+    }
+}
+
+/// The socket that the worker before gave up.
+fn take_over(fd: OwnedFd) -> io::Result<UnixListener> {
+    let listener = std::os::unix::net::UnixListener::from(fd);
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// Serves the admin's commands until told to stop.
+async fn serve(
+    listener: UnixListener,
+    doers: Doers,
+    free: Places,
+    mut stopped: oneshot::Receiver<()>,
+    alive: mpsc::Sender<()>,
+) -> UnixListener {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            _ = &mut stopped => return listener,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
             sleep(PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
+        let Some(place) = free.take(&stream) else {
             continue;
         };
-        let filter = Arc::clone(&filter);
+        let (doers, alive) = (doers.clone(), alive.clone());
         tokio::spawn(async move {
             // Whoever does not take his answer does not want it.
-            let _ = answer(stream, &filter).await;
-            drop(place);
+            let _ = answer(stream, &doers, place).await;
+            drop(alive);
         });
     }
 }
 
-async fn answer(mut stream: UnixStream, filter: &Arc<Filter>) -> io::Result<()> {
+async fn answer(
+    mut stream: UnixStream,
+    doers: &Doers,
+    place: OwnedSemaphorePermit,
+) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     if !is_trusted(&peer) {
         let event = Event::new("refused").field("uid", peer.uid());
@@ -97,13 +215,42 @@ async fn answer(mut stream: UnixStream, filter: &Arc<Filter>) -> io::Result<()> 
         Ok(request) => request,
         Err(error) => return write(&mut stream, &[Answer::Error(error)]).await,
     };
+    if request == Request::Reload {
+        // It is over when we are: nobody may wait for it.
+        drop(place);
+        let user = name(peer.uid()).await;
+        let answer = match doers.reloads.reload(&user).await {
+            Ok(done) => Answer::Done(done),
+            Err(error) => Answer::Error(error),
+        };
+        return write(&mut stream, &[answer]).await;
+    }
+    let Some(filter) = &doers.filter else {
+        let text = "the filter accepts everything, as its configuration is wrong (rblfilter config check; rblfilter reload)";
+        return write(&mut stream, &[Answer::Error(text.into())]).await;
+    };
     if request == Request::List {
         return list(&mut stream, filter).await;
+    }
+    if request == Request::Status {
+        let filter = Arc::clone(filter);
+        // It reads of /proc, and counts what may be a million bans.
+        let looked = tokio::task::spawn_blocking(move || filter.status()).await;
+        let status = looked.map_err(io::Error::other)?;
+        return write(
+            &mut stream,
+            &[Answer::Status(Box::new(status)), Answer::End],
+        )
+        .await;
     }
     let user = name(peer.uid()).await;
     // A task of its own: it is done also where the one who asked goes away.
     let filter = Arc::clone(filter);
-    let done = tokio::spawn(async move { filter.by_hand(request, &user).await });
+    let done = tokio::spawn(async move {
+        let answer = filter.by_hand(request, &user).await;
+        drop(place);
+        answer
+    });
     let answer = done
         .await
         .unwrap_or_else(|_| Answer::Error("a bug, see the log".into()));

@@ -4,7 +4,9 @@
 mod bans;
 mod hand;
 mod lists;
+mod retiring;
 mod sets;
+mod status;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rblfilter_warden::layers::Layers;
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
 use tokio::sync::{mpsc, watch};
@@ -24,7 +27,7 @@ use tokio::time::{interval_at, sleep};
 
 use super::never_ban::NeverBan;
 use crate::config::{Config, KillPolicy, Mode, WatchBy};
-use crate::courier::aliases;
+use crate::courier::aliases::Aliases;
 use crate::courier::control_file::{self, Envelope};
 use crate::courier::identified::{Identified, Peer};
 use crate::courier::paths::Paths;
@@ -42,7 +45,10 @@ use crate::log::Event;
 use crate::metrics::Metrics;
 use crate::senders::Senders;
 use crate::store::{Store, Write};
-use crate::watch::{Judge, Sender, Table, Watcher};
+use crate::watch::{By, Judge, Sender, Table, Watcher};
+use retiring::Retiring;
+
+pub use retiring::Deciding;
 
 /// What reading a message's files, its session's processes and Courier's
 /// aliases may take, beside the lists' limit.
@@ -66,6 +72,13 @@ const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Filter {
     config: Config,
     paths: Paths,
+    /// What looks up aliases, where it could be started.
+    aliases: Option<Arc<Aliases>>,
+    /// What this process is bound by.
+    layers: Layers,
+    begun: Instant,
+    /// By what sessions are seen, once they are.
+    watching: Mutex<Option<By>>,
     lists: Arc<Lists>,
     /// What there is to hear of the lists, until somebody listens.
     notices: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
@@ -96,6 +109,16 @@ pub struct Filter {
     graced: Mutex<HashMap<i32, u64>>,
     /// How many there were.
     graces: AtomicU64,
+    retiring: Retiring,
+}
+
+/// What was prepared before anything was read from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Prepared {
+    /// What looks up aliases, where it could be started.
+    pub aliases: Option<Arc<Aliases>>,
+    /// What this process is bound by.
+    pub layers: Layers,
 }
 
 /// What is to be done about a message.
@@ -120,7 +143,7 @@ pub struct Sentenced {
 impl Filter {
     /// Makes ready to judge by `config`.
     #[must_use]
-    pub fn new(config: Config, paths: Paths) -> Self {
+    pub fn new(config: Config, paths: Paths, prepared: Prepared) -> Self {
         let (lists, notices) = Lists::new(
             config.zones.clone(),
             config.resolver.clone(),
@@ -153,9 +176,14 @@ impl Filter {
             metrics: Arc::default(),
             config,
             paths,
+            aliases: prepared.aliases,
+            layers: prepared.layers,
+            begun: Instant::now(),
+            watching: Mutex::new(None),
             degraded: Arc::default(),
             graced: Mutex::default(),
             graces: AtomicU64::new(0),
+            retiring: Retiring::default(),
         }
     }
 
@@ -167,6 +195,12 @@ impl Filter {
     /// The warden, which somebody else has to bring.
     pub fn warden(&self) -> &Warden {
         &self.warden
+    }
+
+    /// Whether there is something for a warden to do: where nobody is banned,
+    /// nothing with a capability runs.
+    pub fn needs_warden(&self) -> bool {
+        self.config.mode == Mode::Enforce || self.config.watch.by == WatchBy::Events
     }
 
     /// The longest that a message may take, whatever hangs.
@@ -334,7 +368,11 @@ impl Filter {
             return false;
         };
         let now = Instant::now();
-        match aliases::all_stand(&self.paths.aliaslookup(), pairs).await {
+        let stand = match &self.aliases {
+            Some(aliases) => aliases.all_stand(pairs).await,
+            None => Err(io::Error::other("what looks them up could not be started")),
+        };
+        match stand {
             Ok(stand) => {
                 self.degraded.leave(&Part::Aliases, now);
                 stand
@@ -371,7 +409,12 @@ impl Filter {
     }
 
     /// Bans the client and ends its session. The client has its reply.
-    pub async fn carry_out(&self, sentenced: Sentenced, stop: watch::Receiver<bool>) {
+    pub async fn carry_out(
+        &self,
+        sentenced: Sentenced,
+        stop: watch::Receiver<bool>,
+        deciding: Deciding,
+    ) {
         let Sentenced {
             conviction,
             identified,
@@ -392,6 +435,7 @@ impl Filter {
             }
             KillPolicy::Pressure { grace } => {
                 let event = self.ban_event(event, &conviction, &identified).await;
+                drop(deciding);
                 let limit = format!("{}s", grace.as_secs());
                 log::info!("{}", event.field("grace", limit));
                 let pid = identified.esmtpd().pid();
@@ -490,6 +534,7 @@ impl Filter {
             log::info!("{}", event.field("action", "none").field("would", would));
             return;
         }
+        let _deciding = self.deciding().await;
         // From the end of data on the filter socket decides.
         if let Some(killed) = self.end_unanswered(identified, false) {
             let event = self.ban_event(event, &conviction, identified).await;
@@ -502,7 +547,7 @@ impl Filter {
     /// none of its messages waits for an answer.
     fn end_unanswered(&self, identified: &Identified, answered: bool) -> Option<usize> {
         let pid = identified.esmtpd().pid();
-        if !self.table.claim(pid, answered) {
+        if self.is_retiring() || !self.table.claim(pid, answered) {
             return None;
         }
         let killed = self.killer.end(identified, self.table.listeners());
@@ -512,15 +557,14 @@ impl Filter {
         Some(killed)
     }
 
-    /// Watches for sessions, guards the slots and sees to it that who is ended
-    /// ends, until the future is dropped.
+    /// Watches for sessions, guards the slots and keeps the bans, until the future
+    /// is dropped.
     pub async fn run(self: Arc<Self>) {
         // Each by itself: a bug in one costs the others nothing.
         let filter = || Arc::clone(&self);
         tokio::join!(
             lasting(|| filter().watch()),
             lasting(|| filter().guard()),
-            lasting(|| filter().see_to_kills()),
             lasting(|| filter().keep_bans()),
             lasting(|| filter().tell_hourly()),
         );
@@ -532,8 +576,13 @@ impl Filter {
         }
     }
 
-    async fn see_to_kills(self: Arc<Self>) {
-        self.killer.see_to_it().await;
+    /// Sees to it that who is ended ends, until the future is dropped.
+    pub async fn see_to_kills(self: Arc<Self>) {
+        lasting(|| {
+            let filter = Arc::clone(&self);
+            async move { filter.killer.see_to_it().await }
+        })
+        .await;
     }
 
     async fn tell_hourly(self: Arc<Self>) {
@@ -551,6 +600,17 @@ impl Filter {
 
     fn tell_counters(&self) {
         log::info!("{}", self.metrics.event(self.lists.counts()));
+    }
+
+    /// By what sessions are seen, in a word.
+    fn watching(&self) -> &'static str {
+        let watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+        match *watching {
+            Some(By::Events) => "events",
+            Some(By::Poll) => "poll",
+            None if self.config.watch.by == WatchBy::Off => "off",
+            None => "starting",
+        }
     }
 
     async fn watch(self: Arc<Self>) {
@@ -596,7 +656,7 @@ impl Filter {
     async fn ban(&self, client: IpAddr, conviction: &Conviction) -> Option<Next> {
         let network = self.network_of(client);
         // In a set that is not there nobody can be banned a moment later either.
-        if self.sets_rest.is_resting(client.is_ipv6(), Instant::now()) {
+        if self.is_released() || self.sets_rest.is_resting(client.is_ipv6(), Instant::now()) {
             return None;
         }
         let next = self.book().next(network, self.now());
@@ -679,6 +739,10 @@ impl Keeper for Filter {
 impl Judge for Filter {
     async fn connected(self: Arc<Self>, identified: Arc<Identified>) {
         self.judge_connect(&identified).await;
+    }
+
+    fn watching(&self, by: By) {
+        *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
     }
 }
 

@@ -1,16 +1,22 @@
 //! What the supervisor and its children say to one another: words of one byte,
 //! each a message of its own on a `SOCK_SEQPACKET` pair, some with a
-//! descriptor. Nothing else is ever read from a child.
+//! descriptor. Nothing else is ever read from a child. Of the same kind is the
+//! baton, between a worker and the one that takes its place.
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::sys::watched;
 
 /// A word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +26,39 @@ pub enum Word {
     /// From a worker: it needs a warden. To it: the descriptor that comes with
     /// this is the socket of one.
     Warden,
+    /// From a child: it lives.
+    Beat,
+    /// From a worker: another one should take its place.
+    Reload,
+    /// From a worker: it has what it needs, and may take another's place.
+    Ready,
+    /// To a worker: serve, once the baton that comes with this says so; at once
+    /// where none comes.
+    Take,
+    /// From a worker: it serves. On the baton, to the one before: the same.
+    Serving,
+    /// To a worker: give all up, and say so on the baton that comes with this.
+    Retire,
+    /// To a worker: the one that should have taken its place did not start.
+    Failed,
+    /// On the baton, to the next worker: all is given up. The descriptor that
+    /// comes with this is the control socket.
+    Released,
 }
 
 /// The words and what stands for them.
-const WORDS: [(Word, u8); 2] = [(Word::Unlinked, b'u'), (Word::Warden, b'w')];
+const WORDS: [(Word, u8); 10] = [
+    (Word::Unlinked, b'u'),
+    (Word::Warden, b'w'),
+    (Word::Beat, rblfilter_warden::BEAT),
+    (Word::Reload, b'l'),
+    (Word::Ready, b'y'),
+    (Word::Take, b't'),
+    (Word::Serving, b's'),
+    (Word::Retire, b'r'),
+    (Word::Failed, b'f'),
+    (Word::Released, b'g'),
+];
 
 /// One end of a pair; it never blocks.
 #[derive(Debug)]
@@ -70,6 +105,59 @@ impl Link {
     }
 }
 
+impl From<OwnedFd> for Link {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+/// An end of a pair in the event loop.
+#[derive(Debug)]
+pub struct Listening(AsyncFd<OwnedFd>);
+
+impl Listening {
+    /// Puts this end into the event loop of the current runtime.
+    ///
+    /// # Errors
+    /// Where it is no socket.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self(watched(fd, Interest::READABLE)?))
+    }
+
+    /// As [`Link::say`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn say(&self, word: Word, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        say(self.0.get_ref().as_fd(), word, descriptor)
+    }
+
+    /// Waits for the next word; `None` where the other one is gone. Nothing is
+    /// lost where it is dropped half-way.
+    ///
+    /// # Errors
+    /// Where what came is no word.
+    pub async fn hear(&self) -> io::Result<Option<Heard>> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            if let Ok(heard) = ready.try_io(|fd| hear(fd.as_fd())) {
+                return heard;
+            }
+        }
+    }
+
+    /// Whether the other one is gone, and has said nothing that was not heard.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let mut fds = [PollFd::new(self.0.get_ref().as_fd(), PollFlags::POLLIN)];
+        // At its end it is both; with a word left, and no end, the first alone.
+        poll(&mut fds, PollTimeout::ZERO).is_ok()
+            && fds[0]
+                .revents()
+                .is_some_and(|events| events.contains(PollFlags::POLLHUP))
+    }
+}
+
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -80,10 +168,7 @@ impl AsFd for Link {
 pub type Heard = (Word, Option<OwnedFd>);
 
 /// [`Link::say`], on a descriptor.
-///
-/// # Errors
-/// As there.
-pub fn say(fd: BorrowedFd<'_>, word: Word, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+fn say(fd: BorrowedFd<'_>, word: Word, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let byte = WORDS.iter().find(|(known, _)| *known == word);
     let bytes = [byte.map_or(0, |(_, byte)| *byte)];
     let handed: Vec<BorrowedFd<'_>> = descriptor.into_iter().collect();
@@ -99,10 +184,7 @@ pub fn say(fd: BorrowedFd<'_>, word: Word, descriptor: Option<BorrowedFd<'_>>) -
 }
 
 /// [`Link::hear`], on a descriptor.
-///
-/// # Errors
-/// As there.
-pub fn hear(fd: BorrowedFd<'_>) -> io::Result<Option<Heard>> {
+fn hear(fd: BorrowedFd<'_>) -> io::Result<Option<Heard>> {
     let mut bytes = [0; 2];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

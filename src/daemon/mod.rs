@@ -9,11 +9,16 @@
 mod children;
 mod control;
 mod filter;
+mod handover;
 mod link;
 mod never_ban;
+mod pulse;
+mod reloads;
+mod restarts;
 mod service;
 mod supervised;
 mod supervisor;
+mod unread;
 mod worker;
 
 use std::env;
@@ -21,11 +26,13 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 pub use never_ban::NeverBan;
-pub use supervisor::run as supervise;
+pub use supervisor::{ROLE as SUPERVISOR_ROLE, resume, run as supervise};
 pub use worker::{ROLE as WORKER_ROLE, run as work};
 
 /// sysexits(3): an internal error.
 const EX_SOFTWARE: u8 = 70;
+/// The same: a configuration that is wrong.
+const EX_CONFIG: u8 = 78;
 
 /// The reply to a message that is accepted.
 const ACCEPTED: &str = "250 Ok";

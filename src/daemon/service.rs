@@ -1,5 +1,5 @@
-//! The filter socket's service: accepts connections, answers each, stops when
-//! courierfilter says so.
+//! The filter socket's service: accepts connections, answers each, leaves off when
+//! courierfilter says so, or another worker takes its place.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -12,13 +12,14 @@ use nix::unistd::geteuid;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ACCEPTED;
 use super::filter::{Decision, Filter};
+use super::reloads::{self, Reloads};
 use super::supervised::Told;
 use crate::courier::filter_socket::Place;
 use crate::courier::identified::Peer;
@@ -33,6 +34,10 @@ const MAX_REQUESTS: usize = 1024;
 const UNLINK_TIME: Duration = Duration::from_secs(1);
 /// How long the stop waits for open requests.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long before that a grace ends, so that what follows it can be done.
+const LAST: Duration = Duration::from_secs(2);
+/// How long the end of the link to a supervisor that is gone may take to show.
+const GONE: Duration = Duration::from_millis(500);
 /// How long `submit` may take to take its reply.
 const REPLY_TIME: Duration = Duration::from_secs(5);
 /// The pause after the system had no descriptor left.
@@ -47,76 +52,168 @@ pub struct Handed {
     pub listener: std::os::unix::net::UnixListener,
     /// What the supervisor says.
     pub told: mpsc::Receiver<Told>,
+    /// Who waits for another worker.
+    pub reloads: Arc<Reloads>,
     /// courierfilter's descriptor 3, where nobody was ready yet.
     pub ready: Option<OwnedFd>,
     /// Where the socket is.
     pub path: PathBuf,
 }
 
-/// Serves until courierfilter closes descriptor 0. (SIGTERM and SIGINT are
-/// ignored since the supervisor: they are not how a filter is stopped, and one
-/// that ended by them would hold up mail.) Without a `filter`, every message is
-/// accepted.
-///
-/// # Errors
-/// Where the service cannot start.
-pub async fn run(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<()> {
-    handed.listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(handed.listener)?;
-    let place = Place::of(handed.path);
-    let mut told = handed.told;
-    let stop_pipe = watched(handed.stop, Interest::READABLE)?;
-    let (stopping, stop) = watch::channel(false);
-    let mut service = Service {
-        filter,
-        stop,
-        tasks: JoinSet::new(),
-        free: Arc::new(Semaphore::new(MAX_REQUESTS)),
-    };
-    let mut hangup = signal(SignalKind::hangup())?;
-    drop(handed.ready);
-    let running = service
-        .filter
-        .clone()
-        .map(|filter| tokio::spawn(filter.run()));
+/// Why the service has left off.
+#[derive(Debug)]
+pub enum Ended {
+    /// courierfilter has closed descriptor 0, and the socket is unlinked.
+    Stop,
+    /// Another worker takes its place; this is the baton.
+    Retire(OwnedFd),
+}
 
-    loop {
-        tokio::select! {
-            () = service.accept(&listener) => {}
-            () = end_of_file(&stop_pipe) => {
-                unlink(&mut told, &place).await;
-                break;
-            }
-            _ = hangup.recv() => {
-                log::info!("{}", Event::new("ignored").field("signal", "SIGHUP").text("to read the configuration again, stop and start the filter"));
+/// The service of the filter socket.
+#[derive(Debug)]
+pub struct Service {
+    listener: UnixListener,
+    place: Place,
+    stop_pipe: AsyncFd<OwnedFd>,
+    told: mpsc::Receiver<Told>,
+    reloads: Arc<Reloads>,
+    hangup: Signal,
+    filter: Option<Arc<Filter>>,
+    /// Says that nobody is left a grace any longer.
+    stopping: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    free: Arc<Semaphore>,
+}
+
+impl Service {
+    /// The service, which says that it is ready. Without a `filter`, every message
+    /// is accepted.
+    ///
+    /// # Errors
+    /// Where it cannot start.
+    pub fn new(handed: Handed, filter: Option<Arc<Filter>>) -> io::Result<Self> {
+        handed.listener.set_nonblocking(true)?;
+        let service = Self {
+            listener: UnixListener::from_std(handed.listener)?,
+            place: Place::of(handed.path),
+            stop_pipe: watched(handed.stop, Interest::READABLE)?,
+            told: handed.told,
+            reloads: handed.reloads,
+            hangup: signal(SignalKind::hangup())?,
+            filter,
+            stopping: watch::Sender::new(false),
+            tasks: JoinSet::new(),
+            free: Arc::new(Semaphore::new(MAX_REQUESTS)),
+        };
+        drop(handed.ready);
+        Ok(service)
+    }
+
+    /// Serves until courierfilter closes descriptor 0, or another worker takes
+    /// our place. (SIGTERM and SIGINT are ignored since the supervisor: they are
+    /// not how a filter is stopped, and one that ended by them would hold up mail.)
+    pub async fn serve(&mut self) -> Ended {
+        let mut supervised = true;
+        loop {
+            let while_accepting = tokio::select! {
+                () = accept(&self.listener, &self.filter, &self.stopping, &mut self.tasks, &self.free) => continue,
+                () = end_of_file(&self.stop_pipe) => None,
+                told = self.told.recv(), if supervised => Some(told),
+                _ = self.hangup.recv() => {
+                    log::info!("{}", Event::new("ignored").field("signal", "SIGHUP").text("to read the configuration again: rblfilter reload"));
+                    continue;
+                }
+            };
+            match while_accepting {
+                None => {
+                    self.unlink().await;
+                    return Ended::Stop;
+                }
+                Some(Some(Told::Retire(baton))) => return Ended::Retire(baton),
+                Some(Some(Told::Failed)) => self.reloads.failed(
+                    "the new worker did not start, the one before serves on; the log tells why",
+                ),
+                // We have taken already; and courierfilter has closed descriptor 0,
+                // which comes first or in a moment.
+                Some(Some(Told::Take(_) | Told::Unlinked)) => {}
+                Some(None) => {
+                    supervised = false;
+                    self.reloads.failed(reloads::ALONE);
+                }
             }
         }
     }
 
-    if let Some(running) = running {
-        running.abort();
+    /// Accepts every message from now on.
+    pub fn accept_all(&mut self) {
+        self.filter = None;
     }
-    let drained = Instant::now() + DRAIN;
-    // Nobody is left a grace any longer.
-    let _ = stopping.send(true);
-    // What is in the backlog came in before the socket was unlinked.
-    while let Ok(()) = timeout(Duration::ZERO, service.accept(&listener)).await {}
-    drop(listener);
-    while let Ok(Some(_)) = timeout_at(drained, service.tasks.join_next()).await {}
-    if let Some(filter) = service.filter {
-        filter.stopped();
-    }
-    Ok(())
-}
 
-/// Takes the socket out of `submit`'s sight, unless the supervisor did.
-async fn unlink(told: &mut mpsc::Receiver<Told>, place: &Place) {
-    // Its end without a word: the supervisor was killed.
-    if let Ok(Some(Told::Unlinked)) = timeout(UNLINK_TIME, told.recv()).await {
-        return;
+    /// Whether the supervisor is gone.
+    pub fn is_alone(&self) -> bool {
+        self.told.is_closed() && self.told.is_empty()
     }
-    if let Err(error) = place.remove() {
-        log::error!("{}", Event::new("failed").text(error));
+
+    /// Whether the supervisor has gone since it last spoke, which shows at once.
+    pub async fn becomes_alone(&mut self) -> bool {
+        let gone = async { while self.told.recv().await.is_some() {} };
+        timeout(GONE, gone).await.is_ok()
+    }
+
+    /// Serves those who wait in the socket's backlog, who came in before it was
+    /// unlinked, and accepts nobody any more.
+    pub async fn take_backlog(&mut self) {
+        // Nobody is left a grace any longer.
+        self.stopping.send_replace(true);
+        loop {
+            let accepted = accept(
+                &self.listener,
+                &self.filter,
+                &self.stopping,
+                &mut self.tasks,
+                &self.free,
+            );
+            if timeout(Duration::ZERO, accepted).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Answers what is open, for a limited time.
+    pub async fn finish(mut self) {
+        let end = Instant::now() + DRAIN;
+        drop(self.listener);
+        let mut grace = std::pin::pin!(sleep_until(end - LAST));
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next() => if ended.is_none() { return },
+                // What is left of a grace ends now.
+                () = &mut grace, if !*self.stopping.borrow() => {
+                    self.stopping.send_replace(true);
+                }
+                () = sleep_until(end) => return,
+            }
+        }
+    }
+
+    /// Takes the socket out of `submit`'s sight, unless the supervisor did.
+    async fn unlink(&mut self) {
+        let unlinked = async {
+            loop {
+                match self.told.recv().await {
+                    Some(Told::Unlinked) => return true,
+                    Some(_) => {}
+                    // Its end without a word: the supervisor was killed.
+                    None => return false,
+                }
+            }
+        };
+        if let Ok(true) = timeout(UNLINK_TIME, unlinked).await {
+            return;
+        }
+        if let Err(error) = self.place.remove() {
+            log::error!("{}", Event::new("failed").text(error));
+        }
     }
 }
 
@@ -135,43 +232,47 @@ async fn end_of_file(pipe: &AsyncFd<OwnedFd>) {
     }
 }
 
-struct Service {
-    filter: Option<Arc<Filter>>,
-    stop: watch::Receiver<bool>,
-    tasks: JoinSet<()>,
-    free: Arc<Semaphore>,
-}
-
-impl Service {
-    /// Accepts one connection, and gathers the tasks that have ended. Nothing
-    /// is lost where it is dropped half-way.
-    async fn accept(&mut self, listener: &UnixListener) {
-        while self.tasks.try_join_next().is_some() {}
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&self.free).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                if let Some(filter) = &self.filter {
-                    filter.accepts(Ok(()));
-                }
-                let (filter, stop) = (self.filter.clone(), self.stop.clone());
-                self.tasks.spawn(async move {
-                    let sentence = serve(stream, filter.as_ref()).await;
-                    // The request is answered: its place is free again.
-                    drop(place);
-                    if let (Some(filter), Some(sentenced)) = (filter, sentence) {
-                        filter.carry_out(*sentenced, stop).await;
-                    }
-                });
+/// Accepts one connection, and gathers the tasks that have ended. Nothing is
+/// lost where it is dropped half-way.
+async fn accept(
+    listener: &UnixListener,
+    filter: &Option<Arc<Filter>>,
+    stopping: &watch::Sender<bool>,
+    tasks: &mut JoinSet<()>,
+    free: &Arc<Semaphore>,
+) {
+    while tasks.try_join_next().is_some() {}
+    // The semaphore is never closed.
+    let Ok(place) = Arc::clone(free).acquire_owned().await else {
+        return;
+    };
+    let deciding = match filter {
+        Some(filter) => Some(filter.deciding().await),
+        None => None,
+    };
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            if let Some(filter) = filter {
+                filter.accepts(Ok(()));
             }
-            Err(error) => {
-                if let Some(filter) = &self.filter {
-                    filter.accepts(Err(&error));
+            let (filter, stop) = (filter.clone(), stopping.subscribe());
+            let limit = request::time_limit(free.available_permits(), MAX_REQUESTS);
+            tasks.spawn(async move {
+                let sentence = serve(stream, limit, filter.as_ref()).await;
+                // The request is answered: its place is free again.
+                drop(place);
+                if let (Some(filter), Some(sentenced), Some(deciding)) =
+                    (filter, sentence, deciding)
+                {
+                    filter.carry_out(*sentenced, stop, deciding).await;
                 }
-                sleep(ACCEPT_PAUSE).await;
+            });
+        }
+        Err(error) => {
+            if let Some(filter) = filter {
+                filter.accepts(Err(&error));
             }
+            sleep(ACCEPT_PAUSE).await;
         }
     }
 }
@@ -180,9 +281,10 @@ impl Service {
 /// left to do about a refused one comes back.
 async fn serve(
     mut stream: UnixStream,
+    limit: Duration,
     filter: Option<&Arc<Filter>>,
 ) -> Option<Box<super::filter::Sentenced>> {
-    let decision = decide(&mut stream, filter).await;
+    let decision = decide(&mut stream, limit, filter).await;
     match decision {
         Decision::Accept => {
             reply(&mut stream, ACCEPTED).await;
@@ -196,8 +298,12 @@ async fn serve(
     }
 }
 
-async fn decide(stream: &mut UnixStream, filter: Option<&Arc<Filter>>) -> Decision {
-    let request = match request::read(stream).await {
+async fn decide(
+    stream: &mut UnixStream,
+    limit: Duration,
+    filter: Option<&Arc<Filter>>,
+) -> Decision {
+    let request = match request::read(stream, limit).await {
         Ok(Some(request)) => request,
         Ok(None) => return Decision::Accept,
         Err(error) => {

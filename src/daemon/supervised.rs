@@ -1,72 +1,109 @@
 //! The worker's end of its link to the supervisor.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::filter::Filter;
-use super::link::{self, Heard, Word};
+use super::link::{Listening, Word};
 use crate::log::Event;
-use crate::sys::watched;
+
+/// How often the supervisor is told that we live.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// What the supervisor tells the service.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Told {
     /// The filter socket is unlinked.
     Unlinked,
+    /// Serve, once this baton says so; at once where there is none.
+    Take(Option<OwnedFd>),
+    /// Give all up, and say so on this baton.
+    Retire(OwnedFd),
+    /// Nobody takes our place.
+    Failed,
+}
+
+/// What can be said to the supervisor.
+#[derive(Clone, Debug)]
+pub struct Supervisor(Sender<Word>);
+
+impl Supervisor {
+    /// Says `word`; whether there is a supervisor.
+    pub fn say(&self, word: Word) -> bool {
+        self.0.try_send(word).is_ok()
+    }
 }
 
 /// Listens to the supervisor until it is gone, and then says no more: the other
-/// end of what is returned is closed. Sees to the warden of `filter`.
+/// end of what is returned is closed. Sees to the warden of `filter`, and tells
+/// the supervisor every second that the event loop goes round: the worker has
+/// one thread for all that it does but reading files, so that a loop that hangs
+/// is silent.
 ///
 /// # Errors
 /// Where the link is none.
-pub fn listen(link: OwnedFd, filter: Option<Arc<Filter>>) -> io::Result<Receiver<Told>> {
-    let link = watched(link, Interest::READABLE)?;
+pub fn listen(
+    link: OwnedFd,
+    filter: Option<Arc<Filter>>,
+) -> io::Result<(Supervisor, Receiver<Told>)> {
+    let link = Listening::new(link)?;
     let (sender, told) = mpsc::channel(8);
-    tokio::spawn(tend(link, filter, sender));
-    Ok(told)
+    let (say, words) = mpsc::channel(8);
+    tokio::spawn(tend(link, filter, sender, words));
+    Ok((Supervisor(say), told))
 }
 
-async fn tend(link: AsyncFd<OwnedFd>, filter: Option<Arc<Filter>>, told: Sender<Told>) {
+async fn tend(
+    link: Listening,
+    filter: Option<Arc<Filter>>,
+    told: Sender<Told>,
+    mut words: Receiver<Word>,
+) {
     let wanted = async || match &filter {
         Some(filter) => filter.warden().wanted().await,
         None => std::future::pending().await,
     };
+    let mut beats = interval(BEAT_EVERY);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            heard = hear(&link) => match heard {
-                Ok(Some((Word::Warden, Some(socket)))) => {
-                    if let Some(filter) = &filter {
-                        filter.warden().arrived(socket);
+        let word = tokio::select! {
+            heard = link.hear() => {
+                let heard = match heard {
+                    Ok(Some(heard)) => heard,
+                    // The supervisor is gone, or mad: we serve on without.
+                    Ok(None) | Err(_) => return,
+                };
+                let tell = match heard {
+                    (Word::Warden, Some(socket)) => {
+                        if let Some(filter) = &filter {
+                            filter.warden().arrived(socket);
+                        }
+                        continue;
                     }
-                }
-                Ok(Some((Word::Unlinked, _))) => {
-                    // The service ends only with us.
-                    let _ = told.send(Told::Unlinked).await;
-                }
-                Ok(Some((Word::Warden, None))) => {}
-                // The supervisor is gone, or mad: we serve on without.
-                Ok(None) | Err(_) => return,
-            },
-            () = wanted() => {
-                if let Err(error) = link::say(link.get_ref().as_fd(), Word::Warden, None) {
-                    log::debug!("{}", Event::new("alone").text(error));
-                }
+                    (Word::Unlinked, _) => Told::Unlinked,
+                    (Word::Take, baton) => Told::Take(baton),
+                    (Word::Retire, Some(baton)) => Told::Retire(baton),
+                    (Word::Failed, _) => Told::Failed,
+                    _ => continue,
+                };
+                // The service ends only with us.
+                let _ = told.send(tell).await;
+                continue;
             }
-        }
-    }
-}
-
-async fn hear(link: &AsyncFd<OwnedFd>) -> io::Result<Option<Heard>> {
-    loop {
-        let mut ready = link.readable().await?;
-        if let Ok(heard) = ready.try_io(|link| link::hear(link.as_fd())) {
-            return heard;
+            () = wanted() => Word::Warden,
+            Some(word) = words.recv() => word,
+            _ = beats.tick() => Word::Beat,
+        };
+        // One that has not listened for long is told the next time that we live.
+        if let Err(error) = link.say(word, None)
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            log::debug!("{}", Event::new("alone").text(error));
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The process that courierfilter knows. It holds descriptor 0, the filter
 //! socket, and its children: the worker, and the warden that the worker works
-//! with. It starts each again that has died, and while no worker can run, it
-//! accepts every message itself. It reads nothing from outside but past the end
-//! of a request, and of its children only words of one byte ([`super::link`]).
+//! with. It starts each again that has died or is silent, and while no worker can
+//! run, it accepts every message itself. It reads nothing from outside but past
+//! the end of a request, and of its children only words of one byte
+//! ([`super::link`]).
 //!
 //! A worker asks for a warden when it needs one (where nobody is banned,
 //! nothing with a capability runs). Each worker has a warden of its own: the
@@ -20,14 +21,44 @@
 //! ready. If this process is killed, worker and warden serve on.
 //!
 //! It never sets no_new_privs, which would void the warden's file capability.
+//!
+//! # Reload and upgrade
+//!
+//! Both are one: the worker says [`Word::Reload`], and another worker is started
+//! from the installed program, which reads the configuration as it is now. When
+//! it is [`Word::Ready`], each of the two gets an end of a baton: first the one
+//! that serves, with [`Word::Retire`], then the other, with [`Word::Take`]. From
+//! then on they agree between themselves (`handover.rs`), whatever becomes of
+//! the supervisor. What waits in the socket's backlog meanwhile waits for the
+//! new one. When that is [`Word::Serving`] and the program's file is not the one
+//! that this process runs, this process goes on as the installed one: it keeps
+//! its number, descriptor 0, the socket, and its children.
+//!
+//! Where it can fail:
+//!
+//! - The configuration is wrong, the program cannot be run, is of another
+//!   version of this protocol, ends at once, or is not ready in time: the new
+//!   worker is no more, the one that serves is told [`Word::Failed`], and serves
+//!   on.
+//! - The new one dies before it has the baton: the same. After: the one before
+//!   has given up, and another is started.
+//! - The one that serves dies before it has given up: the new one sees the end of
+//!   the baton, or is told to take at once.
+//! - This process is killed before both have their ends: the one that serves
+//!   sees that baton and link have no other end, and serves on; the new one sees its
+//!   link's end, and ends. After: they need it no longer.
+//! - The installed program cannot be run when this process is to become it: this
+//!   process goes on as it is. That it can, and speaks the same words, the new
+//!   worker has shown. If it died after that, it would be as if this process had
+//!   been killed.
+
+mod resume;
 
 use std::env;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -35,24 +66,26 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockFlag;
 use rustix::process::Pid;
 
-use super::children::{Child, Restarts, Role, start_warden};
+use super::children::{Child, Role, Stage, start_warden};
 use super::link::{self, Link, Word};
-use super::{ACCEPTED, EX_SOFTWARE, filter_name, worker};
+use super::pulse::woke_late;
+use super::restarts::Restarts;
+use super::unread::accept_one;
+use super::{EX_SOFTWARE, filter_name, worker};
 use crate::courier::filter_socket::FilterSocket;
 use crate::courier::paths::Paths;
-use crate::courier::request::MAX_PATHS;
 use crate::log::{Direct, Event};
 use crate::sys::descriptors::{self, Inherited};
 use crate::sys::{ignore_signals, spawn_with};
 
-/// How long the supervisor reads one request that it accepts unread.
-const REQUEST_TIME: Duration = Duration::from_secs(1);
-/// The most of them that it accepts once it has been told to stop.
+pub use resume::{ROLE, resume};
+
+/// The most requests that the supervisor accepts once it has been told to stop.
 const BACKLOG: usize = 1024;
-/// The pause after a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Words that are heard of a child at once.
 const WORDS: usize = 64;
+/// Workers that may be on their way out while another one comes.
+const LEAVING: usize = 4;
 
 /// Supervises until courierfilter closes descriptor 0.
 #[must_use]
@@ -73,18 +106,22 @@ pub fn run(inherited: Inherited) -> ExitCode {
             for problem in problems {
                 log.write(Level::Warn, &Event::new("socket").text(problem));
             }
-            Supervisor::new(name, &paths, socket, inherited).map_err(|error| error.to_string())
+            let (stop, ready) = (inherited.stop, Some(inherited.ready));
+            Supervisor::new(name, &paths, socket, stop, ready).map_err(|error| error.to_string())
         });
     match started {
         Ok(mut supervisor) => {
+            supervisor.workers = Restarts::due(Instant::now());
             supervisor.run(&mut log);
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            log.write(Level::Error, &Event::new("failed").text(error));
-            ExitCode::from(EX_SOFTWARE)
-        }
+        Err(error) => failed(&mut log, &error),
     }
+}
+
+fn failed(log: &mut Direct, error: &str) -> ExitCode {
+    log.write(Level::Error, &Event::new("failed").text(error));
+    ExitCode::from(EX_SOFTWARE)
 }
 
 struct Supervisor {
@@ -98,6 +135,7 @@ struct Supervisor {
     ready: Option<OwnedFd>,
     children: Vec<Child>,
     workers: Restarts,
+    /// Of the worker that serves.
     wardens: Restarts,
 }
 
@@ -118,7 +156,8 @@ impl Supervisor {
         name: String,
         paths: &Paths,
         socket: FilterSocket,
-        inherited: Inherited,
+        stop: OwnedFd,
+        ready: Option<OwnedFd>,
     ) -> io::Result<Self> {
         socket.listener.set_nonblocking(true)?;
         Ok(Self {
@@ -126,10 +165,10 @@ impl Supervisor {
             program: env::current_exe()?,
             warden: paths.warden(),
             socket,
-            stop: inherited.stop,
-            ready: Some(inherited.ready),
+            stop,
+            ready,
             children: Vec::new(),
-            workers: Restarts::due(Instant::now()),
+            workers: Restarts::default(),
             wardens: Restarts::default(),
         })
     }
@@ -137,10 +176,15 @@ impl Supervisor {
     fn run(&mut self, log: &mut Direct) {
         loop {
             self.start_due(Instant::now(), log);
-            let woken = self.wait();
+            let planned = self.next();
+            let woken = self.wait(planned);
             if woken.stop {
                 self.end(log);
                 return;
+            }
+            if woke_late(planned, Instant::now()) {
+                let now = Instant::now();
+                self.children.iter_mut().for_each(|child| child.spare(now));
             }
             for pid in woken.said {
                 self.hear(pid, log);
@@ -148,6 +192,7 @@ impl Supervisor {
             for pid in woken.ended {
                 self.bury(pid, log);
             }
+            self.end_the_silent(Instant::now(), log);
             if woken.request {
                 accept_one(&self.socket.listener);
             }
@@ -158,42 +203,59 @@ impl Supervisor {
     fn start_due(&mut self, now: Instant, log: &mut Direct) {
         let is_due = |restarts: &mut Restarts| restarts.due.take_if(|due| *due <= now).is_some();
         if is_due(&mut self.workers)
-            && let Err(error) = self.start_worker()
+            && let Err(error) = self.start_worker(Stage::Serving)
         {
             let why = format!("cannot start {}: {error}", self.program.display());
             self.lost(Role::Worker, &why, log);
         }
         if is_due(&mut self.wardens)
-            && let Some(worker) = self.worker()
+            && let Some(worker) = self.server()
         {
             self.start_warden(worker, log);
         }
     }
 
-    /// The worker, where one runs.
-    fn worker(&self) -> Option<Pid> {
-        let worker = self
-            .children
-            .iter()
-            .find(|child| child.role == Role::Worker);
+    /// The worker that serves, or is about to.
+    fn server(&self) -> Option<Pid> {
+        self.worker_in(Stage::Serving)
+    }
+
+    fn worker_in(&self, stage: Stage) -> Option<Pid> {
+        let mut children = self.children.iter();
+        let worker = children.find(|child| child.role == Role::Worker && child.stage() == stage);
         worker.map(Child::pid)
     }
 
-    fn child(&self, pid: Pid) -> Option<&Child> {
-        self.children.iter().find(|child| child.pid() == pid)
+    fn child(&mut self, pid: Pid) -> Option<&mut Child> {
+        self.children.iter_mut().find(|child| child.pid() == pid)
     }
 
-    fn start_worker(&mut self) -> io::Result<()> {
+    /// Says a word to a child. One that cannot be told has ended, or will be
+    /// given up.
+    fn say(&self, pid: Pid, word: Word, descriptor: Option<BorrowedFd<'_>>) -> bool {
+        let child = self.children.iter().find(|child| child.pid() == pid);
+        child
+            .and_then(|child| child.link.as_ref())
+            .is_some_and(|link| link.say(word, descriptor).is_ok())
+    }
+
+    /// Starts a worker that serves at once, or one beside that.
+    fn start_worker(&mut self, stage: Stage) -> io::Result<()> {
         let (link, theirs) = Link::pair()?;
         // Handed on once, and closed here in any case: courierfilter waits for it.
         let ready = self.ready.take();
         let mut handed = vec![self.socket.listener.as_fd(), theirs.as_fd()];
         handed.extend(ready.as_ref().map(AsFd::as_fd));
+        let is_next = stage == Stage::Coming;
         let started = spawn_with(&self.program, &self.name, &self.stop, &handed, |numbers| {
-            worker::arguments(numbers, self.socket.path())
+            worker::arguments(numbers, self.socket.path(), is_next)
         })?;
-        let child = Child::of(started, Role::Worker, Some(link), None)?;
+        let child = Child::of(started, Role::Worker, stage, link, None)?;
+        let pid = child.pid();
         self.children.push(child);
+        if stage == Stage::Serving {
+            self.say(pid, Word::Take, None);
+        }
         Ok(())
     }
 
@@ -202,11 +264,8 @@ impl Supervisor {
         let started = || {
             let (for_worker, for_warden) = link::pair(SockFlag::empty())?;
             let warden = start_warden(&self.warden, for_warden, worker)?;
-            if let Some(link) = self.child(worker).and_then(|worker| worker.link.as_ref()) {
-                // Where it cannot be told, it has ended, or will be given up; the
-                // warden ends with its socket.
-                let _ = link.say(Word::Warden, Some(for_worker.as_fd()));
-            }
+            // Where it cannot be told, the warden ends with its socket.
+            self.say(worker, Word::Warden, Some(for_worker.as_fd()));
             Ok(warden)
         };
         match started() {
@@ -235,31 +294,93 @@ impl Supervisor {
     /// Does what a child has asked for.
     fn hear(&mut self, pid: Pid, log: &mut Direct) {
         for _ in 0..WORDS {
-            let Some(child) = self.children.iter_mut().find(|child| child.pid() == pid) else {
-                return;
-            };
+            let Some(child) = self.child(pid) else { return };
+            let (role, stage) = (child.role, child.stage());
             let Some(link) = &child.link else { return };
-            match link.hear() {
-                Ok(Some((Word::Warden, _))) => {
-                    let has_one = |child: &Child| child.of == Some(pid);
-                    if !self.children.iter().any(has_one) && self.wardens.due.is_none() {
-                        self.start_warden(pid, log);
-                    }
-                }
-                Ok(Some((Word::Unlinked, _))) => {}
+            let word = match link.hear() {
+                Ok(Some((word, _))) => word,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // It has ended, which its pidfd tells.
-                Ok(None) => child.link = None,
+                Ok(None) => {
+                    child.link = None;
+                    return;
+                }
                 Err(error) => {
                     child.link = None;
-                    let event = Event::new(child.role.name());
+                    let event = Event::new(role.name());
                     let event = event.text(format!("it says what is no word ({error})"));
                     log.write(Level::Error, &event);
                     // It has ended already where this fails.
                     let _ = child.kill();
+                    return;
                 }
+            };
+            child.pulse.beat(Instant::now());
+            match (role, word) {
+                (Role::Worker, Word::Warden) => {
+                    let has_one = |child: &Child| child.of == Some(pid);
+                    let waits = self.server() == Some(pid) && self.wardens.due.is_some();
+                    if !waits && !self.children.iter().any(has_one) {
+                        self.start_warden(pid, log);
+                    }
+                }
+                (Role::Worker, Word::Reload) if stage == Stage::Serving => self.reload(pid, log),
+                (Role::Worker, Word::Ready) if stage == Stage::Coming => self.hand_over(pid),
+                (Role::Worker, Word::Serving) if stage == Stage::Serving => self.renew(log),
+                // They live, or say what is not theirs to say.
+                _ => {}
             }
         }
+    }
+
+    /// Starts a worker that is to take the place of `pid`.
+    fn reload(&mut self, pid: Pid, log: &mut Direct) {
+        let leaving = |child: &&Child| child.stage() == Stage::Leaving;
+        let why = if self.worker_in(Stage::Coming).is_some() {
+            "another one is on its way already".to_owned()
+        } else if self.children.iter().filter(leaving).count() >= LEAVING {
+            "too many have not ended yet that were replaced".to_owned()
+        } else {
+            match self.start_worker(Stage::Coming) {
+                Ok(()) => return,
+                Err(error) => format!("cannot start {}: {error}", self.program.display()),
+            }
+        };
+        self.refuse(pid, &why, log);
+    }
+
+    /// Tells the worker that serves that no other one takes its place.
+    fn refuse(&self, pid: Pid, why: &str, log: &mut Direct) {
+        let text = format!("no new worker: {why}; the one before serves on");
+        log.write(Level::Error, &Event::new("noreload").text(text));
+        self.say(pid, Word::Failed, None);
+    }
+
+    /// Has the worker that serves give its place to `next`.
+    fn hand_over(&mut self, next: Pid) {
+        let now = Instant::now();
+        let mut baton = None;
+        if let Some(before) = self.server() {
+            // First the one before: without a next one there, it serves on.
+            if let Ok((first, second)) = link::pair(SockFlag::SOCK_NONBLOCK)
+                && self.say(before, Word::Retire, Some(first.as_fd()))
+            {
+                baton = Some(second);
+            } else if let Some(child) = self.child(before) {
+                // It cannot be told: it must not serve beside the next.
+                let _ = child.kill();
+            }
+            if let Some(child) = self.child(before) {
+                child.enter(Stage::Leaving, now);
+            }
+        }
+        self.say(next, Word::Take, baton.as_ref().map(AsFd::as_fd));
+        if let Some(child) = self.child(next) {
+            child.enter(Stage::Serving, now);
+        }
+        // The warden of the one before goes with it.
+        self.wardens.due = None;
+        self.workers.due = None;
     }
 
     /// Collects a child that has ended, and sees to its successor.
@@ -267,37 +388,63 @@ impl Supervisor {
         let Some(place) = self.children.iter().position(|child| child.pid() == pid) else {
             return;
         };
-        let why = match self.children[place].collect() {
-            Ok(Some(status)) => format!("it has ended ({status}), another is started"),
+        let how = match self.children[place].collect() {
+            Ok(Some(status)) => format!("it has ended ({status})"),
             Ok(None) => return,
-            Err(error) => format!("it is lost ({error}), another is started"),
+            Err(error) => format!("it is lost ({error})"),
         };
         let child = self.children.swap_remove(place);
-        match child.role {
-            Role::Worker => {
+        let why = format!("{how}, another is started");
+        match (child.role, child.stage()) {
+            (Role::Worker, Stage::Serving) => {
                 // The warden ends with it, and the next one has another.
                 self.wardens.due = None;
                 self.lost(Role::Worker, &why, log);
+                if let Some(next) = self.worker_in(Stage::Coming) {
+                    self.hand_over(next);
+                }
             }
-            Role::Warden if child.of == self.worker() => self.lost(Role::Warden, &why, log),
-            Role::Warden => {}
+            (Role::Worker, Stage::Coming) => {
+                if let Some(server) = self.server() {
+                    self.refuse(server, &how, log);
+                }
+            }
+            // The one after it sees the baton's end.
+            (Role::Worker, Stage::Leaving) => {}
+            (Role::Warden, _) if child.of == self.server() => self.lost(Role::Warden, &why, log),
+            (Role::Warden, _) => {}
         }
     }
 
-    /// Waits for something to do.
-    fn wait(&self) -> Woken {
-        let due = [self.workers.due, self.wardens.due]
-            .into_iter()
-            .flatten()
-            .min();
-        let timeout = due.map_or(PollTimeout::NONE, |due| {
-            let left = due.saturating_duration_since(Instant::now());
+    /// Ends those that are silent, or do not get on. Their ends follow.
+    fn end_the_silent(&mut self, now: Instant, log: &mut Direct) {
+        for child in &mut self.children {
+            let Some(why) = child.is_over(now) else {
+                continue;
+            };
+            log.write(Level::Error, &Event::new(child.role.name()).text(why));
+            // It has ended already where this fails.
+            let _ = child.kill();
+            child.spare(now);
+        }
+    }
+
+    /// When to look next, be it that nothing happens.
+    fn next(&self) -> Option<Instant> {
+        let due = [self.workers.due, self.wardens.due].into_iter().flatten();
+        due.chain(self.children.iter().map(Child::until)).min()
+    }
+
+    /// Waits for something to do, until `end`.
+    fn wait(&self, end: Option<Instant>) -> Woken {
+        let timeout = end.map_or(PollTimeout::NONE, |end| {
+            let left = end.saturating_duration_since(Instant::now());
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![readable(self.stop.as_fd())];
         // A worker that runs takes what waits there, be it in a moment.
-        let alone = self.worker().is_none();
+        let alone = self.server().is_none();
         if alone {
             fds.push(readable(self.socket.listener.as_fd()));
         }
@@ -330,74 +477,24 @@ impl Supervisor {
         woken
     }
 
-    /// Takes the socket out of `submit`'s sight, and tells the worker.
+    /// Takes the socket out of `submit`'s sight, and tells the workers.
     fn end(&self, log: &mut Direct) {
         if let Err(error) = self.socket.unlink() {
             log.write(Level::Error, &Event::new("failed").text(error));
         }
-        if let Some(worker) = self.worker().and_then(|pid| self.child(pid)) {
-            if let Some(link) = &worker.link {
-                // A worker that is gone needs no word.
-                let _ = link.say(Word::Unlinked, None);
+        for child in self
+            .children
+            .iter()
+            .filter(|child| child.role == Role::Worker)
+        {
+            self.say(child.pid(), Word::Unlinked, None);
+        }
+        if self.server().is_none() {
+            // Nobody else serves those who had found the socket before.
+            let mut left = BACKLOG;
+            while left > 0 && accept_one(&self.socket.listener) {
+                left -= 1;
             }
-            return;
         }
-        // Nobody else serves those who had found the socket before.
-        let mut left = BACKLOG;
-        while left > 0 && accept_one(&self.socket.listener) {
-            left -= 1;
-        }
-    }
-}
-
-/// Accepts one message without a look at it; whether there was one.
-fn accept_one(listener: &UnixListener) -> bool {
-    let Ok((mut stream, _)) = listener.accept() else {
-        // No descriptor is left, most likely: do not ask without pause.
-        thread::sleep(ACCEPT_PAUSE);
-        return false;
-    };
-    let end = Instant::now() + REQUEST_TIME;
-    let mut seen = Vec::new();
-    let mut bytes = [0; 4096];
-    // submit must have written all before it is answered, or it would not read.
-    while !seen.windows(2).any(|two| two == b"\n\n") && seen.len() <= MAX_PATHS {
-        let left = end.saturating_duration_since(Instant::now());
-        let read = match stream.set_read_timeout(Some(left.max(Duration::from_millis(1)))) {
-            Ok(()) if !left.is_zero() => stream.read(&mut bytes),
-            _ => break,
-        };
-        match read {
-            Ok(length) if length > 0 => seen.extend_from_slice(&bytes[..length]),
-            _ => break,
-        }
-    }
-    // A submit that is gone has no use for its reply.
-    let _ = stream.set_write_timeout(Some(REQUEST_TIME));
-    let _ = writeln!(stream, "{ACCEPTED}");
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::net::UnixStream;
-
-    #[test]
-    fn a_request_is_accepted_unread() {
-        let path = env::temp_dir().join(format!("rblfilter-accept-{}", std::process::id()));
-        let listener = UnixListener::bind(&path).unwrap();
-        for (request, close) in [(&b"/d\n/c\n\n"[..], false), (b"half", true), (b"", true)] {
-            let mut stream = UnixStream::connect(&path).unwrap();
-            stream.write_all(request).unwrap();
-            if close {
-                stream.shutdown(std::net::Shutdown::Write).unwrap();
-            }
-            accept_one(&listener);
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
-            assert_eq!(answer, "250 Ok\n");
-        }
-        std::fs::remove_file(path).unwrap();
     }
 }

@@ -1,13 +1,21 @@
 //! The process that does the filter's work. The order of its start:
 //!
-//! 1. descriptors: those that the supervisor handed on are ours;
+//! 1. descriptors: those that the supervisor handed on are ours; no privilege
+//!    that there may be is kept;
 //! 2. the log;
-//! 3. the configuration (a wrong one: every message is accepted);
-//! 4. what the lists said before, their tests, the bans that still run, and the
-//!    warden;
-//! 5. ready: courierfilter's descriptor 3 is closed, last.
+//! 3. the configuration (a wrong one: every message is accepted; a worker that
+//!    is to take another's place ends, and that one serves on);
+//! 4. the process that looks up aliases, and the walls (`sys::sandbox`): nothing
+//!    has been read from outside yet;
+//! 5. where another one serves, it is waited for to give up its place
+//!    ([`super::handover`]);
+//! 6. what the lists said before, their tests, the bans that still run, and the
+//!    warden; the control socket;
+//! 7. ready: courierfilter's descriptor 3 is closed, last.
 
 use std::ffi::OsString;
+use std::fs;
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -15,28 +23,47 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::filter::Filter;
-use super::service::{self, Handed};
-use super::{EX_SOFTWARE, control, filter_name, supervised};
-use crate::config;
+use rblfilter_warden::policy::Layer;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinHandle;
+
+use super::control::{Control, Doers};
+use super::filter::{Filter, Prepared};
+use super::handover::{self, Baton};
+use super::link::Word;
+use super::reloads::{self, Reloads};
+use super::service::{Ended, Handed, Service};
+use super::supervised::{self, Told};
+use super::{EX_CONFIG, EX_SOFTWARE, filter_name};
+use crate::config::{self, Config};
+use crate::courier::aliases::Aliases;
 use crate::courier::paths::Paths;
 use crate::log::{self as event_log, Event};
-use crate::sys::{descriptors, run_soon};
+use crate::sys::{descriptors, run_soon, sandbox};
 
 /// The first argument of a worker.
 pub const ROLE: &str = "supervised-worker";
 
+/// The second: the version of what supervisor and worker say to one another, and
+/// of what one supervisor tells the next. Programs of two versions do not work
+/// together; then the filter has to be stopped and started.
+pub const VERSION: &str = "1";
+
 /// How long the stop waits for what the lists said to be written.
 const WRITE_TIME: Duration = Duration::from_secs(3);
 
-/// A worker's arguments: the socket's path, then the numbers of the
-/// descriptors of the listener, the link, and the ready pipe where
-/// it has not been closed yet. Descriptor 0 is courierfilter's.
-pub(super) fn arguments(numbers: &[RawFd], path: &Path) -> Vec<OsString> {
-    let mut arguments = vec![ROLE.into(), path.into()];
+/// A worker's arguments: whether it is the next one beside another, the socket's
+/// path, then the numbers of the descriptors of the listener, the link, and the
+/// ready pipe where it has not been closed yet. Descriptor 0 is courierfilter's.
+pub(super) fn arguments(numbers: &[RawFd], path: &Path, is_next: bool) -> Vec<OsString> {
+    let place = if is_next { NEXT } else { FIRST };
+    let mut arguments = vec![ROLE.into(), VERSION.into(), place.into(), path.into()];
     arguments.extend(numbers.iter().map(|number| number.to_string().into()));
     arguments
 }
+
+const FIRST: &str = "first";
+const NEXT: &str = "next";
 
 /// Works until courierfilter closes descriptor 0. `arguments` are those after
 /// the role.
@@ -47,6 +74,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(64);
     };
     let name = filter_name();
+    // Of this thread, which is the only one yet, and of all that it starts.
+    let dropped = sandbox::drop_privileges();
     let log = match event_log::start(&name) {
         Ok(guard) => Some(guard),
         Err(error) => {
@@ -55,19 +84,18 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         }
     };
     log_panics();
-    let code = match start(handed, &name) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::error!("{}", Event::new("failed").text(error));
-            ExitCode::from(EX_SOFTWARE)
-        }
-    };
+    let code = start(handed, &name, dropped).unwrap_or_else(|error| {
+        log::error!("{}", Event::new("failed").text(error));
+        ExitCode::from(EX_SOFTWARE)
+    });
     drop(log);
     code
 }
 
 /// What was handed to this process.
 struct Descriptors {
+    /// Another worker serves.
+    is_next: bool,
     stop: OwnedFd,
     listener: UnixListener,
     link: OwnedFd,
@@ -76,7 +104,12 @@ struct Descriptors {
 }
 
 fn handed(arguments: &[OsString]) -> Option<Descriptors> {
-    let (path, numbers) = arguments.split_first()?;
+    let [version, place, path, numbers @ ..] = arguments else {
+        return None;
+    };
+    if version != VERSION || (place != FIRST && place != NEXT) {
+        return None;
+    }
     let numbers: Option<Vec<RawFd>> = numbers
         .iter()
         .map(|number| number.to_str()?.parse().ok().filter(|number| *number > 2))
@@ -84,6 +117,7 @@ fn handed(arguments: &[OsString]) -> Option<Descriptors> {
     let mut owned = descriptors::handed(&numbers?)?.into_iter();
     let (stop, listener, link) = (owned.next()?, owned.next()?, owned.next()?);
     Some(Descriptors {
+        is_next: place == NEXT,
         stop,
         listener: UnixListener::from(listener),
         link,
@@ -92,62 +126,260 @@ fn handed(arguments: &[OsString]) -> Option<Descriptors> {
     })
 }
 
-fn start(handed: Descriptors, name: &str) -> std::io::Result<()> {
+fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> io::Result<ExitCode> {
     let paths = Paths::from_env();
+    // What is read now is in force, whatever comes in between.
+    let text = fs::read(paths.config()).ok();
     let config = config::read(&paths.config());
     if let Ok(config) = &config {
         log::set_max_level(config.log_level);
+        event_log::set_lines_per_second(config.log_lines);
     }
     // After the log's thread was started, which need not.
     if let Err(error) = run_soon() {
         log::debug!("{}", Event::new("limits").text(error));
     }
+    let config = match config {
+        Ok(config) => Some(config),
+        Err(error) if handed.is_next => {
+            let text = format!("{error}; the configuration before stays in force");
+            log::error!("{}", Event::new("noreload").text(text));
+            return Ok(ExitCode::from(EX_CONFIG));
+        }
+        Err(error) => {
+            let event = Event::new("disabled").text(format!(
+                "{error}; every message is accepted until the file is right and read again (rblfilter reload)"
+            ));
+            log::error!("{event}");
+            None
+        }
+    };
+    let wanted = config
+        .as_ref()
+        .map_or(Layer::Auto, |config| config.sandbox.seccomp);
+    let prepared = prepare(&paths, name, dropped, wanted);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
         .build()?;
-    let state = paths.state();
-    let ended = runtime.block_on(async {
-        let filter = match config {
-            Ok(config) => Some(Arc::new(Filter::new(config, paths))),
-            Err(error) => {
-                let event = Event::new("disabled").text(format!(
-                    "{error}; every message is accepted until the file is right and the filter started again (filterctl stop {name}; sleep 1; filterctl start {name})"
-                ));
-                log::error!("{event}");
-                None
-            }
-        };
-        let told = supervised::listen(handed.link, filter.clone())?;
-        if let Some(filter) = &filter {
-            log::info!("{}", filter.started());
-            filter.read_cache();
-            tokio::spawn(Arc::clone(filter).keep_lists());
-            filter.open_store().await;
-            filter.check().await;
-            tokio::spawn(control::serve(state, Arc::clone(filter)));
-        }
-        let handed = Handed {
+    let ended = runtime.block_on(work(handed, config, paths, prepared, text));
+    // A thread that hangs on a dead disk must not hold up the stop.
+    runtime.shutdown_background();
+    if let Ok(true) = ended {
+        log::info!("{}", Event::new("stopped"));
+    }
+    ended.map(|_| ExitCode::SUCCESS)
+}
+
+/// Works until the stop, or until another worker has taken our place; whether it
+/// was the stop. `text` is what stood in the configuration's file.
+async fn work(
+    handed: Descriptors,
+    config: Option<Config>,
+    paths: Paths,
+    prepared: Prepared,
+    text: Option<Vec<u8>>,
+) -> io::Result<bool> {
+    let (state, file) = (paths.state(), paths.config());
+    let on_change = config
+        .as_ref()
+        .is_some_and(|config| config.reload_on_change);
+    let filter = config.map(|config| Arc::new(Filter::new(config, paths, prepared)));
+    let (supervisor, mut told) = supervised::listen(handed.link, filter.clone())?;
+    // It must be there before we are alone, should the supervisor die meanwhile.
+    if handed.is_next && filter.as_ref().is_some_and(|filter| filter.needs_warden()) {
+        supervisor.say(Word::Warden);
+    }
+    supervisor.say(Word::Ready);
+    let Some(baton) = place(&mut told).await else {
+        return Ok(false);
+    };
+    let (control, baton) = match baton {
+        Some(baton) => handover::take(baton).await,
+        None => (None, None),
+    };
+    let reloads = Arc::new(Reloads::new(supervisor.clone(), file));
+    let running = Running::start(filter.as_ref(), handed.is_next).await;
+    let doers = Doers {
+        filter: filter.clone(),
+        reloads: Arc::clone(&reloads),
+    };
+    let control = Control::start(&state, control, doers);
+    let mut service = Service::new(
+        Handed {
             stop: handed.stop,
             listener: handed.listener,
             told,
+            reloads: Arc::clone(&reloads),
             ready: handed.ready,
             path: handed.path,
+        },
+        filter.clone(),
+    )?;
+    if let Some(baton) = baton {
+        // One that is gone needs no word.
+        let _ = baton.say(Word::Serving, None);
+    }
+    supervisor.say(Word::Serving);
+    let changes = on_change.then(|| tokio::spawn(Arc::clone(&reloads).on_change(text)));
+    let baton = loop {
+        match service.serve().await {
+            Ended::Stop => break None,
+            Ended::Retire(baton) => match Baton::of(baton) {
+                Some(baton) => break Some(Some(baton)),
+                // It died before it could hand over the other end: our place is ours.
+                None if service.becomes_alone().await => reloads.failed(reloads::ALONE),
+                // The next one died, and it starts another.
+                None => break Some(None),
+            },
+        }
+    };
+    if let Some(changes) = changes {
+        changes.abort();
+    }
+    running.leave_off();
+    let Some(baton) = baton else {
+        service.take_backlog().await;
+        reloads.failed("the filter is stopped");
+        let commands = async {
+            if let Some((_, answers)) = match control {
+                Some(control) => control.stop().await,
+                None => None,
+            } {
+                answers.given().await;
+            }
         };
-        let ended = service::run(handed, filter.clone()).await;
+        tokio::join!(commands, service.finish());
         if let Some(filter) = filter {
+            filter.stopped();
             filter.confirm_lists().await;
             filter.close_store().await;
-            // On a thread: a disk that hangs must not hold up the stop.
-            let written = tokio::task::spawn_blocking(move || filter.write_cache());
-            let _ = tokio::time::timeout(WRITE_TIME, written).await;
+            write_cache(filter).await;
         }
-        ended
+        return Ok(true);
+    };
+    let (listener, answers) = match control {
+        Some(control) => control.stop().await.unzip(),
+        None => (None, None),
+    };
+    if let Some(filter) = &filter {
+        filter.retire().await;
+        running.end();
+        write_cache(Arc::clone(filter)).await;
+    }
+    let serves = match baton {
+        Some(baton) => baton.pass(listener.as_ref()).await,
+        None => false,
+    };
+    drop(listener);
+    if serves {
+        reloads.done();
+    } else {
+        reloads.failed("the new worker has ended, another one is started; the log tells why");
+        if service.is_alone() {
+            let text = "every message is accepted until the filter is stopped and started: the new worker has ended, and so has the supervisor";
+            log::error!("{}", Event::new("disabled").text(text));
+            service.accept_all();
+            while let Ended::Retire(_) = service.serve().await {}
+            service.take_backlog().await;
+        }
+    }
+    if let Some(answers) = answers {
+        answers.given().await;
+    }
+    service.finish().await;
+    if let Some(filter) = filter {
+        filter.stopped();
+    }
+    Ok(false)
+}
+
+/// Waits for the word that this is our place, and what comes with it; `None` where
+/// it will not be.
+async fn place(told: &mut Receiver<Told>) -> Option<Option<OwnedFd>> {
+    loop {
+        if let Told::Take(baton) = told.recv().await? {
+            return Some(baton);
+        }
+    }
+}
+
+/// What goes on as long as the service.
+struct Running {
+    /// What ends sessions, and the keeping of bans.
+    watch: Option<JoinHandle<()>>,
+    lists: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Takes up what was left on disk, and begins. A next worker's service does not
+    /// wait for the look whether bans work.
+    async fn start(filter: Option<&Arc<Filter>>, is_next: bool) -> Self {
+        let Some(filter) = filter else {
+            return Self {
+                watch: None,
+                lists: None,
+            };
+        };
+        log::info!("{}", filter.started());
+        filter.read_cache();
+        let lists = tokio::spawn(Arc::clone(filter).keep_lists());
+        filter.open_store().await;
+        let check = {
+            let filter = Arc::clone(filter);
+            async move { filter.check().await }
+        };
+        if is_next {
+            tokio::spawn(check);
+        } else {
+            check.await;
+        }
+        // Who was ended must end, be it that another worker serves by then.
+        tokio::spawn(Arc::clone(filter).see_to_kills());
+        Self {
+            watch: Some(tokio::spawn(Arc::clone(filter).run())),
+            lists: Some(lists),
+        }
+    }
+
+    /// Ends no more sessions but those that are refused.
+    fn leave_off(&self) {
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
+    }
+
+    /// Lifts no more bans.
+    fn end(&self) {
+        if let Some(lists) = &self.lists {
+            lists.abort();
+        }
+    }
+}
+
+/// Writes what the lists said, on a thread: a disk that hangs must not hold us up.
+async fn write_cache(filter: Arc<Filter>) {
+    let written = tokio::task::spawn_blocking(move || filter.write_cache());
+    let _ = tokio::time::timeout(WRITE_TIME, written).await;
+}
+
+/// Starts what runs `aliaslookup`, as the worker cannot run anything after
+/// this, and builds the worker's walls.
+fn prepare(paths: &Paths, name: &str, dropped: sandbox::Dropped, seccomp: Layer) -> Prepared {
+    let aliases =
+        std::env::current_exe().and_then(|own| Aliases::start(&own, name, &paths.aliaslookup()));
+    if let Err(error) = &aliases {
+        let text = format!("no look-ups of aliases: {error}");
+        log::warn!("{}", Event::new("limits").text(text));
+    }
+    let layers = sandbox::enter(dropped, seccomp, |layer, error| {
+        let event = Event::new("sandbox").field("without", layer);
+        log::warn!("{}", event.text(error));
     });
-    // A thread that hangs on a dead disk must not hold up the stop.
-    runtime.shutdown_background();
-    log::info!("{}", Event::new("stopped"));
-    ended
+    Prepared {
+        aliases: aliases.ok().map(Arc::new),
+        layers,
+    }
 }
 
 /// A panic is a bug of ours: it is logged, and costs what it happened in alone.

@@ -19,11 +19,12 @@ mod keep;
 mod look;
 mod lookup;
 pub mod query;
-mod resolver;
+pub(crate) mod resolver;
 mod rule;
 mod score;
 mod selftest;
 pub mod spf;
+mod status;
 mod test_run;
 mod zone;
 

@@ -103,6 +103,8 @@ enum Message {
     Many(Vec<Write>, oneshot::Sender<Result<(), String>>),
     /// In the place of all bans, offences and allows in the file.
     Everything(Vec<Write>),
+    /// Who waits wants to know that the file is closed.
+    Close(oneshot::Sender<()>),
 }
 
 /// The file's thread.
@@ -185,6 +187,16 @@ impl Store {
                 "the disk takes longer than {} s",
                 COMMIT_TIME.as_secs()
             )),
+        }
+    }
+
+    /// Writes all that waits and closes the file, which another process may open
+    /// then; waits for that, up to `limit`. What comes later is lost from the file.
+    pub async fn close(&self, limit: Duration) {
+        let (done, closed) = oneshot::channel();
+        if self.send(Message::Close(done)) {
+            // Its thread may be gone; then it is closed.
+            let _ = timeout(limit, closed).await;
         }
     }
 
@@ -286,6 +298,13 @@ impl Writer {
                 // He may have given up.
                 let _ = waits.send(result.clone());
             }
+            if let Some(closed) = batch.close {
+                let _ = self.write(&Batch::default());
+                self.database = None;
+                // He may have given up.
+                let _ = closed.send(());
+                return;
+            }
         }
         // The last word on what time it is.
         let _ = self.write(&Batch::default());
@@ -349,6 +368,8 @@ struct Batch {
     /// Whether they take the place of all that was.
     everything: bool,
     acknowledge: Vec<oneshot::Sender<Result<(), String>>>,
+    /// Who wants it to be the last.
+    close: Option<oneshot::Sender<()>>,
 }
 
 impl Batch {
@@ -359,6 +380,10 @@ impl Batch {
             Message::Many(writes, waits) => {
                 self.writes.extend(writes);
                 self.acknowledge.push(waits);
+                return false;
+            }
+            Message::Close(closed) => {
+                self.close = Some(closed);
                 return false;
             }
             Message::Everything(writes) => {

@@ -3,7 +3,8 @@
 
 pub mod descriptors;
 mod process;
+pub mod sandbox;
 mod watched;
 
-pub use process::{ignore_signals, in_own_session, run_soon, spawn_with};
+pub use process::{ignore_signals, in_own_session, replace_with, run_soon, spawn_with};
 pub use watched::watched;

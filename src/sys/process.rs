@@ -46,6 +46,30 @@ pub fn spawn_with(
     command.spawn()
 }
 
+/// Makes this process run `program` under the name `name`, with descriptor 0 and
+/// those numbered `kept`, under their numbers. Returns only where that failed;
+/// all is as it was then.
+pub fn replace_with(
+    program: &Path,
+    name: &str,
+    kept: &[BorrowedFd<'_>],
+    arguments: &[OsString],
+) -> io::Error {
+    let keep = |flag: FdFlag| -> io::Result<()> {
+        for fd in kept {
+            fcntl(fd, FcntlArg::F_SETFD(flag))?;
+        }
+        Ok(())
+    };
+    let error = match keep(FdFlag::empty()) {
+        Ok(()) => Command::new(program).arg0(name).args(arguments).exec(),
+        Err(error) => error,
+    };
+    // An open descriptor takes this flag.
+    let _ = keep(FdFlag::FD_CLOEXEC);
+    error
+}
+
 /// Has `command` start in a session of its own, which gives it a share of the
 /// processors of its own, beside that of all of Courier together (sched(7),
 /// autogrouping), whoever started courierfilter.

@@ -5,7 +5,10 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rblfilter_lab::smtp::{Client, Message, Outcome, Reply};
 use rblfilter_lab::{Config, Lab, Product, SetMember, wait_for};
@@ -154,6 +157,151 @@ pub fn assert_no_bans(lab: &Lab) {
     for set in ["rblfilter4", "rblfilter6"] {
         let members = lab.set_members(set).unwrap();
         assert!(members.is_empty(), "{set}: {members:?}");
+    }
+}
+
+/// Messages that are sent without a pause while something is done to the
+/// filter: each has a subject of its own, so that its fate can be told.
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    senders: Vec<JoinHandle<Vec<(String, Outcome, Duration)>>>,
+}
+
+/// What has become of a [`Stream`].
+#[derive(Debug)]
+pub struct Fates {
+    /// Accepted, and delivered once.
+    pub delivered: usize,
+    /// Refused with a 4xx reply, and not delivered.
+    pub tempfailed: usize,
+    /// The longest that one took.
+    pub longest: Duration,
+}
+
+impl Stream {
+    /// Begins to send from as many clients at a time.
+    pub fn begin(clients: u8) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let senders = (1..=clients)
+            .map(|client| {
+                let stop = Arc::clone(&stop);
+                std::thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()
+                        .unwrap();
+                    let mut sent = Vec::new();
+                    while !stop.load(Relaxed) {
+                        let number = sent.len();
+                        let subject = format!("stream-{client}-{number}-");
+                        let message = Message {
+                            subject: subject.clone(),
+                            patience: Duration::from_secs(60),
+                            ..Message::default()
+                        };
+                        let source = format!("127.1.{client}.{}", 1 + number % 250);
+                        let begun = Instant::now();
+                        let outcome = runtime.block_on(message.send(ip(&source)));
+                        sent.push((subject, outcome, begun.elapsed()));
+                    }
+                    sent
+                })
+            })
+            .collect();
+        Self { stop, senders }
+    }
+
+    /// Sends no more, and tells what became of each; nobody else may have sent
+    /// anything but `others`.
+    pub fn end(self, lab: &Lab, others: usize) -> Fates {
+        self.stop.store(true, Relaxed);
+        let joined = self
+            .senders
+            .into_iter()
+            .map(|sender| sender.join().unwrap());
+        let sent: Vec<_> = joined.flatten().collect();
+        let (accepted, refused): (Vec<_>, Vec<_>) =
+            sent.iter().partition(|(_, outcome, _)| outcome.accepted());
+        let mails = lab
+            .wait_for_mail(accepted.len() + others, LIMIT * 2)
+            .unwrap();
+        let delivered = |subject: &str| mails.iter().filter(|mail| mail.contains(subject)).count();
+        for (subject, ..) in &accepted {
+            assert_eq!(delivered(subject), 1, "{subject} once");
+        }
+        for (subject, outcome, _) in &refused {
+            assert_eq!(delivered(subject), 0, "{subject}: {outcome:?}");
+            let code = outcome.refused_code().unwrap_or_default();
+            assert!((400..500).contains(&code), "{subject}: {outcome:?}");
+        }
+        Fates {
+            delivered: accepted.len(),
+            tempfailed: refused.len(),
+            longest: sent
+                .iter()
+                .map(|(_, _, took)| *took)
+                .max()
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// The filter's processes by what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    pub supervisor: i32,
+    pub worker: i32,
+    pub warden: i32,
+}
+
+/// The filter's processes, once there is one of each and nothing else, not even
+/// one that has ended and was not collected.
+pub fn filter(lab: &Lab) -> Filter {
+    let settled = || {
+        let all = lab.processes();
+        let ours = all.iter().filter(|p| p.comm.starts_with("rblfilter"));
+        let (mut supervisors, mut workers, mut wardens) = (Vec::new(), Vec::new(), Vec::new());
+        for process in ours {
+            let arguments = lab.arguments(process.pid);
+            let worker = arguments.iter().any(|word| word == "supervised-worker");
+            match (process.comm.as_str(), worker) {
+                _ if process.state == 'Z' => return None,
+                ("rblfilter", true) => workers.push(process.pid),
+                ("rblfilter", false) => {
+                    // Else it is a command.
+                    let role = arguments.get(1);
+                    if role.is_none_or(|role| role == "resumed-supervisor") {
+                        supervisors.push(process.pid);
+                    }
+                }
+                _ => wardens.push(process.pid),
+            }
+        }
+        match (&supervisors[..], &workers[..], &wardens[..]) {
+            ([supervisor], [worker], [warden]) => Some(Filter {
+                supervisor: *supervisor,
+                worker: *worker,
+                warden: *warden,
+            }),
+            _ => None,
+        }
+    };
+    wait_for(LIMIT * 2, settled).unwrap_or_else(|| panic!("{:?}", lab.processes()))
+}
+
+/// No process of the filter runs a file that has been replaced.
+pub fn assert_runs_what_is_installed(lab: &Lab) {
+    let replaced = |pid: i32| {
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+        program.to_string_lossy().ends_with(" (deleted)")
+    };
+    let Filter {
+        supervisor,
+        worker,
+        warden,
+    } = filter(lab);
+    for pid in [supervisor, worker, warden] {
+        assert!(!replaced(pid), "{pid}");
     }
 }
 

@@ -5,34 +5,46 @@
 //! sets and takes them out again, whose names and whose exceptions it reads
 //! from the configuration itself. All requests that are there are read before
 //! the first is answered, so that the kernel gets them together. It ends when
-//! the filter closes the socket. What it has to say goes to standard error,
+//! the filter closes the socket. Every second it says on descriptor 1, where
+//! that is a socket too, that it lives: from the loop itself, so that one that
+//! hangs is silent. What it has to say goes to standard error,
 //! which courierfilter hands to syslog.
 
 mod connector;
 mod dry;
 mod ipset;
 mod nftables;
+mod sandbox;
+mod say;
 mod sets;
 
 use std::error::Error;
-use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice, Stdout};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use caps::{CapSet, Capability};
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags, SockType, sockopt};
 use rblfilter_warden::bucket::Bucket;
+use rblfilter_warden::layers::Layers;
 use rblfilter_warden::policy::{MAX_BAN_SECONDS, Policy, Sets as SetsPolicy};
 use rblfilter_warden::protected::Protected;
 use rblfilter_warden::request::{Outcome, REQUEST_LEN, Reply, Request};
-use rblfilter_warden::{CONFIG_FILE, SYSCONFDIR, neighbours};
+use rblfilter_warden::{BEAT, CONFIG_FILE, SYSCONFDIR, neighbours};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::sets::{Sets, Wish};
 
+/// How often it says that it lives, and how long it waits for a request at most.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+const WAIT: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 /// Requests that are answered together.
 const MOST_AT_ONCE: usize = 1024;
 /// The widest networks of verdicts, and of an admin, IPv4's and IPv6's.
@@ -44,7 +56,7 @@ const RESTORES_PER_SECOND: u32 = 200_000;
 const BY_HAND_PER_SECOND: u32 = 200;
 
 fn main() -> ExitCode {
-    if std::env::args_os().len() > 1 || !descriptor_0_is_ours() {
+    if std::env::args_os().len() > 1 || !is_seqpacket(&io::stdin()) {
         eprintln!("rblfilter-warden: started by rblfilter, not by hand");
         return ExitCode::from(64);
     }
@@ -57,9 +69,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn descriptor_0_is_ours() -> bool {
-    socket::getsockopt(&io::stdin(), sockopt::SockType)
-        .is_ok_and(|kind| kind == SockType::SeqPacket)
+fn is_seqpacket(fd: &impl AsFd) -> bool {
+    socket::getsockopt(fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::SeqPacket)
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
@@ -72,16 +83,21 @@ fn run() -> Result<(), Box<dyn Error>> {
         // The kernel is asked what it has with the capability alone.
         sets: None,
         policy: policy.ban,
+        layers: Layers::default(),
     };
     // Without it we still answer, and every answer says what is missing.
     if let Err(error) = caps::raise(None, CapSet::Effective, Capability::CAP_NET_ADMIN) {
-        eprintln!("rblfilter-warden: cannot raise cap_net_admin: {error}");
+        say::line(format_args!("cannot raise cap_net_admin: {error}"));
     }
+    let mut pulse = Pulse::new();
+    // What takes privileges is done; from here on the worker is listened to.
+    warden.layers = sandbox::enter(policy.sandbox);
     loop {
-        let Some(requests) = requests()? else {
+        let Some(requests) = requests(&mut pulse)? else {
             return Ok(());
         };
         for (reply, handed) in warden.answer(&requests) {
+            say::answered(reply.outcome);
             match send(&reply, handed.as_ref()) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
@@ -94,12 +110,57 @@ fn run() -> Result<(), Box<dyn Error>> {
 /// A request with its serial number; `None`: what came is none.
 type Asked = Option<(u32, Request)>;
 
+/// The word to the supervisor that the loop goes round.
+struct Pulse {
+    socket: Option<Stdout>,
+    next: Instant,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        let stdout = io::stdout();
+        let is_ours = is_seqpacket(&stdout);
+        Self {
+            socket: is_ours.then_some(stdout),
+            next: Instant::now(),
+        }
+    }
+
+    /// Says it where it is time to.
+    fn beat(&mut self, now: Instant) {
+        if let Some(socket) = &self.socket
+            && now >= self.next
+        {
+            // A supervisor that is gone, or does not listen, is none of our
+            // concern.
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let _ = socket::send(socket.as_raw_fd(), &[BEAT], flags);
+            self.next = now + BEAT_EVERY;
+        }
+    }
+}
+
 /// Waits for a request, and takes what else is there; `None` at the end.
-fn requests() -> nix::Result<Option<Vec<Asked>>> {
+fn requests(pulse: &mut Pulse) -> nix::Result<Option<Vec<Asked>>> {
+    loop {
+        pulse.beat(Instant::now());
+        let stdin = io::stdin();
+        let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut fds, Some(&WAIT)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => break,
+            Err(error) => return Err(Errno::from_raw(error.raw_os_error())),
+        }
+    }
     let stdin = io::stdin().as_raw_fd();
     let mut bytes = [0; REQUEST_LEN + 1];
     let mut requests = Vec::new();
     let mut flags = MsgFlags::empty();
+    while let Some(time) = say::settle() {
+        if is_readable(time)? {
+            break;
+        }
+    }
     while requests.len() < MOST_AT_ONCE {
         match socket::recv(stdin, &mut bytes, flags) {
             Ok(0) | Err(Errno::ECONNRESET) if requests.is_empty() => return Ok(None),
@@ -114,6 +175,18 @@ fn requests() -> nix::Result<Option<Vec<Asked>>> {
         }
     }
     Ok(Some(requests))
+}
+
+/// Whether a request comes within `time`, or the end.
+fn is_readable(time: Duration) -> nix::Result<bool> {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    let timeout = time.try_into().map_err(|_| Errno::EINVAL)?;
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(Errno::from_raw(error.raw_os_error())),
+    }
 }
 
 /// Sends a reply, with the descriptor that goes with it.
@@ -159,6 +232,7 @@ struct Warden {
     bounds: Bounds,
     policy: SetsPolicy,
     sets: Option<Sets>,
+    layers: Layers,
 }
 
 impl Warden {
@@ -179,7 +253,7 @@ impl Warden {
                         (Outcome::Done, false)
                     }
                     Err(error) => {
-                        eprintln!("rblfilter-warden: proc connector: {error}");
+                        say::line(format_args!("proc connector: {error}"));
                         (Outcome::NoEvents, false)
                     }
                 },
@@ -205,6 +279,7 @@ impl Warden {
                 serial,
                 outcome,
                 ipv6,
+                layers: self.layers,
             };
             replies.push((reply, handed));
         }
@@ -301,7 +376,7 @@ impl Warden {
 
     fn refresh(&mut self, now: Instant) {
         if let Err(error) = self.protected.refresh(now) {
-            eprintln!("rblfilter-warden: cannot list own addresses: {error}");
+            say::line(format_args!("cannot list own addresses: {error}"));
         }
     }
 }

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// The kernel's routes (`net/ipv4/fib_trie.c`, `net/ipv6/route.c`).
 const ROUTES4: &str = "/proc/net/route";
 const ROUTES6: &str = "/proc/net/ipv6_route";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where the system's nameservers stand (resolv.conf(5)).
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// `RTF_GATEWAY` (include/uapi/linux/route.h).
 const GATEWAY: u32 = 2;
 
@@ -45,7 +46,7 @@ pub fn nameserver(text: &str) -> Option<IpAddr> {
 
 /// `Iface Destination Gateway Flags RefCnt Use Metric Mask …`, addresses as
 /// numbers of this machine's byte order.
-fn gateways4(text: &str) -> Vec<IpAddr> {
+pub(crate) fn gateways4(text: &str) -> Vec<IpAddr> {
     let gateway = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let number = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
@@ -56,7 +57,7 @@ fn gateways4(text: &str) -> Vec<IpAddr> {
 }
 
 /// `destination length source length gateway metric refcnt use flags iface`.
-fn gateways6(text: &str) -> Vec<IpAddr> {
+pub(crate) fn gateways6(text: &str) -> Vec<IpAddr> {
     let gateway = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let number = |at: usize| u128::from_str_radix(words.get(at)?, 16).ok();
@@ -68,7 +69,7 @@ fn gateways6(text: &str) -> Vec<IpAddr> {
 }
 
 /// resolv.conf(5).
-fn nameservers(text: &str) -> Vec<IpAddr> {
+pub(crate) fn nameservers(text: &str) -> Vec<IpAddr> {
     let server = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let address = (words.next()? == "nameserver").then(|| words.next())??;

@@ -45,6 +45,29 @@ pub struct Policy {
     pub ban: Sets,
     /// Through whom names are looked up.
     pub lookup: Lookup,
+    /// What it may not do even where it wanted to.
+    pub sandbox: Sandbox,
+}
+
+/// The `[sandbox]` table.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Sandbox {
+    /// The filter of system calls, of worker and warden.
+    pub seccomp: Layer,
+    /// The warden's, of files and of what else Landlock knows.
+    pub landlock: Layer,
+}
+
+/// A layer of the sandbox.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// It is there where the kernel has it.
+    #[default]
+    Auto,
+    /// It is not.
+    Off,
 }
 
 /// What holds the banned networks.
@@ -143,7 +166,7 @@ impl fmt::Display for Error {
             ),
             // Not the error's own text: it quotes the line, which may hold a key.
             Self::Parse(path, error) => {
-                let message = without_keys(error.message());
+                let message = without_controls(&without_keys(error.message()));
                 write!(f, "cannot read {}: {message}", path.display())
             }
         }
@@ -174,6 +197,21 @@ pub fn without_keys(text: &str) -> String {
             shown.push_str(&part[run.len()..]);
         } else {
             shown.push_str(part);
+        }
+    }
+    shown
+}
+
+/// A text in which control characters are escaped: a key or value of the file,
+/// quoted in an error message, must not steer a terminal.
+#[must_use]
+pub fn without_controls(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
         }
     }
     shown
@@ -219,6 +257,14 @@ mod tests {
         ] {
             assert_eq!(without_keys(text), shown);
         }
+    }
+
+    #[test]
+    fn no_character_of_a_message_steers_a_terminal() {
+        assert_eq!(
+            without_controls("key \"\u{1b}[31m\u{9b}é\"\n"),
+            "key \"\\u{1b}[31m\\u{9b}é\"\\n"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! By a few entries that should be there it sees whether somebody else emptied
 //! a set.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -17,6 +17,7 @@ use rblfilter_warden::request::Outcome;
 use crate::dry::Dry;
 use crate::ipset::Ipset;
 use crate::nftables::Nftables;
+use crate::say;
 
 /// How often a set is read anew into which somebody else has put something. A
 /// million entries take a second or two, so the pause is at least so many
@@ -40,8 +41,7 @@ const SAMPLE: usize = 64;
 /// own way.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// When each entry ends; `None`: never.
-pub type Ends = HashMap<IpNetwork, Option<Instant>>;
+pub use rblfilter_warden::listed::Ends;
 
 /// What is to become of one network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Problem {
             Self::NotPermitted => Outcome::NotPermitted,
             Self::Full => Outcome::Full,
             Self::Failed(text) => {
-                eprintln!("rblfilter-warden: {text}");
+                say::line(format_args!("{text}"));
                 Outcome::Failed
             }
         }
@@ -320,10 +320,10 @@ impl<K: Kernel> Set<K> {
     fn make(&mut self) -> Result<(), Problem> {
         self.most = self.configured;
         self.kernel.create(self.most)?;
-        eprintln!(
-            "rblfilter-warden: the set {} was missing, and has been made",
+        say::line(format_args!(
+            "the set {} was missing, and has been made",
             self.name
-        );
+        ));
         self.ends.clear();
         (self.known, self.was_known, self.remade) = (true, true, true);
         Ok(())

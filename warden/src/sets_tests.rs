@@ -1,6 +1,7 @@
 //! The sets' tests, on a set in memory; `sets.rs` is long enough.
 
 use super::*;
+use std::collections::HashMap;
 
 /// A set in memory, as full, missing or overlapping as a test wants it.
 #[derive(Default)]

@@ -415,11 +415,10 @@ impl Filter {
         }
     }
 
-    /// Waits, for a limited time, until all is on disk.
+    /// Waits, for a limited time, until all is on disk and the file closed.
     pub async fn close_store(&self) {
         if let Some(store) = self.store.get() {
-            // What is lost has been told.
-            let _ = timeout(CLOSE_TIME, store.commit(Vec::new())).await;
+            store.close(CLOSE_TIME).await;
         }
     }
 }

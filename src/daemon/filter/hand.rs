@@ -27,7 +27,8 @@ const AT_ONCE: usize = 512;
 type Told = Result<String, String>;
 
 impl Filter {
-    /// Does what `user` asks for. (A list is given by [`Filter::bans`] and [`Filter::allowed`].)
+    /// Does what `user` asks for. (A list is given by [`Filter::bans`] and
+    /// [`Filter::allowed`]; a reload is not the filter's to do.)
     pub async fn by_hand(self: &Arc<Self>, request: Request, user: &str) -> Answer {
         let told = match request {
             Request::Ban {
@@ -43,7 +44,7 @@ impl Filter {
             Request::Unban { networks, seconds } => self.unban(&networks, seconds, user).await,
             Request::UnbanAll => self.unban_all(user).await,
             Request::Allow { network, seconds } => self.allow(network, seconds, user).await,
-            Request::List => return Answer::End,
+            Request::List | Request::Reload | Request::Status => return Answer::End,
         };
         match told {
             Ok(done) => Answer::Done(done),

@@ -41,6 +41,8 @@ pub struct Stub {
     pub list: Answer,
     /// Questions for the name of an address (`in-addr.arpa`, `ip6.arpa`).
     pub names: Answer,
+    /// What the TXT record of each listed address says, in place of a text that does no harm; any bytes.
+    pub text: Option<&'static [u8]>,
 }
 
 const ZONE: &str = "bl.test";
@@ -109,7 +111,7 @@ fn serve(socket: &UdpSocket, stub: Stub, list: &List, end: &AtomicBool) {
             return;
         }
         if let Ok((length, client)) = socket.recv_from(&mut bytes)
-            && let Some((kind, answer)) = reply(&bytes[..length], list)
+            && let Some((kind, answer)) = reply(&bytes[..length], list, stub.text.unwrap_or(TEXT))
         {
             let when = match kind {
                 Kind::List => stub.list,
@@ -194,7 +196,7 @@ fn range(network: &str) -> Option<(u128, u128)> {
 }
 
 /// The answer to a query of one question; none to what is no such query.
-fn reply(query: &[u8], list: &List) -> Option<(Kind, Vec<u8>)> {
+fn reply(query: &[u8], list: &List, text: &[u8]) -> Option<(Kind, Vec<u8>)> {
     let (name, after) = name_at(query, 12)?;
     let question = query.get(12..after + 4)?;
     let kind = u16::from_be_bytes([query[after], query[after + 1]]);
@@ -221,9 +223,12 @@ fn reply(query: &[u8], list: &List) -> Option<(Kind, Vec<u8>)> {
             records.push((A, code.octets().to_vec()));
         }
         if kind == TXT || kind == ANY {
-            let mut text = vec![u8::try_from(TEXT.len()).unwrap_or(u8::MAX)];
-            text.extend_from_slice(TEXT);
-            records.push((TXT, text));
+            // Strings of 255 bytes at most; the data have 64 KiB.
+            let strings = text.chunks(255).flat_map(|string| {
+                let length = u8::try_from(string.len()).unwrap_or(u8::MAX);
+                std::iter::once(length).chain(string.iter().copied())
+            });
+            records.push((TXT, strings.collect()));
         }
     }
     let count = u8::try_from(records.len()).unwrap_or(0);
@@ -233,8 +238,8 @@ fn reply(query: &[u8], list: &List) -> Option<(Kind, Vec<u8>)> {
         // The name of the question, IN, an hour.
         answer.extend_from_slice(&[0xc0, 12]);
         answer.extend_from_slice(&kind.to_be_bytes());
-        answer.extend_from_slice(&[0, 1, 0, 0, 0x0e, 0x10, 0]);
-        answer.push(u8::try_from(data.len()).unwrap_or(0));
+        answer.extend_from_slice(&[0, 1, 0, 0, 0x0e, 0x10]);
+        answer.extend_from_slice(&u16::try_from(data.len()).unwrap_or(0).to_be_bytes());
         answer.extend_from_slice(&data);
     }
     let kind = if of_zone {
@@ -301,7 +306,7 @@ mod tests {
             ("127.66.0.0/15".into(), code),
             ("fd00:66::/32".into(), code),
         ]);
-        let (of, answer) = reply(&query(name, kind), &list).unwrap();
+        let (of, answer) = reply(&query(name, kind), &list, TEXT).unwrap();
         assert_eq!(&answer[..2], [0xab, 0xcd]);
         (of, answer[3] & 15, answer[7], answer)
     }
@@ -364,10 +369,10 @@ mod tests {
         let list = List::new(&[]);
         let good = query("2.0.0.127.bl.test", A);
         for end in 0..good.len() {
-            assert_eq!(reply(&good[..end], &list), None, "cut at {end}");
+            assert_eq!(reply(&good[..end], &list, TEXT), None, "cut at {end}");
         }
         let mut bad = good;
         bad[12] = 0xc0;
-        assert_eq!(reply(&bad, &list), None);
+        assert_eq!(reply(&bad, &list, TEXT), None);
     }
 }

@@ -1,0 +1,38 @@
+//! `rblfilter reload`: puts the configuration, and what is installed, into service.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::ask;
+use crate::config;
+use crate::control::Request;
+
+/// Put the configuration into service as it is now, without a gap: another
+/// worker is started, and takes the place of the one that runs. Where another
+/// version was installed meanwhile, that runs from then on, too. A configuration
+/// that is wrong leaves all as it was.
+#[derive(Debug, Args)]
+pub struct Command {}
+
+pub fn run(_command: &Command, path: &Path) -> ExitCode {
+    match ask::ask(&Request::Reload, |_| Ok(())) {
+        Ok(done) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let code = error.report();
+            // Where the filter runs another version, this one knows best.
+            match config::read(path) {
+                Err(config::Error::Read(..)) | Ok(_) => code,
+                Err(wrong) if error.is_about(&wrong.to_string()) => super::exit::CONFIG.into(),
+                Err(wrong) => {
+                    eprintln!("rblfilter: {wrong}");
+                    super::exit::CONFIG.into()
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! A new configuration is put into service without a gap, and a wrong one not at
+//! all.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Instant;
+
+use common::*;
+use nix::sys::signal::Signal;
+use rblfilter_lab::{Config, Lab, wait_for};
+
+const CONTROL: &str = "/var/lib/courier/rblfilter/control";
+const FILE: &str = "/etc/courier/filters/rblfilter.toml";
+
+fn reload(lab: &Lab) -> String {
+    lab.run_ok(&["rblfilter", "reload"]).unwrap()
+}
+
+/// What a reload that must not be says, and how it exits.
+fn refused(lab: &Lab) -> (String, Option<i32>) {
+    let output = lab.run(&["rblfilter", "reload"]).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (said, output.status.code())
+}
+
+/// How many descriptors a process has open.
+fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+fn bans(lab: &Lab) -> String {
+    let said = lab.run_ok(&["rblfilter", "list", "--json"]).unwrap();
+    let mut lines: Vec<&str> = said.lines().collect();
+    // When it began is known to the second, and what is left of it changes.
+    lines.sort_unstable();
+    let networks = lines
+        .iter()
+        .filter_map(|line| line.split(",\"since\"").next());
+    networks.collect::<Vec<_>>().join("\n")
+}
+
+/// Bans one network after the other by hand, until what is returned is called,
+/// which tells those for which the command has said that they are banned.
+fn banning() -> impl FnOnce() -> Vec<String> {
+    let stop = Arc::<AtomicBool>::default();
+    let banner = thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            let mut acknowledged = Vec::new();
+            for number in 0..=255 {
+                if stop.load(Relaxed) {
+                    break;
+                }
+                let network = format!("127.71.{number}.0/24");
+                let mut command = Command::new("/usr/sbin/rblfilter");
+                if command
+                    .args(["ban", &network])
+                    .output()
+                    .unwrap()
+                    .status
+                    .success()
+                {
+                    acknowledged.push(network);
+                }
+            }
+            acknowledged
+        }
+    });
+    move || {
+        stop.store(true, Relaxed);
+        banner.join().unwrap()
+    }
+}
+
+#[test]
+fn twenty_reloads_under_mail_lose_nothing_and_leave_nothing_behind() {
+    let lab = lab(Config::default(), ZONE);
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    lab.run_ok(&["rblfilter", "ban", "127.70.0.0/16", "--for", "2h"])
+        .unwrap();
+    reload(&lab);
+    let begun = filter(&lab);
+    let open = descriptors(begun.supervisor);
+    let own = descriptors(begun.worker);
+    let before = bans(&lab);
+    assert!(
+        before.contains(LISTED) && before.contains("127.70.0.0/16"),
+        "{before}"
+    );
+    let stream = Stream::begin(3);
+    let by_hand = banning();
+    let (mut last, mut waited) = (begun, std::time::Duration::ZERO);
+    for round in 0..20 {
+        let asked = Instant::now();
+        assert!(reload(&lab).contains("as it is now"));
+        waited = waited.max(asked.elapsed());
+        // Commands find the next one at once.
+        let now = bans(&lab);
+        assert!(
+            before.lines().all(|ban| now.contains(ban)),
+            "{round}: {now}"
+        );
+        let now = filter(&lab);
+        assert!(
+            now.supervisor == begun.supervisor
+                && now.worker != last.worker
+                && now.warden != last.warden
+        );
+        last = now;
+    }
+    let acknowledged = by_hand();
+    let fates = stream.end(&lab, 0);
+    let now = bans(&lab);
+    let members = lab.set_members("rblfilter4").unwrap();
+    for network in &acknowledged {
+        assert!(now.contains(network), "{network}: {now}");
+        assert!(
+            members.iter().any(|member| member.net == *network),
+            "{network}"
+        );
+    }
+    println!(
+        "20 reloads, the slowest in {waited:?}, {} bans by hand: {fates:?}",
+        acknowledged.len()
+    );
+    assert!(fates.tempfailed == 0 && fates.delivered > 20, "{fates:?}");
+    // A moment ago a message may have been open. What each worker inherited from
+    // the ones before would be twenty by now; it opens some of its own as it goes.
+    let same =
+        |pid: i32, count: usize| wait_for(LIMIT, || (descriptors(pid) <= count).then_some(()));
+    assert!(
+        same(begun.supervisor, open).is_some(),
+        "{open} {}",
+        descriptors(begun.supervisor)
+    );
+    assert!(
+        same(last.worker, own + 10).is_some(),
+        "{own} {}",
+        descriptors(last.worker)
+    );
+    assert!(
+        lab.log_matching("cache,read=").len() >= 20,
+        "what the lists said is handed on"
+    );
+    assert!(lab.log_matching(": bug").is_empty() && lab.log_matching("degraded").is_empty());
+    // It does its work, and is stopped as before.
+    let again = "127.66.1.77";
+    assert_banned(&lab, &lab.send(&message(), ip(again)), again, again);
+    product().filterctl_stop(&lab).unwrap();
+    assert!(!filter_socket().exists());
+}
+
+#[test]
+fn a_new_configuration_is_in_force_when_the_command_returns() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    filter(&lab);
+    wait_for(LIMIT, || Path::new(CONTROL).exists().then_some(())).unwrap();
+    fs::write(FILE, "mode = \"observe\"\n".to_owned() + OWN_ZONE).unwrap();
+    reload(&lab);
+    assert_delivered(&lab, &message(), LISTED, 1);
+    fs::write(FILE, OWN_ZONE).unwrap();
+    reload(&lab);
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+}
+
+#[test]
+fn garbage_is_refused_and_told_and_the_configuration_before_stays() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let before = filter(&lab);
+    let stream = Stream::begin(2);
+    for (text, told) in [
+        ("\u{0}\u{1}garbage", "line 1"),
+        ("wieght = 1\n", "wieght"),
+        ("[ban]\nfactor = -3\n", "ban.factor"),
+    ] {
+        fs::write(FILE, text).unwrap();
+        let (said, code) = refused(&lab);
+        assert!(
+            said.contains(told) && said.contains("stays in force"),
+            "{said}"
+        );
+        assert_eq!(code, Some(78));
+        lab.wait_for_log("reload,user=root,failed=yes", LIMIT)
+            .unwrap();
+    }
+    assert_eq!(filter(&lab), before, "nothing was started");
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    assert_eq!(stream.end(&lab, 0).tempfailed, 0);
+}
+
+#[test]
+fn a_filter_that_accepts_everything_is_mended_by_a_reload() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    product().filterctl_stop(&lab).unwrap();
+    fs::write(FILE, "wieght = 1\n").unwrap();
+    product().filterctl_start(&lab).unwrap();
+    lab.wait_for_log("disabled", LIMIT).unwrap();
+    assert_delivered(&lab, &message(), LISTED, 1);
+    let output = lab.run(&["rblfilter", "list"]).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("its configuration is wrong"), "{said}");
+    fs::write(FILE, OWN_ZONE).unwrap();
+    reload(&lab);
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+}
+
+#[test]
+fn a_change_of_the_file_is_enough_where_that_is_asked_for() {
+    let on_change = "[reload]\non-change = true\n";
+    let lab = lab(Config::default(), &format!("{OWN_ZONE}{on_change}"));
+    let first = filter(&lab);
+    // Wrong: told once, however often the same is written.
+    for _ in 0..2 {
+        fs::write(FILE, "wieght = 1\n").unwrap();
+        lab.wait_for_log("reload,user=change,failed=yes", LIMIT)
+            .unwrap();
+    }
+    assert_eq!(filter(&lab), first);
+    // As an editor does it.
+    let text = format!("{OWN_ZONE}{on_change}[allow]\nnetworks = [\"{LISTED}\"]\n");
+    fs::write("/etc/courier/filters/.new", text).unwrap();
+    fs::rename("/etc/courier/filters/.new", FILE).unwrap();
+    let another = || (filter(&lab).worker != first.worker).then_some(());
+    wait_for(LIMIT, another).expect("another worker");
+    assert_delivered(&lab, &message(), LISTED, 1);
+    assert_eq!(lab.log_matching("failed=yes").len(), 1);
+    // The next worker watches too.
+    fs::write(FILE, OWN_ZONE).unwrap();
+    let banned = || (!lab.send(&impatient(), ip(LISTED)).accepted()).then_some(());
+    wait_for(LIMIT, banned).expect("in force");
+}
+
+/// Its message is open in the worker that is replaced, and is answered by that.
+#[test]
+fn a_message_that_is_open_is_answered_by_the_worker_that_has_it() {
+    let config = Config {
+        dns: rblfilter_lab::Dns::Silent,
+        tcpd_options: "-nodnslookup".into(),
+        ..Config::default()
+    };
+    let lab = lab(
+        config,
+        &format!("watch = \"off\"\n[lookup]\nlimit = \"6s\"\n{OF_LOOKUP}"),
+    );
+    let sender = thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(message().send(ip(LISTED)))
+    });
+    let waiting = || {
+        lab.processes()
+            .iter()
+            .any(|p| p.comm == "submit")
+            .then_some(())
+    };
+    wait_for(LIMIT, waiting).expect("a message on its way");
+    let before = filter(&lab);
+    reload(&lab);
+    let outcome = sender.join().unwrap();
+    assert!(outcome.accepted(), "{outcome:?}");
+    lab.wait_for_mail(1, LIMIT).unwrap();
+    assert_ne!(filter(&lab).worker, before.worker);
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_reload_loses_nothing() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let stream = Stream::begin(3);
+    for round in 0..6_u32 {
+        let reloading = lab.spawn(&["rblfilter", "reload"]).unwrap();
+        // At another moment of it each time.
+        let end = Instant::now() + std::time::Duration::from_millis(u64::from(round) * 60);
+        while Instant::now() < end {
+            thread::yield_now();
+        }
+        lab.run_ok(&["filterctl", "stop", "rblfilter"]).unwrap();
+        reloading.wait_within(LIMIT).unwrap();
+        product().filterctl_stop(&lab).unwrap();
+        assert!(!filter_socket().exists());
+        product().filterctl_start(&lab).unwrap();
+        filter(&lab);
+    }
+    assert_eq!(stream.end(&lab, 0).tempfailed, 0);
+}
+
+/// The next one goes on when the one before dies, and the other way round.
+#[test]
+fn whoever_dies_in_a_reload_the_other_serves() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let ours = |lab: &Lab| {
+        let processes = lab.processes();
+        let mut workers: Vec<i32> = processes
+            .iter()
+            .filter(|p| p.comm == "rblfilter" && p.state != 'Z')
+            .filter(|p| {
+                lab.arguments(p.pid)
+                    .iter()
+                    .any(|word| word == "supervised-worker")
+            })
+            .map(|p| p.pid)
+            .collect();
+        workers.sort_unstable();
+        workers
+    };
+    for who in [0, 1] {
+        let before = filter(&lab);
+        let reloading = lab.spawn(&["rblfilter", "reload"]).unwrap();
+        let two = || Some(ours(&lab)).filter(|workers| workers.len() == 2);
+        if let Some(workers) = wait_for(LIMIT, two) {
+            lab.kill(workers[who], Signal::SIGKILL).unwrap();
+        }
+        reloading.wait_within(LIMIT).unwrap();
+        let after = filter(&lab);
+        assert_eq!(after.supervisor, before.supervisor);
+        let source = format!("127.66.2.{who}");
+        assert_banned(&lab, &lab.send(&message(), ip(&source)), &source, &source);
+    }
+    assert!(Path::new(CONTROL).exists());
+    assert_eq!(bans(&lab).lines().count(), 2);
+}
+
+/// At whatever moment of it: the two agree between themselves, or the one before
+/// serves on.
+#[test]
+fn a_supervisor_that_dies_in_a_reload_leaves_one_who_serves() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let stream = Stream::begin(2);
+    for round in 0..8_u32 {
+        let supervisor = filter(&lab).supervisor;
+        wait_for(LIMIT, || Path::new(CONTROL).exists().then_some(())).unwrap();
+        let reloading = lab.spawn(&["rblfilter", "reload"]).unwrap();
+        let end = Instant::now() + std::time::Duration::from_millis(u64::from(round) * 20);
+        while Instant::now() < end {
+            thread::yield_now();
+        }
+        lab.kill(supervisor, Signal::SIGKILL).unwrap();
+        reloading.wait_within(LIMIT * 2).unwrap();
+        let source = format!("127.66.3.{round}");
+        assert_banned(&lab, &lab.send(&message(), ip(&source)), &source, &source);
+        product().filterctl_stop(&lab).unwrap();
+        assert!(!filter_socket().exists(), "{round}");
+        product().filterctl_start(&lab).unwrap();
+    }
+    assert_eq!(stream.end(&lab, 0).tempfailed, 0);
+    let listed = bans(&lab);
+    for round in 0..8 {
+        assert!(listed.contains(&format!("127.66.3.{round}/")), "{listed}");
+    }
+}

@@ -1,0 +1,113 @@
+//! Another version is put into service over a running one, without a gap; one that
+//! is broken is not.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use common::*;
+use rblfilter_lab::{Config, Lab, Product};
+
+const PROGRAM: &str = "/usr/lib/courier/filters/rblfilter";
+
+/// The same programs in other files: what stands behind an executable's end
+/// changes nothing.
+fn next_version(lab: &Lab, number: usize) -> Product {
+    let folder = format!("/run/version-{number}");
+    fs::create_dir(&folder).unwrap();
+    for program in ["rblfilter", "rblfilter-warden"] {
+        let from = product().programs.join(program);
+        let to = Path::new(&folder).join(program);
+        lab.run_ok(&["cp", from.to_str().unwrap(), to.to_str().unwrap()])
+            .unwrap();
+        let script = format!("echo version {number} >>{}", to.display());
+        lab.run_ok(&["sh", "-c", &script]).unwrap();
+    }
+    Product {
+        programs: folder.into(),
+        ..product()
+    }
+}
+
+#[test]
+fn install_sh_over_a_running_version_loses_nothing() {
+    let lab = lab(Config::default(), ZONE);
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    let mut before = filter(&lab);
+    let started = before.supervisor;
+    let stream = Stream::begin(3);
+    for number in 1..=3 {
+        let said = next_version(&lab, number).install_again(&lab, &[]).unwrap();
+        assert!(said.contains("without a gap"), "{said}");
+        let after = filter(&lab);
+        assert_eq!(after.supervisor, started, "courierfilter knows it still");
+        assert!(after.worker != before.worker && after.warden != before.warden);
+        assert_runs_what_is_installed(&lab);
+        before = after;
+    }
+    let fates = stream.end(&lab, 0);
+    println!("3 upgrades: {fates:?}");
+    assert!(fates.tempfailed == 0 && fates.delivered > 5, "{fates:?}");
+    assert_eq!(lab.log_matching(": upgraded,version=").len(), 3);
+    let said = lab.run_ok(&["rblfilter", "list"]).unwrap();
+    assert!(said.contains(LISTED), "{said}");
+    // The supervisor that went on as another holds all that it held.
+    lab.kill(before.worker, nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    let after = filter(&lab);
+    assert!(after.supervisor == started && after.worker != before.worker);
+    let again = "127.66.1.3";
+    assert_banned(&lab, &lab.send(&message(), ip(again)), again, again);
+    product().filterctl_stop(&lab).unwrap();
+    assert!(!filter_socket().exists());
+    product().filterctl_start(&lab).unwrap();
+}
+
+#[test]
+fn a_version_that_does_not_start_leaves_the_one_that_runs() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let before = filter(&lab);
+    let stream = Stream::begin(2);
+    // The command is a link to the program.
+    let command = product().programs.join("rblfilter");
+    let reload = [command.to_str().unwrap(), "reload"];
+    let put = |text: &[u8], mode: u32| {
+        fs::write("/run/new", text).unwrap();
+        fs::set_permissions("/run/new", Permissions::from_mode(mode)).unwrap();
+        lab.run_ok(&["mv", "-f", "/run/new", PROGRAM]).unwrap();
+    };
+    for (text, mode) in [
+        (&b"\x7fELF and no more"[..], 0o755),
+        (b"#!/bin/sh\nexec sleep 600\n", 0o644),
+        (b"#!/bin/sh\nexit 0\n", 0o755),
+        (b"#!/bin/sh\nkill -SEGV $$\n", 0o755),
+        // As one of another version does it.
+        (b"#!/bin/sh\nexit 64\n", 0o755),
+        // It is never ready.
+        (b"#!/bin/sh\nexec sleep 600\n", 0o755),
+    ] {
+        put(text, mode);
+        let output = lab.run(&reload).unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("the one before serves on"), "{said}");
+        assert_eq!(
+            filter(&lab),
+            before,
+            "{said}{:#?}",
+            lab.log_matching("rblfilter")
+        );
+    }
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    lab.run_ok(&["rm", PROGRAM]).unwrap();
+    let output = lab.run(&reload).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    // And one that is as it should be.
+    let said = product().install_again(&lab, &[]).unwrap();
+    assert!(said.contains("without a gap"), "{said}");
+    assert_runs_what_is_installed(&lab);
+    assert_eq!(filter(&lab).supervisor, before.supervisor);
+    assert_eq!(stream.end(&lab, 0).tempfailed, 0);
+}
