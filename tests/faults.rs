@@ -17,6 +17,8 @@ fn after(name: &str) -> Row {
     let row = faults::run(fault, &faults::plan(product(), true)).unwrap();
     let complaints = row.complaints();
     assert!(complaints.is_empty(), "{complaints:?}: {row:#?}");
+    let by_itself = matches!(fault.lasts, scenario::Lasts::UntilOver(_));
+    assert!(!(by_itself && row.mended), "not over by itself: {row:#?}");
     assert!(row.offered > 20 && row.listed[0] > 80, "{row:#?}");
     row
 }

@@ -134,6 +134,7 @@ fn no_names(config: &mut Config) {
 const SLOW: Dns = Dns::Stub(Stub {
     list: Answer::After(seconds(5)),
     names: Answer::AtOnce,
+    text: None,
 });
 
 /// All faults, in the order of the report.

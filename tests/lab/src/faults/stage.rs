@@ -137,7 +137,8 @@ impl Stage {
     /// Where it does not run.
     pub fn pid(&self, role: Role) -> Result<i32, Error> {
         let of = |process: &ProcessInfo| match role {
-            Role::Warden => process.comm != "rblfilter",
+            // The kernel shows 15 bytes of the name.
+            Role::Warden => process.comm == "rblfilter-warde",
             Role::Worker => self.is_worker(process.pid),
             Role::Supervisor => process.comm == "rblfilter" && !self.is_worker(process.pid),
         };
