@@ -356,7 +356,7 @@ mod tests {
                 lie: Some(lie),
                 ..List::new(&[])
             };
-            let (_, answer) = reply(&query(name, A), &list).unwrap();
+            let (_, answer) = reply(&query(name, A), &list, TEXT).unwrap();
             assert_eq!(answer[7] == 1, address.is_some(), "{lie:?} {name}");
             if let Some(address) = address {
                 assert!(answer.ends_with(&address), "{lie:?} {name}");
