@@ -25,6 +25,15 @@ pub enum Answer {
     Never,
 }
 
+/// What a server says that does not tell the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// Each name in the list's zone has the address 127.0.0.2.
+    AllListed,
+    /// Each name that does not exist has an address, as some providers' resolvers have it.
+    Hijacked,
+}
+
 /// How it answers; the default is a server like any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stub {
@@ -42,6 +51,8 @@ const A: u16 = 1;
 const TXT: u16 = 16;
 const ANY: u16 = 255;
 const NO_SUCH_NAME: u8 = 3;
+/// Where a hijacker would have everybody go (RFC 5737).
+const HIJACKER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 /// How long the thread may not notice that it shall end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -54,9 +65,21 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it on port 53 of this address.
     pub(crate) fn start(address: Ipv4Addr, stub: Stub, listed: &[Listing]) -> io::Result<Self> {
+        Self::serving(address, stub, List::new(listed))
+    }
+
+    /// One that lies, at once.
+    pub(crate) fn lying(address: Ipv4Addr, lie: Lie, listed: &[Listing]) -> io::Result<Self> {
+        let list = List {
+            lie: Some(lie),
+            ..List::new(listed)
+        };
+        Self::serving(address, Stub::default(), list)
+    }
+
+    fn serving(address: Ipv4Addr, stub: Stub, list: List) -> io::Result<Self> {
         let socket = UdpSocket::bind((address, 53))?;
         let end = Arc::new(AtomicBool::new(false));
-        let list = List::new(listed);
         let ended = Arc::clone(&end);
         let thread = std::thread::Builder::new()
             .name("lab-dns".into())
@@ -116,8 +139,12 @@ enum Kind {
     Other,
 }
 
-/// What is listed: networks as their first and last address.
-struct List(Vec<(u128, u128, Ipv4Addr)>);
+/// What is listed.
+struct List {
+    /// Networks as their first and last address.
+    ranges: Vec<(u128, u128, Ipv4Addr)>,
+    lie: Option<Lie>,
+}
 
 impl List {
     fn new(listed: &[Listing]) -> Self {
@@ -132,12 +159,12 @@ impl List {
         // The test entry of RFC 5782 (§5).
         let test = number(code.into());
         ranges.push((test, test, code));
-        Self(ranges)
+        Self { ranges, lie: None }
     }
 
     fn code(&self, client: IpAddr) -> Option<Ipv4Addr> {
         let client = number(client);
-        self.0
+        self.ranges
             .iter()
             .find(|(first, last, _)| (*first..=*last).contains(&client))
             .map(|(.., code)| *code)
@@ -178,6 +205,11 @@ fn reply(query: &[u8], list: &List, text: &[u8]) -> Option<(Kind, Vec<u8>)> {
         .and_then(|front| front.strip_suffix('.'))
         .and_then(client_of);
     let code = client.and_then(|client| list.code(client));
+    let code = match list.lie {
+        None => code,
+        Some(Lie::AllListed) => client.map(|_| Ipv4Addr::new(127, 0, 0, 2)),
+        Some(Lie::Hijacked) => code.or((name != ZONE).then_some(HIJACKER)),
+    };
     let of_zone = name == ZONE || name.ends_with(".bl.test");
     let exists = name == ZONE || code.is_some();
 
@@ -309,6 +341,27 @@ mod tests {
         assert_eq!(ask("1.66.127.in-addr.arpa", 12).0, Kind::Name);
         let (of, code, count, _) = ask("client.test", 15);
         assert_eq!((of, code, count), (Kind::Other, NO_SUCH_NAME, 0));
+    }
+
+    #[test]
+    fn a_liar_lists_everybody_and_a_hijacker_sends_everybody_to_himself() {
+        for (lie, name, address) in [
+            (Lie::AllListed, "1.0.0.127.bl.test", Some([127, 0, 0, 2])),
+            (Lie::AllListed, "client.test", None),
+            (Lie::Hijacked, "1.0.0.127.bl.test", Some([203, 0, 113, 7])),
+            (Lie::Hijacked, "2.0.0.127.bl.test", Some([127, 0, 0, 2])),
+            (Lie::Hijacked, "client.test", Some([203, 0, 113, 7])),
+        ] {
+            let list = List {
+                lie: Some(lie),
+                ..List::new(&[])
+            };
+            let (_, answer) = reply(&query(name, A), &list, TEXT).unwrap();
+            assert_eq!(answer[7] == 1, address.is_some(), "{lie:?} {name}");
+            if let Some(address) = address {
+                assert!(answer.ends_with(&address), "{lie:?} {name}");
+            }
+        }
     }
 
     #[test]

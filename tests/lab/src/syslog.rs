@@ -1,7 +1,7 @@
 //! The lab's syslog: a thread behind /dev/log that keeps every line in memory and, as rsyslog writes it, in
 //! /var/log/mail.log.
 
-use std::fs::{File, Permissions};
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
@@ -41,20 +41,46 @@ impl Shared {
 /// The receiver; its thread ends with it.
 pub(crate) struct Syslog {
     shared: Arc<Shared>,
+    receiver: Option<Receiver>,
+}
+
+struct Receiver {
     socket: UnixDatagram,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Syslog {
     /// Binds /dev/log of the calling thread's mount namespace.
     pub(crate) fn start() -> Result<Self, Error> {
+        let mut syslog = Self {
+            shared: Arc::default(),
+            receiver: None,
+        };
+        syslog.start_again()?;
+        Ok(syslog)
+    }
+
+    /// Binds a new /dev/log, in the place of one that is left of an earlier receiver.
+    pub(crate) fn start_again(&mut self) -> Result<(), Error> {
+        self.stop();
         let failed = |e| Error::io("listen on", "/dev/log", e);
+        match std::fs::remove_file("/dev/log") {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
         let socket = UnixDatagram::bind("/dev/log").map_err(failed)?;
         std::fs::set_permissions("/dev/log", Permissions::from_mode(0o666)).map_err(failed)?;
-        let mut file = File::create("/var/log/mail.log")
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open("/var/log/mail.log")
             .map_err(|e| Error::io("write", "/var/log/mail.log", e))?;
-        let shared = Arc::<Shared>::default();
-        let (receiver, sink) = (socket.try_clone().map_err(failed)?, Arc::clone(&shared));
+        let (receiver, sink) = (
+            socket.try_clone().map_err(failed)?,
+            Arc::clone(&self.shared),
+        );
         let run = move || {
             let mut buffer = vec![0; 65536];
             while let Ok(length) = receiver.recv(&mut buffer) {
@@ -72,11 +98,16 @@ impl Syslog {
             .name("lab-syslog".into())
             .spawn(run)
             .map_err(failed)?;
-        Ok(Self {
-            shared,
-            socket,
-            thread: Some(thread),
-        })
+        self.receiver = Some(Receiver { socket, thread });
+        Ok(())
+    }
+
+    /// Closes the socket, as a syslogd that ends does; the file stays.
+    pub(crate) fn stop(&mut self) {
+        if let Some(receiver) = self.receiver.take() {
+            let _ = receiver.socket.shutdown(Shutdown::Both);
+            let _ = receiver.thread.join();
+        }
     }
 
     pub(crate) fn lines(&self) -> Vec<LogLine> {
@@ -131,10 +162,7 @@ impl Syslog {
 
 impl Drop for Syslog {
     fn drop(&mut self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 
