@@ -142,7 +142,8 @@ const SLOW: Dns = Dns::Stub(Stub {
 pub fn all() -> Vec<Scenario> {
     let new = Scenario::new;
     let killed = Lasts::AMoment;
-    let stopped = Lasts::UntilOver(seconds(25));
+    // The worker gives a warden up that is silent for 30 s, and the supervisor a worker after 10 s.
+    let stopped = Lasts::UntilOver(seconds(50));
     let dns = |name, title, lasts, inject| Scenario {
         config: no_names,
         lifts: true,
