@@ -12,8 +12,10 @@ pub const BEAT: u8 = b'b';
 pub mod bucket;
 pub mod neighbours;
 pub mod netfilter;
+pub mod packet;
 pub mod policy;
 pub mod protected;
+pub mod question;
 pub mod request;
 
 /// Courier's configuration folder, as `courier-config` told it at build time
@@ -25,3 +27,6 @@ pub const SYSCONFDIR: &str = match option_env!("COURIER_SYSCONFDIR") {
 
 /// The configuration file's place below [`SYSCONFDIR`].
 pub const CONFIG_FILE: &str = "filters/rblfilter.toml";
+
+/// The argument with which the warden's executable is the gate.
+pub const GATE_ROLE: &str = "gate";
