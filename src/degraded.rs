@@ -39,6 +39,8 @@ pub enum Part {
     Aliases,
     /// The slot guard: whom it could end cannot be told.
     Guard,
+    /// The gate lets all in at this port.
+    Gate(u16),
     /// The filter socket: no connection could be accepted.
     Accept,
 }
@@ -65,6 +67,7 @@ impl Part {
             Self::Rule(set) => event.field("what", "rule").field("name", set),
             Self::OwnAddresses => event.field("what", "own-addresses"),
             Self::Aliases => event.field("what", "aliases"),
+            Self::Gate(port) => event.field("what", "gate").field("port", port),
             Self::Guard => event.field("what", "guard"),
             Self::Accept => event.field("what", "accept"),
         }
