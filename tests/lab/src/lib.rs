@@ -28,6 +28,7 @@ mod mailbox;
 mod namespaces;
 mod processes;
 mod product;
+pub mod raw;
 mod sets;
 pub mod smtp;
 mod starttls;
