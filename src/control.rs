@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::courier::session::parse_address;
+use crate::status::Status;
 
 /// The socket's name, in [`crate::courier::paths::Paths::state`].
 pub const SOCKET: &str = "control";
@@ -56,6 +57,8 @@ pub enum Request {
     List,
     /// Put the configuration and the programs into service as they are now.
     Reload,
+    /// Tell how the filter is.
+    Status,
 }
 
 /// A line of an answer.
@@ -68,6 +71,8 @@ pub enum Answer {
     Error(String),
     /// A network of a list.
     Entry(Entry),
+    /// How the filter is.
+    Status(Box<Status>),
     /// The end of a list.
     End,
 }
@@ -136,7 +141,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
             }
         }
         Request::Allow { network, .. } => sound(*network)?,
-        Request::UnbanAll | Request::List | Request::Reload => {}
+        Request::UnbanAll | Request::List | Request::Reload | Request::Status => {}
     }
     Ok(request)
 }
@@ -187,6 +192,7 @@ mod tests {
         for request in [
             Request::List,
             Request::Reload,
+            Request::Status,
             Request::UnbanAll,
             Request::Ban {
                 network: "10.0.0.0/8".parse().unwrap(),

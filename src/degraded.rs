@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::dnsbl::Family;
 use crate::log::Event;
+use crate::status;
 
 /// A part that can fail while mail flows on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,16 +73,55 @@ impl Part {
             Self::Accept => event.field("what", "accept"),
         }
     }
+
+    /// What an admin can do about it.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::List(..) => {
+                "nobody is refused on it; it is tested again by itself (rblfilter lookup 127.0.0.2)"
+            }
+            Self::Budget(_) => "raise its max-queries-per-day, or ask its operator for a key",
+            Self::Spf(_) => "it is read again by itself; else take it out of never-ban.spf",
+            Self::Cache | Self::Store => {
+                "look at the space and the owner of rblfilter's folder below Courier's state folder"
+            }
+            Self::Control => "look at the owner of the folder of the control socket",
+            Self::Resolver => "look at /etc/resolv.conf, or set lookup.nameservers",
+            Self::Warden => {
+                "nobody is banned; give it its capability again: install.sh, and look at the log"
+            }
+            Self::Set(_) => "nobody is banned in it: rblfilter firewall apply",
+            Self::Rule(_) => "who is banned is not kept out: rblfilter firewall apply",
+            Self::OwnAddresses => "nobody is judged by addresses that are not known; see the log",
+            Self::Aliases => "mail for postmaster and abuse passes; try aliaslookup postmaster",
+            Self::Gate(_) => {
+                "the gate lets all in there; the watch sees them (admin guide, \"The gate\")"
+            }
+            Self::Guard => "no session is ended for its silence; see the log",
+            Self::Accept => "raise the limit of open files (LimitNOFILE of courier's service)",
+        }
+    }
+
+    /// What it is called in the log, and which of several it is.
+    fn name(&self) -> (String, String) {
+        let event = self.event("").to_string();
+        let mut values = event
+            .split(',')
+            .filter_map(|field| field.split_once('='))
+            .map(|(_, value)| value.to_owned());
+        let what = values.next().unwrap_or_default();
+        (what, values.collect::<Vec<_>>().join(" "))
+    }
 }
 
-/// The parts that do not work, and since when.
+/// The parts that do not work, since when, and why.
 #[derive(Debug, Default)]
 pub struct Degraded {
-    since: Mutex<HashMap<Part, Instant>>,
+    since: Mutex<HashMap<Part, (Instant, String)>>,
 }
 
 impl Degraded {
-    fn since(&self) -> MutexGuard<'_, HashMap<Part, Instant>> {
+    fn since(&self) -> MutexGuard<'_, HashMap<Part, (Instant, String)>> {
         // The map is whole at every moment, so a panic elsewhere leaves it usable.
         self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,16 +134,17 @@ impl Degraded {
 
     /// `part` does not work, for this reason. Logged only where it worked before.
     pub fn enter(&self, part: Part, reason: impl Display, now: Instant) {
-        let event = part.event("degraded").text(reason);
+        let reason = reason.to_string();
+        let event = part.event("degraded").text(&reason);
         if let Entry::Vacant(entry) = self.since().entry(part) {
-            entry.insert(now);
+            entry.insert((now, reason));
             log::warn!("{event}");
         }
     }
 
     /// `part` works. Logged only where it did not before.
     pub fn leave(&self, part: &Part, now: Instant) {
-        if let Some(since) = self.since().remove(part) {
+        if let Some((since, _)) = self.since().remove(part) {
             let seconds = now.saturating_duration_since(since).as_secs();
             log::warn!(
                 "{}",
@@ -111,6 +152,34 @@ impl Degraded {
                     .field("after", format!("{seconds}s"))
             );
         }
+    }
+}
+
+impl Degraded {
+    /// What does not work, the longest first.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> Vec<status::Degraded> {
+        let mut all: Vec<status::Degraded> = self
+            .since()
+            .iter()
+            .map(|(part, (since, reason))| {
+                let (what, name) = part.name();
+                status::Degraded {
+                    what,
+                    name,
+                    age: now.saturating_duration_since(*since).as_secs(),
+                    reason: reason.clone(),
+                    advice: part.advice().into(),
+                }
+            })
+            .collect();
+        all.sort_by(|one, other| {
+            other
+                .age
+                .cmp(&one.age)
+                .then_with(|| one.what.cmp(&other.what))
+        });
+        all
     }
 }
 
@@ -125,9 +194,29 @@ mod tests {
         let now = Instant::now();
         degraded.enter(Part::Warden, "gone", now);
         degraded.enter(Part::Warden, "still gone", now + Duration::from_secs(9));
-        assert_eq!(degraded.since()[&Part::Warden], now, "since it was entered");
+        assert_eq!(
+            degraded.since()[&Part::Warden].0,
+            now,
+            "since it was entered"
+        );
         degraded.enter(Part::Set("a".into()), "missing", now);
         assert_eq!(degraded.since().len(), 2);
+        let list = Part::List("bl.test".into(), Family::V6);
+        degraded.enter(list.clone(), "silent", now - Duration::from_secs(9));
+        let told = degraded.status(now);
+        let names: Vec<(&str, &str, u64, &str)> = told
+            .iter()
+            .map(|it| (&*it.what, &*it.name, it.age, &*it.reason))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                ("dnsbl", "bl.test ipv6", 9, "silent"),
+                ("set", "a", 0, "missing"),
+                ("warden", "", 0, "gone"),
+            ]
+        );
+        degraded.leave(&list, now);
         degraded.leave(&Part::Warden, now);
         degraded.leave(&Part::Warden, now);
         assert_eq!(degraded.since().len(), 1);

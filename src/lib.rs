@@ -24,7 +24,7 @@
 //! - [`degraded`], [`log`], [`metrics`]: what does not work, what is told of it,
 //!   what is counted.
 //! - [`cli`]: the admin's commands; [`control`]: what they ask of the running
-//!   filter; [`firewall`]: the rules they set up.
+//!   filter; [`status`]: how it is; [`firewall`]: the rules they set up.
 //! - [`sys`]: the only unsafe code.
 
 pub mod cli;
@@ -43,6 +43,7 @@ pub mod log;
 pub mod metrics;
 pub mod reply;
 pub mod senders;
+pub mod status;
 pub mod store;
 pub mod sys;
 pub mod watch;

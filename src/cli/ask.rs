@@ -84,7 +84,7 @@ pub fn ask(
                 return Err(Error::NotPermitted(text));
             }
             Answer::Error(text) => return Err(Error::Refused(text)),
-            entry @ Answer::Entry(_) => each(entry).map_err(failed)?,
+            told @ (Answer::Entry(_) | Answer::Status(_)) => each(told).map_err(failed)?,
         }
     }
     sent.map_err(failed)?;

@@ -8,6 +8,7 @@ mod firewall;
 mod list;
 mod lookup;
 mod reload;
+mod status;
 mod unban;
 
 use std::path::PathBuf;
@@ -41,6 +42,8 @@ enum Command {
     /// The kernel's sets of banned addresses and the rules that use them
     #[command(subcommand)]
     Firewall(firewall::Command),
+    /// How the running filter is
+    Status(status::Command),
     /// Who is banned, and who is let in by hand
     List(list::Command),
     /// Shut an address or a network out
@@ -85,6 +88,7 @@ pub fn run() -> ExitCode {
         Some(Command::Config(command)) => config::run(&command, &path),
         Some(Command::Lookup(command)) => lookup::run(&command, &path),
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
+        Some(Command::Status(command)) => status::run(&command),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),
         Some(Command::Unban(command)) => unban::run(command),

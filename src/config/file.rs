@@ -11,7 +11,7 @@ use toml::Spanned;
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 67] = [
+pub const KEYS: [&str; 69] = [
     "include",
     "mode",
     "watch",
@@ -66,6 +66,8 @@ pub const KEYS: [&str; 67] = [
     "cache.stale",
     "log.level",
     "reload.on-change",
+    "sandbox.seccomp",
+    "sandbox.landlock",
     "dnsbl.zone",
     "dnsbl.name",
     "dnsbl.codes",
@@ -110,6 +112,7 @@ pub struct File {
     pub cache: Cache,
     pub log: Log,
     pub reload: Reload,
+    pub sandbox: Sandbox,
     pub dnsbl: Vec<Dnsbl>,
     pub dnswl: Vec<Dnswl>,
 }
@@ -228,6 +231,13 @@ pub struct Reload {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Sandbox {
+    pub seccomp: Text,
+    pub landlock: Text,
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Dnsbl {
     pub zone: Text,
@@ -326,6 +336,7 @@ impl Default for File {
             cache: Cache::default(),
             log: Log::default(),
             reload: Reload::default(),
+            sandbox: Sandbox::default(),
             dnsbl: Vec::new(),
             dnswl: Vec::new(),
         }
@@ -433,6 +444,15 @@ impl Default for Cache {
             max_ttl: text("6h"),
             max_negative_ttl: text("15m"),
             stale: text("6h"),
+        }
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            seccomp: text("auto"),
+            landlock: text("auto"),
         }
     }
 }

@@ -378,6 +378,11 @@ mod tests {
                 "cache.max-ttl: 1s is out of range, expected 1m to 7days",
             ),
             (
+                "[sandbox]\nlandlock = \"on\"",
+                2,
+                "sandbox.landlock: unknown value \"on\", expected \"auto\" or \"off\"",
+            ),
+            (
                 "[log]\nlevel = \"all\"",
                 2,
                 "log.level: unknown value \"all\", expected \"error\", \"warn\", \"info\" or \"debug\"",

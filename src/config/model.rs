@@ -7,6 +7,7 @@ use std::time::Duration;
 use hickory_resolver::proto::rr::Name;
 use ipnetwork::IpNetwork;
 use log::LevelFilter;
+use rblfilter_warden::policy::{Layer, Sandbox};
 use rblfilter_warden::protected::canonical;
 use toml::Spanned;
 
@@ -60,6 +61,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// Whether the filter reads this file again when it has changed.
     pub reload_on_change: bool,
+    /// What worker and warden cannot do even where they wanted to.
+    pub sandbox: Sandbox,
     /// The DNS lists, those that speak for a client at the end.
     pub zones: Vec<Zone>,
 }
@@ -134,6 +137,8 @@ pub struct Resolver {
 
 /// The longest `lookup.limit`: courieresmtpd's own client would not wait longer.
 const MAX_LIMIT: Duration = Duration::from_secs(30);
+
+const LAYER: &[(&str, Layer)] = &[("auto", Layer::Auto), ("off", Layer::Off)];
 
 /// Checks what serde could not; `included` are the lists of the file that
 /// `include` names.
@@ -262,6 +267,10 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
         },
         cache: check.cache(&file.cache)?,
         reload_on_change: file.reload.on_change,
+        sandbox: Sandbox {
+            seccomp: check.one_of("sandbox.seccomp", &file.sandbox.seccomp, LAYER)?,
+            landlock: check.one_of("sandbox.landlock", &file.sandbox.landlock, LAYER)?,
+        },
         log_level: check.one_of(
             "log.level",
             &file.log.level,

@@ -1,90 +1,289 @@
 //! Courier's aliases, as `aliaslookup` tells them.
+//!
+//! Who reads what clients send cannot run a program (`sys::sandbox`), so that
+//! nobody who takes it over can. So before it reads anything it starts a
+//! process, this program again, that runs `aliaslookup` alone: [`serve`]. It
+//! ends with the process that started it.
 
 use std::collections::HashSet;
-use std::io;
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
-use tokio::process::Command;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, socketpair, sockopt,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 
 use super::control_file::Alias;
+use crate::sys::{spawn_with, watched};
+
+/// The first argument of the process that runs `aliaslookup`.
+pub const ROLE: &str = "alias-lookups";
 
 /// How long all look-ups of a message together may take; one reads a record of
 /// a database.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The most aliases that are looked up for one message: it takes a process each.
 const MOST: usize = 8;
+/// The longest alias, and the most that is heard of what one stands for.
+const ALIAS_LEN: usize = 4096;
+const ANSWER_LEN: usize = 64 * 1024;
+/// Before a question: its number. Before an answer: that, and whether there is one.
+const NUMBER: usize = 4;
+const HEADER: usize = NUMBER + 1;
 
-/// Whether each alias stands for its address, among others. Neither is
-/// trusted: both may be the client's words. More than eight are not looked up,
-/// and do not.
-///
-/// # Errors
-/// Where `program` (`aliaslookup`) cannot be run, fails, or takes too long.
-pub async fn all_stand(program: &Path, aliases: Vec<Alias>) -> io::Result<bool> {
-    let distinct: HashSet<Alias> = aliases.into_iter().collect();
-    if distinct.len() > MOST {
-        return Ok(false);
-    }
-    let all = async {
-        for (alias, address) in &distinct {
-            if !stands_for(program, alias, address).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
-    timeout(PATIENCE, all)
-        .await
-        .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+/// The way to the process that looks aliases up.
+#[derive(Debug)]
+pub struct Aliases {
+    /// It ends with the socket. It is waited for by whoever waits for all.
+    _process: Child,
+    way: Mutex<Way>,
 }
 
-async fn stands_for(program: &Path, alias: &str, address: &str) -> io::Result<bool> {
-    let mut command = Command::new(program);
-    command
-        .arg(alias)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let output = command.output().await?;
-    if !output.status.success() {
-        return Err(io::Error::other(format!(
-            "{}: {}",
-            program.display(),
-            output.status
-        )));
+#[derive(Debug)]
+struct Way {
+    /// Until it is in the event loop.
+    socket: Option<OwnedFd>,
+    watched: OnceCell<AsyncFd<OwnedFd>>,
+    number: u32,
+}
+
+impl Aliases {
+    /// Starts the process; `own` is this program, `aliaslookup` the one that it
+    /// is to run.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn start(own: &Path, name: &str, aliaslookup: &Path) -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        nix::fcntl::fcntl(
+            &ours,
+            nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+        )?;
+        let arguments = |_: &_| vec![ROLE.into(), aliaslookup.into()];
+        Ok(Self {
+            _process: spawn_with(own, name, &theirs, &[], arguments)?,
+            way: Mutex::new(Way {
+                socket: Some(ours),
+                watched: OnceCell::new(),
+                number: 0,
+            }),
+        })
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text
-        .lines()
-        .any(|line| line.trim().eq_ignore_ascii_case(address)))
+
+    /// Whether each alias stands for its address, among others. Neither is
+    /// trusted: both may be the client's words. More than eight are not looked
+    /// up, and do not.
+    ///
+    /// # Errors
+    /// Where `aliaslookup` cannot be run, fails, or takes too long.
+    pub async fn all_stand(&self, aliases: Vec<Alias>) -> io::Result<bool> {
+        let distinct: HashSet<Alias> = aliases.into_iter().collect();
+        if distinct.len() > MOST {
+            return Ok(false);
+        }
+        let all = async {
+            let mut way = self.way.lock().await;
+            for (alias, address) in &distinct {
+                let text = way.ask(alias).await?;
+                let mut lines = text.lines();
+                if !lines.any(|line| line.trim().eq_ignore_ascii_case(address)) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        timeout(PATIENCE, all)
+            .await
+            .unwrap_or(Err(ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Way {
+    /// What `aliaslookup` prints of `alias`.
+    async fn ask(&mut self, alias: &str) -> io::Result<String> {
+        let socket = self.socket.take();
+        let watch = async || {
+            watched(
+                socket.ok_or(ErrorKind::NotConnected)?,
+                Interest::READABLE | Interest::WRITABLE,
+            )
+        };
+        let socket = self.watched.get_or_try_init(watch).await?;
+        self.number = self.number.wrapping_add(1);
+        let number = self.number.to_le_bytes();
+        let question = [&number[..], alias.as_bytes()].concat();
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        socket
+            .async_io(Interest::WRITABLE, |socket| {
+                Ok(send(socket.as_raw_fd(), &question, flags)?)
+            })
+            .await?;
+        let mut bytes = vec![0; HEADER + ANSWER_LEN];
+        loop {
+            let length = socket
+                .async_io(Interest::READABLE, |socket| {
+                    Ok(recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty())?)
+                })
+                .await?;
+            let answer = bytes[..length].split_at_checked(HEADER);
+            let (header, text) = answer.ok_or(ErrorKind::BrokenPipe)?;
+            // One to a question that was given up comes late.
+            if header[..NUMBER] != number {
+                continue;
+            }
+            let text = String::from_utf8_lossy(text).into_owned();
+            return if header[NUMBER] == 0 {
+                Ok(text)
+            } else {
+                Err(io::Error::other(text))
+            };
+        }
+    }
+}
+
+/// Looks up what is asked for on descriptor 0, one after the other, until its
+/// other end is closed. `arguments` are those after the role.
+#[must_use]
+pub fn serve(arguments: &[OsString]) -> ExitCode {
+    let is_ours =
+        getsockopt(&io::stdin(), sockopt::SockType).is_ok_and(|kind| kind == SockType::SeqPacket);
+    let [program] = arguments else {
+        return usage();
+    };
+    if !is_ours {
+        return usage();
+    }
+    // So that whoever looks at processes knows it.
+    let _ = prctl::set_name(c"rblfilter-alias");
+    // A kernel without it: it runs one program, which needs nothing else.
+    let _ = prctl::set_no_new_privs();
+    let program = PathBuf::from(program);
+    let socket = io::stdin().as_raw_fd();
+    let mut bytes = vec![0; NUMBER + ALIAS_LEN + 1];
+    loop {
+        let length = match recv(socket, &mut bytes, MsgFlags::empty()) {
+            Ok(0) => return ExitCode::SUCCESS,
+            Ok(length) => length,
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(_) => return ExitCode::SUCCESS,
+        };
+        let Some((number, alias)) = bytes[..length].split_at_checked(NUMBER) else {
+            continue;
+        };
+        let (code, text) = match look_up(&program, alias) {
+            Ok(text) => (0, text),
+            Err(error) => (1, error.to_string().into_bytes()),
+        };
+        let answer = [number, &[code], &text].concat();
+        // Who asked may be gone, and then this ends.
+        let _ = send(socket, &answer, MsgFlags::MSG_NOSIGNAL);
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("rblfilter: {ROLE} is for rblfilter itself");
+    ExitCode::from(64)
+}
+
+/// What `program` prints of `alias`.
+fn look_up(program: &Path, alias: &[u8]) -> io::Result<Vec<u8>> {
+    // It is the client's word: an option is no alias, nor is what has been cut
+    // off, and neither stands for anybody.
+    if alias.starts_with(b"-") || alias.contains(&0) || alias.len() > ALIAS_LEN {
+        return Ok(Vec::new());
+    }
+    let shown = program.display();
+    let mut child = Command::new(program)
+        .arg(OsStr::from_bytes(alias))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot run {shown}: {error}")))?;
+    let read = child
+        .stdout
+        .take()
+        .ok_or(ErrorKind::BrokenPipe.into())
+        .and_then(|stdout| read(stdout, Instant::now() + PATIENCE));
+    if read.is_err() {
+        // It may have ended meanwhile; its status is collected in any case.
+        let _ = child.kill();
+    }
+    let status = child.wait()?;
+    let text = read?;
+    if status.success() {
+        Ok(text)
+    } else {
+        Err(io::Error::other(format!("{shown}: {status}")))
+    }
+}
+
+/// What comes until the other end is closed, before `end`.
+fn read(mut pipe: impl Read + AsFd, end: Instant) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut bytes = [0; 4096];
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        if poll(&mut fds, timeout)? == 0 {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        let length = pipe.read(&mut bytes)?;
+        if length == 0 {
+            return Ok(text);
+        }
+        text.extend_from_slice(&bytes[..length]);
+        if text.len() > ANSWER_LEN {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ask(program: &str, count: usize) -> io::Result<bool> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        // echo prints its argument.
-        let pair = |number| (format!("{number}@a.test"), format!("{number}@A.test"));
-        runtime.block_on(all_stand(
-            Path::new(program),
-            (0..count).map(pair).collect(),
-        ))
+    fn look(program: &str, alias: &str) -> io::Result<String> {
+        look_up(Path::new(program), alias.as_bytes())
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
     }
 
     #[test]
-    fn an_alias_stands_for_what_the_program_prints() {
-        assert!(ask("/bin/echo", 1).unwrap());
-        assert!(ask("/bin/echo", MOST).unwrap());
-        assert!(!ask("/bin/echo", MOST + 1).unwrap());
-        assert!(!ask("/bin/true", 1).unwrap());
-        assert!(ask("/bin/false", 1).is_err());
-        assert!(ask("/nowhere", 1).is_err());
+    fn what_the_program_prints_is_the_answer() {
+        // echo prints its argument.
+        assert_eq!(look("/bin/echo", "a@b.test").unwrap(), "a@b.test\n");
+        assert_eq!(look("/bin/true", "a@b.test").unwrap(), "");
+        assert!(look("/bin/false", "a@b.test").is_err());
+        let error = look("/nowhere", "a@b.test").unwrap_err().to_string();
+        assert!(error.starts_with("cannot run /nowhere: "), "{error}");
+    }
+
+    #[test]
+    fn one_that_hangs_or_prints_without_end_is_ended() {
+        let begun = Instant::now();
+        let error = look("/bin/sleep", "60").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(look("/usr/bin/yes", "y").is_err());
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_is_no_alias_stands_for_nobody() {
+        for alias in ["--help", "a\0b", &"a".repeat(ALIAS_LEN + 1)] {
+            assert_eq!(look("/bin/false", alias).unwrap(), "");
+        }
     }
 }

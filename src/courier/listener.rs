@@ -57,6 +57,19 @@ impl Listener {
         self.process.pid()
     }
 
+    /// What its arguments say: its pid file's name without its end, and how many
+    /// slots it has (couriertcpd(8), `-pid`, `-maxprocs`).
+    #[must_use]
+    pub fn settings(&self) -> (Option<String>, Option<usize>) {
+        let arguments = fs::read(format!("/proc/{}/cmdline", self.pid())).unwrap_or_default();
+        // It lives, so they were its own.
+        if self.is_alive() {
+            settings(&arguments)
+        } else {
+            (None, None)
+        }
+    }
+
     /// Whether it still runs. Its sessions go on where it does not.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -156,6 +169,21 @@ impl Listeners {
     }
 }
 
+fn settings(arguments: &[u8]) -> (Option<String>, Option<usize>) {
+    let value = |key: &str| {
+        let find = |argument: &[u8]| {
+            let text = std::str::from_utf8(argument).ok()?;
+            Some(text.strip_prefix(key)?.to_owned())
+        };
+        arguments.split(|byte| *byte == 0).rev().find_map(find)
+    };
+    let name = value("-pid=").and_then(|path| {
+        let name = Path::new(&path).file_stem()?;
+        Some(name.to_str()?.to_owned())
+    });
+    (name, value("-maxprocs=").and_then(|text| text.parse().ok()))
+}
+
 /// The numbers in the files `*.pid` of `piddir`.
 fn pid_files(piddir: &Path) -> impl Iterator<Item = i32> {
     fs::read_dir(piddir)
@@ -170,6 +198,21 @@ fn pid_files(piddir: &Path) -> impl Iterator<Item = i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn its_arguments_tell_its_name_and_its_slots() {
+        for (arguments, name, slots) in [
+            (
+                &b"couriertcpd\0-maxprocs=40\0-pid=/run/courier/esmtpd-msa.pid\0-maxprocs=50\0smtp\0"[..],
+                Some("esmtpd-msa"),
+                Some(50),
+            ),
+            (b"couriertcpd\0-maxprocs=many\0\xff\0", None, None),
+            (b"", None, None),
+        ] {
+            assert_eq!(settings(arguments), (name.map(String::from), slots));
+        }
+    }
 
     #[test]
     fn another_program_is_no_listener() {

@@ -7,6 +7,7 @@ mod hand;
 mod lists;
 mod retiring;
 mod sets;
+mod status;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rblfilter_warden::bucket::Bucket;
+use rblfilter_warden::layers::Layers;
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
 use tokio::sync::{mpsc, watch};
@@ -27,7 +29,7 @@ use tokio::time::{interval_at, sleep};
 
 use super::never_ban::NeverBan;
 use crate::config::{Config, KillPolicy, Mode, WatchBy};
-use crate::courier::aliases;
+use crate::courier::aliases::Aliases;
 use crate::courier::control_file::{self, Envelope};
 use crate::courier::identified::{Identified, Peer};
 use crate::courier::paths::Paths;
@@ -46,7 +48,7 @@ use crate::log::Event;
 use crate::metrics::Metrics;
 use crate::senders::Senders;
 use crate::store::{Store, Write};
-use crate::watch::{Judge, Sender, Table, Watcher};
+use crate::watch::{By, Judge, Sender, Table, Watcher};
 use retiring::Retiring;
 
 pub use retiring::Deciding;
@@ -76,6 +78,13 @@ const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Filter {
     config: Config,
     paths: Paths,
+    /// What looks up aliases, where it could be started.
+    aliases: Option<Arc<Aliases>>,
+    /// What this process is bound by.
+    layers: Layers,
+    begun: Instant,
+    /// By what sessions are seen, once they are.
+    watching: Mutex<Option<By>>,
     lists: Arc<Lists>,
     /// What there is to hear of the lists, until somebody listens.
     notices: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
@@ -112,6 +121,15 @@ pub struct Filter {
     retiring: Retiring,
 }
 
+/// What was prepared before anything was read from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Prepared {
+    /// What looks up aliases, where it could be started.
+    pub aliases: Option<Arc<Aliases>>,
+    /// What this process is bound by.
+    pub layers: Layers,
+}
+
 /// What is to be done about a message.
 #[derive(Debug)]
 pub enum Decision {
@@ -134,7 +152,7 @@ pub struct Sentenced {
 impl Filter {
     /// Makes ready to judge by `config`.
     #[must_use]
-    pub fn new(config: Config, paths: Paths) -> Self {
+    pub fn new(config: Config, paths: Paths, prepared: Prepared) -> Self {
         let (lists, notices) = Lists::new(
             config.zones.clone(),
             config.resolver.clone(),
@@ -169,6 +187,10 @@ impl Filter {
             metrics: Arc::default(),
             config,
             paths,
+            aliases: prepared.aliases,
+            layers: prepared.layers,
+            begun: Instant::now(),
+            watching: Mutex::new(None),
             degraded: Arc::default(),
             graced: Mutex::default(),
             graces: AtomicU64::new(0),
@@ -357,7 +379,11 @@ impl Filter {
             return false;
         };
         let now = Instant::now();
-        match aliases::all_stand(&self.paths.aliaslookup(), pairs).await {
+        let stand = match &self.aliases {
+            Some(aliases) => aliases.all_stand(pairs).await,
+            None => Err(io::Error::other("what looks them up could not be started")),
+        };
+        match stand {
             Ok(stand) => {
                 self.degraded.leave(&Part::Aliases, now);
                 stand
@@ -600,6 +626,17 @@ impl Filter {
         }
     }
 
+    /// By what sessions are seen, in a word.
+    fn watching(&self) -> &'static str {
+        let watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+        match *watching {
+            Some(By::Events) => "events",
+            Some(By::Poll) => "poll",
+            None if self.config.watch.by == WatchBy::Off => "off",
+            None => "starting",
+        }
+    }
+
     async fn watch(self: Arc<Self>) {
         let settings = self.config.watch;
         let wanted = match settings.by {
@@ -726,6 +763,10 @@ impl Keeper for Filter {
 impl Judge for Filter {
     async fn connected(self: Arc<Self>, identified: Arc<Identified>) {
         self.judge_connect(&identified).await;
+    }
+
+    fn watching(&self, by: By) {
+        *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
     }
 }
 

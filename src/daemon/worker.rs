@@ -1,14 +1,17 @@
 //! The process that does the filter's work. The order of its start:
 //!
-//! 1. descriptors: those that the supervisor handed on are ours;
+//! 1. descriptors: those that the supervisor handed on are ours; no privilege
+//!    that there may be is kept;
 //! 2. the log;
 //! 3. the configuration (a wrong one: every message is accepted; a worker that
 //!    is to take another's place ends, and that one serves on);
-//! 4. where another one serves, it is waited for to give up its place
+//! 4. the process that looks up aliases, and the walls (`sys::sandbox`): nothing
+//!    has been read from outside yet;
+//! 5. where another one serves, it is waited for to give up its place
 //!    ([`super::handover`]);
-//! 5. what the lists said before, their tests, the bans that still run, and the
+//! 6. what the lists said before, their tests, the bans that still run, and the
 //!    warden; the control socket;
-//! 6. ready: courierfilter's descriptor 3 is closed, last.
+//! 7. ready: courierfilter's descriptor 3 is closed, last.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,11 +23,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rblfilter_warden::policy::Layer;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
 use super::control::{Control, Doers};
-use super::filter::Filter;
+use super::filter::{Filter, Prepared};
 use super::handover::{self, Baton};
 use super::link::Word;
 use super::reloads::{self, Reloads};
@@ -32,9 +36,10 @@ use super::service::{Ended, Handed, Service};
 use super::supervised::{self, Told};
 use super::{EX_CONFIG, EX_SOFTWARE, filter_name};
 use crate::config::{self, Config};
+use crate::courier::aliases::Aliases;
 use crate::courier::paths::Paths;
 use crate::log::{self as event_log, Event};
-use crate::sys::{descriptors, run_soon};
+use crate::sys::{descriptors, run_soon, sandbox};
 
 /// The first argument of a worker.
 pub const ROLE: &str = "supervised-worker";
@@ -69,6 +74,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(64);
     };
     let name = filter_name();
+    // Of this thread, which is the only one yet, and of all that it starts.
+    let dropped = sandbox::drop_privileges();
     let log = match event_log::start(&name) {
         Ok(guard) => Some(guard),
         Err(error) => {
@@ -77,7 +84,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         }
     };
     log_panics();
-    let code = start(handed).unwrap_or_else(|error| {
+    let code = start(handed, &name, dropped).unwrap_or_else(|error| {
         log::error!("{}", Event::new("failed").text(error));
         ExitCode::from(EX_SOFTWARE)
     });
@@ -119,7 +126,7 @@ fn handed(arguments: &[OsString]) -> Option<Descriptors> {
     })
 }
 
-fn start(handed: Descriptors) -> io::Result<ExitCode> {
+fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> io::Result<ExitCode> {
     let paths = Paths::from_env();
     // What is read now is in force, whatever comes in between.
     let text = fs::read(paths.config()).ok();
@@ -146,11 +153,15 @@ fn start(handed: Descriptors) -> io::Result<ExitCode> {
             None
         }
     };
+    let wanted = config
+        .as_ref()
+        .map_or(Layer::Auto, |config| config.sandbox.seccomp);
+    let prepared = prepare(&paths, name, dropped, wanted);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
         .build()?;
-    let ended = runtime.block_on(work(handed, config, paths, text));
+    let ended = runtime.block_on(work(handed, config, paths, prepared, text));
     // A thread that hangs on a dead disk must not hold up the stop.
     runtime.shutdown_background();
     if let Ok(true) = ended {
@@ -165,13 +176,14 @@ async fn work(
     handed: Descriptors,
     config: Option<Config>,
     paths: Paths,
+    prepared: Prepared,
     text: Option<Vec<u8>>,
 ) -> io::Result<bool> {
     let (state, file) = (paths.state(), paths.config());
     let on_change = config
         .as_ref()
         .is_some_and(|config| config.reload_on_change);
-    let filter = config.map(|config| Arc::new(Filter::new(config, paths)));
+    let filter = config.map(|config| Arc::new(Filter::new(config, paths, prepared)));
     let (supervisor, mut told) = supervised::listen(handed.link, filter.clone())?;
     // It must be there before we are alone, should the supervisor die meanwhile.
     if handed.is_next && filter.as_ref().is_some_and(|filter| filter.needs_warden()) {
@@ -354,6 +366,25 @@ impl Running {
 async fn write_cache(filter: Arc<Filter>) {
     let written = tokio::task::spawn_blocking(move || filter.write_cache());
     let _ = tokio::time::timeout(WRITE_TIME, written).await;
+}
+
+/// Starts what runs `aliaslookup`, as the worker cannot run anything after
+/// this, and builds the worker's walls.
+fn prepare(paths: &Paths, name: &str, dropped: sandbox::Dropped, seccomp: Layer) -> Prepared {
+    let aliases =
+        std::env::current_exe().and_then(|own| Aliases::start(&own, name, &paths.aliaslookup()));
+    if let Err(error) = &aliases {
+        let text = format!("no look-ups of aliases: {error}");
+        log::warn!("{}", Event::new("limits").text(text));
+    }
+    let layers = sandbox::enter(dropped, seccomp, |layer, error| {
+        let event = Event::new("sandbox").field("without", layer);
+        log::warn!("{}", event.text(error));
+    });
+    Prepared {
+        aliases: aliases.ok().map(Arc::new),
+        layers,
+    }
 }
 
 /// A panic is a bug of ours: it is logged, and costs what it happened in alone.

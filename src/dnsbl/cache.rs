@@ -198,6 +198,12 @@ impl Cache {
         self.store.insert(key, entry);
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.store.len()
+    }
+
     /// Forgets what was said of whom.
     pub fn remove(&self, key: &Key) {
         self.store.remove(key);

@@ -24,6 +24,7 @@ mod rule;
 mod score;
 mod selftest;
 pub mod spf;
+mod status;
 mod test_run;
 mod zone;
 

@@ -17,6 +17,7 @@ use std::{error, fmt};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{self, MsgFlags};
+use rblfilter_warden::layers::Layers;
 use rblfilter_warden::request::{REPLY_LEN, Reply, Request};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::Interest;
@@ -73,6 +74,8 @@ struct Waiting {
     by_serial: HashMap<u32, oneshot::Sender<io::Result<Answer>>>,
     /// Since when it has not answered, while it was asked.
     silent_since: Option<Instant>,
+    /// What it is bound by, as it last said.
+    layers: Option<Layers>,
     /// Whether it has ended.
     gone: bool,
 }
@@ -148,6 +151,14 @@ impl Warden {
     /// Where there is no answer within a second.
     pub async fn watch(&self) -> Result<Answer, Error> {
         self.exchange(Request::Watch).await
+    }
+
+    /// What the one that runs is bound by, as it last said.
+    #[must_use]
+    pub fn layers(&self) -> Option<Layers> {
+        let state = self.state();
+        let waiting = lock(&state.running.as_ref()?.waiting);
+        waiting.layers.filter(|_| !waiting.gone)
     }
 
     async fn exchange(&self, request: Request) -> Result<Answer, Error> {
@@ -365,6 +376,7 @@ async fn read(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
 
 impl Waiting {
     fn take(&mut self, answer: Answer) {
+        self.layers = Some(answer.0.layers);
         let sender = self.by_serial.remove(&answer.0.serial);
         self.silent_since = (!self.by_serial.is_empty()).then(Instant::now);
         // None: an answer to a question that was given up.
@@ -429,6 +441,7 @@ mod tests {
                 serial,
                 outcome,
                 ipv6: false,
+                layers: Layers::default(),
             };
             let flags = MsgFlags::empty();
             socket::send(theirs.as_raw_fd(), &reply.encode(), flags).unwrap();
@@ -471,6 +484,7 @@ mod tests {
                     serial,
                     outcome: Outcome::Done,
                     ipv6: false,
+                    layers: Layers::default(),
                 };
                 let flags = MsgFlags::empty();
                 socket::send(theirs.as_raw_fd(), &reply.encode(), flags).unwrap();

@@ -3,6 +3,7 @@
 
 pub mod descriptors;
 mod process;
+pub mod sandbox;
 mod watched;
 
 pub use process::{ignore_signals, in_own_session, replace_with, run_soon, spawn_with};

@@ -54,6 +54,18 @@ pub trait Judge: Send + Sync + 'static {
         self: Arc<Self>,
         identified: Arc<Identified>,
     ) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Called when sessions begin to be seen, by what.
+    fn watching(&self, by: By);
+}
+
+/// By what sessions are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The kernel's word.
+    Events,
+    /// Polling.
+    Poll,
 }
 
 /// A watch, and what it takes.
@@ -78,6 +90,7 @@ impl<J: Judge> Watcher<J> {
             let why = match events::start(socket, sender) {
                 Ok(()) => {
                     log::info!("{}", Event::new("watching").field("by", "events"));
+                    self.judge.watching(By::Events);
                     self.follow(sightings).await;
                     "the kernel's socket failed".to_owned()
                 }
@@ -92,6 +105,7 @@ impl<J: Judge> Watcher<J> {
                 let interval = format!("{}ms", settings.interval.as_millis());
                 let event = Event::new("watching").field("by", "poll");
                 log::info!("{}", event.field("interval", interval));
+                self.judge.watching(By::Poll);
                 self.follow(sightings).await;
             }
             Err(error) => log::error!("{}", Event::new("failed").text(error)),

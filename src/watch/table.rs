@@ -214,6 +214,12 @@ impl Table {
         (sessions.len(), oldest)
     }
 
+    /// How many sessions are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions().len()
+    }
+
     /// Whether no session is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {

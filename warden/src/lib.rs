@@ -1,6 +1,6 @@
 //! What rblfilter and its warden share: the requests between them, the
-//! networks that must never be banned, and the part of the configuration that
-//! the warden reads for itself.
+//! networks that must never be banned, the part of the configuration that the
+//! warden reads for itself, and the filters of system calls.
 //!
 //! This library is free of libipset, which is GPL-2.0-only: only the
 //! `rblfilter-warden` executable links it (`ldd` shows it, a test checks it).
@@ -10,6 +10,7 @@
 pub const BEAT: u8 = b'b';
 
 pub mod bucket;
+pub mod layers;
 pub mod neighbours;
 pub mod netfilter;
 pub mod packet;
@@ -17,6 +18,7 @@ pub mod policy;
 pub mod protected;
 pub mod question;
 pub mod request;
+pub mod seccomp;
 
 /// Courier's configuration folder, as `courier-config` told it at build time
 /// (`COURIER_SYSCONFDIR`), else Debian's.

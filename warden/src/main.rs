@@ -17,6 +17,8 @@ mod dry;
 mod gate;
 mod ipset;
 mod nftables;
+mod sandbox;
+mod say;
 mod sets;
 
 use std::error::Error;
@@ -31,6 +33,7 @@ use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags, SockType, sockopt};
 use rblfilter_warden::bucket::Bucket;
+use rblfilter_warden::layers::Layers;
 use rblfilter_warden::policy::{MAX_BAN_SECONDS, Policy, Sets as SetsPolicy};
 use rblfilter_warden::protected::Protected;
 use rblfilter_warden::request::{Outcome, REQUEST_LEN, Reply, Request};
@@ -86,17 +89,21 @@ fn run() -> Result<(), Box<dyn Error>> {
         // The kernel is asked what it has with the capability alone.
         sets: None,
         policy: policy.ban,
+        layers: Layers::default(),
     };
     // Without it we still answer, and every answer says what is missing.
     if let Err(error) = caps::raise(None, CapSet::Effective, Capability::CAP_NET_ADMIN) {
-        eprintln!("rblfilter-warden: cannot raise cap_net_admin: {error}");
+        say::line(format_args!("cannot raise cap_net_admin: {error}"));
     }
     let mut pulse = Pulse::new();
+    // What takes privileges is done; from here on the worker is listened to.
+    warden.layers = sandbox::enter(policy.sandbox);
     loop {
         let Some(requests) = requests(&mut pulse)? else {
             return Ok(());
         };
         for (reply, handed) in warden.answer(&requests) {
+            say::answered(reply.outcome);
             match send(&reply, handed.as_ref()) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
@@ -155,6 +162,11 @@ fn requests(pulse: &mut Pulse) -> nix::Result<Option<Vec<Asked>>> {
     let mut bytes = [0; REQUEST_LEN + 1];
     let mut requests = Vec::new();
     let mut flags = MsgFlags::empty();
+    while let Some(time) = say::settle() {
+        if is_readable(time)? {
+            break;
+        }
+    }
     while requests.len() < MOST_AT_ONCE {
         match socket::recv(stdin, &mut bytes, flags) {
             Ok(0) | Err(Errno::ECONNRESET) if requests.is_empty() => return Ok(None),
@@ -169,6 +181,18 @@ fn requests(pulse: &mut Pulse) -> nix::Result<Option<Vec<Asked>>> {
         }
     }
     Ok(Some(requests))
+}
+
+/// Whether a request comes within `time`, or the end.
+fn is_readable(time: Duration) -> nix::Result<bool> {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    let timeout = time.try_into().map_err(|_| Errno::EINVAL)?;
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(Errno::from_raw(error.raw_os_error())),
+    }
 }
 
 /// Sends a reply, with the descriptor that goes with it.
@@ -214,6 +238,7 @@ struct Warden {
     bounds: Bounds,
     policy: SetsPolicy,
     sets: Option<Sets>,
+    layers: Layers,
 }
 
 impl Warden {
@@ -234,7 +259,7 @@ impl Warden {
                         (Outcome::Done, false)
                     }
                     Err(error) => {
-                        eprintln!("rblfilter-warden: proc connector: {error}");
+                        say::line(format_args!("proc connector: {error}"));
                         (Outcome::NoEvents, false)
                     }
                 },
@@ -260,6 +285,7 @@ impl Warden {
                 serial,
                 outcome,
                 ipv6,
+                layers: self.layers,
             };
             replies.push((reply, handed));
         }
@@ -356,7 +382,7 @@ impl Warden {
 
     fn refresh(&mut self, now: Instant) {
         if let Err(error) = self.protected.refresh(now) {
-            eprintln!("rblfilter-warden: cannot list own addresses: {error}");
+            say::line(format_args!("cannot list own addresses: {error}"));
         }
     }
 }

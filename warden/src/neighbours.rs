@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// The kernel's routes (`net/ipv4/fib_trie.c`, `net/ipv6/route.c`).
 const ROUTES4: &str = "/proc/net/route";
 const ROUTES6: &str = "/proc/net/ipv6_route";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where the system's nameservers stand (resolv.conf(5)).
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// `RTF_GATEWAY` (include/uapi/linux/route.h).
 const GATEWAY: u32 = 2;
 

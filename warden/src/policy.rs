@@ -73,6 +73,29 @@ pub struct Policy {
     pub gate: Gate,
     /// Through whom names are looked up.
     pub lookup: Lookup,
+    /// What it may not do even where it wanted to.
+    pub sandbox: Sandbox,
+}
+
+/// The `[sandbox]` table.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Sandbox {
+    /// The filter of system calls, of worker and warden.
+    pub seccomp: Layer,
+    /// The warden's, of files and of what else Landlock knows.
+    pub landlock: Layer,
+}
+
+/// A layer of the sandbox.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// It is there where the kernel has it.
+    #[default]
+    Auto,
+    /// It is not.
+    Off,
 }
 
 /// The `[never-ban]` table.

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
+use crate::layers::Layers;
+
 /// Bytes in a request.
 pub const REQUEST_LEN: usize = 32;
 /// Bytes in a reply.
@@ -196,6 +198,8 @@ pub struct Reply {
     /// Of which family the set is that this is about; to a check, of that
     /// which is not as it should be.
     pub ipv6: bool,
+    /// What the warden is bound by.
+    pub layers: Layers,
 }
 
 impl Request {
@@ -314,6 +318,7 @@ impl Reply {
         bytes[0] = VERSION;
         bytes[1] = self.outcome as u8;
         bytes[2] = u8::from(self.ipv6);
+        bytes[3] = self.layers.encode();
         bytes[4..8].copy_from_slice(&self.serial.to_le_bytes());
         bytes
     }
@@ -327,6 +332,7 @@ impl Reply {
             serial: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
             outcome: *Outcome::ALL.get(usize::from(bytes[1]))?,
             ipv6: bytes[2] == 1,
+            layers: Layers::decode(bytes[3])?,
         };
         (reply.encode() == *bytes).then_some(reply)
     }
@@ -378,6 +384,11 @@ mod tests {
                     serial: u32::MAX,
                     outcome,
                     ipv6,
+                    layers: Layers {
+                        landlock: 7,
+                        seccomp: ipv6,
+                        ..Layers::default()
+                    },
                 };
                 assert_eq!(Reply::decode(&reply.encode()), Some(reply));
             }
@@ -398,6 +409,7 @@ mod tests {
             serial: 0,
             outcome: Outcome::Done,
             ipv6: false,
+            layers: Layers::default(),
         }
         .encode();
         bad[1] = 20;

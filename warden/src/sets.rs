@@ -17,6 +17,7 @@ use rblfilter_warden::request::Outcome;
 use crate::dry::Dry;
 use crate::ipset::Ipset;
 use crate::nftables::Nftables;
+use crate::say;
 
 /// How often a set is read anew into which somebody else has put something. A
 /// million entries take a second or two, so the pause is at least so many
@@ -96,7 +97,7 @@ impl Problem {
             Self::NotPermitted => Outcome::NotPermitted,
             Self::Full => Outcome::Full,
             Self::Failed(text) => {
-                eprintln!("rblfilter-warden: {text}");
+                say::line(format_args!("{text}"));
                 Outcome::Failed
             }
         }
@@ -315,10 +316,10 @@ impl<K: Kernel> Set<K> {
     fn make(&mut self) -> Result<(), Problem> {
         self.most = self.configured;
         self.kernel.create(self.most)?;
-        eprintln!(
-            "rblfilter-warden: the set {} was missing, and has been made",
+        say::line(format_args!(
+            "the set {} was missing, and has been made",
             self.name
-        );
+        ));
         self.ends.clear();
         (self.known, self.was_known, self.remade) = (true, true, true);
         Ok(())

@@ -34,6 +34,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use self::pending::{Entry, MOST_HELD, Packet, Pending};
 use self::queue::Queue;
 use self::sets::Sets;
+use crate::{sandbox, say};
 
 /// How often it tells that it lives; the supervisor waits for half a second.
 const BEAT_EVERY: Duration = Duration::from_millis(100);
@@ -58,7 +59,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     }
     let limit = humantime::parse_duration(&policy.gate.limit)?.min(LONGEST_LIMIT);
     if let Err(error) = caps::raise(None, CapSet::Effective, Capability::CAP_NET_ADMIN) {
-        eprintln!("rblfilter-warden: gate: cannot raise cap_net_admin: {error}");
+        say::line(format_args!("gate: cannot raise cap_net_admin: {error}"));
     }
     let mut relays: Vec<_> = policy.never_ban.relays.into_iter().map(canonical).collect();
     relays.extend(policy.allow.networks);
@@ -66,8 +67,10 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     let mut gate = Gate {
         pending: Pending::new(limit, policy.gate.asks_per_second, observes),
         protected: Protected::new(relays),
-        sets: Sets::start(policy.ban.backend)?,
+        sets: Sets::start(policy.ban.backend, policy.sandbox)?,
     };
+    // What takes privileges is done, and no other thread is started.
+    sandbox::enter(policy.sandbox);
     let most = u32::try_from(MOST_HELD * 3 / 2)?;
     let mut queue = gate
         .open(policy.gate.queue, most)
@@ -250,7 +253,7 @@ impl Gate {
 /// not known, it may be one.
 fn is_protected(protected: &mut Protected, address: IpAddr, now: Instant) -> bool {
     if let Err(error) = protected.refresh(now) {
-        eprintln!("rblfilter-warden: gate: cannot list own addresses: {error}");
+        say::line(format_args!("gate: cannot list own addresses: {error}"));
     }
     !protected.knows_own() || protected.overlaps(address.into())
 }

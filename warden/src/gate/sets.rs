@@ -13,12 +13,13 @@ use rblfilter_warden::netfilter::{
     self, FAMILY_INET, FAMILY_NONE, IPSET, IPSET_ATTR_PROTOCOL, IPSET_PROTOCOL, Message, NFTABLES,
     Netfilter,
 };
-use rblfilter_warden::policy::{Backend, DENY, NFT_TABLE, PASS, gate_set};
+use rblfilter_warden::policy::{Backend, DENY, NFT_TABLE, PASS, Sandbox, gate_set};
 
 use super::pending::Entry;
 use crate::ipset::Ipset;
 use crate::nftables::Nftables;
 use crate::sets::{Change, Kernel, Problem};
+use crate::{sandbox, say};
 
 /// Batches that may wait; what comes beyond is let go.
 const WAITING: usize = 256;
@@ -61,11 +62,13 @@ pub struct Sets {
 
 impl Sets {
     /// Starts the thread.
-    pub fn start(backend: Backend) -> io::Result<Self> {
+    pub fn start(backend: Backend, walls: Sandbox) -> io::Result<Self> {
         let (thread, words) = sync_channel(WAITING);
-        thread::Builder::new()
-            .name("sets".into())
-            .spawn(move || Writer::new(backend).run(&words))?;
+        thread::Builder::new().name("sets".into()).spawn(move || {
+            // Each thread builds its own.
+            sandbox::enter(walls);
+            Writer::new(backend).run(&words);
+        })?;
         Ok(Self {
             thread,
             denies: Bucket::new(DENIES_PER_SECOND),
@@ -232,6 +235,8 @@ impl Writer {
             Problem::Full => "is full".into(),
             Problem::Failed(text) => format!("cannot be changed: {text}"),
         };
-        eprintln!("rblfilter-warden: gate: the set {set} {why}; each new client is asked for");
+        say::line(format_args!(
+            "gate: the set {set} {why}; each new client is asked for"
+        ));
     }
 }
