@@ -170,6 +170,22 @@ fn memory(lab: &Lab, pid: i32) -> u64 {
 }
 
 #[test]
+fn both_its_threads_are_within_the_walls() {
+    let lab = gated(Config::default(), &gate(""));
+    let pid = gate_pid(&lab).unwrap();
+    let threads = lab.run_ok(&["ls", &format!("/proc/{pid}/task")]).unwrap();
+    assert_eq!(threads.split_whitespace().count(), 2, "{threads}");
+    for thread in threads.split_whitespace() {
+        let status = lab
+            .run_ok(&["cat", &format!("/proc/{pid}/task/{thread}/status")])
+            .unwrap();
+        for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000001000"] {
+            assert!(status.contains(line), "{line}: {status}");
+        }
+    }
+}
+
+#[test]
 fn under_a_flood_of_unlisted_clients_memory_is_bounded_and_mail_flows() {
     let lab = gated(Config::default(), &gate(""));
     let pid = gate_pid(&lab).unwrap();
