@@ -7,6 +7,7 @@ pub mod esmtpd;
 pub mod filter_socket;
 pub mod identified;
 pub mod listener;
+pub mod log_line;
 pub mod paths;
 pub mod process;
 pub mod request;

@@ -111,6 +111,7 @@ impl Plan {
                 } else {
                     Answer::AtOnce
                 },
+                ..Stub::default()
             }),
         };
         let code = std::net::Ipv4Addr::new(127, 0, 0, 2);

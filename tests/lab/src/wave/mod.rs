@@ -244,7 +244,7 @@ fn packets(wave: &Wave, tally: &Tally, begun: std::time::Instant) -> io::Result<
     Ok(())
 }
 
-fn thread(
+pub(crate) fn thread(
     name: &str,
     work: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
@@ -260,7 +260,7 @@ fn thread(
 }
 
 /// So many a second, made up for when the thread was late.
-fn clock(rate: u32) -> Interval {
+pub(crate) fn clock(rate: u32) -> Interval {
     let mut clock = interval(Duration::from_secs(1) / rate.max(1));
     clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
     clock
