@@ -56,6 +56,7 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
             for command in firewall::commands(config) {
                 println!("{command}");
             }
+            tell_objections(config);
             return ExitCode::SUCCESS;
         }
         (Command::Check, Some(config)) => return check(config),
@@ -64,7 +65,17 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
             .and_then(|()| firewall::apply_rules(config, &mut done)),
         _ => firewall::remove(config.as_ref(), &mut done),
     };
+    if let (Command::Apply { .. }, Some(config)) = (command, &config) {
+        tell_objections(config);
+    }
     report(result, changes)
+}
+
+/// What the gate is off for, which is no failure.
+fn tell_objections(config: &Config) {
+    for objection in firewall::objections(config) {
+        eprintln!("rblfilter: {objection}");
+    }
 }
 
 fn check(config: &Config) -> ExitCode {

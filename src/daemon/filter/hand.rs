@@ -169,6 +169,7 @@ impl Filter {
                 }
             }
             self.lists.forget(*network);
+            self.gate.forget(*network);
             let mut banned = self.book().touching(*network);
             let known = banned.len();
             // The kernel may hold it without our knowing.
@@ -247,6 +248,7 @@ impl Filter {
             if !self.allows().insert(network, until, now) {
                 return Err(too_many());
             }
+            self.gate.forget(network);
             let banned = self.book().touching(network).len();
             let hint = if banned == 0 {
                 ""
