@@ -12,7 +12,7 @@ use ipnetwork::IpNetwork;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, params};
 
 use super::times::{Stamp, carried};
-use super::{Ban, Loaded, Write};
+use super::{Ban, Loaded, Rows, Write};
 use crate::enforce::book::Hand;
 use crate::enforce::durations::Past;
 
@@ -270,14 +270,40 @@ impl Database {
         Ok(())
     }
 
-    /// Writes all of it, or nothing. `everything`: in the place of all bans,
-    /// offences and allows there are.
-    pub fn write(&mut self, writes: &[Write], everything: bool, now: u32) -> Result<(), Error> {
+    /// Writes all of it, or nothing.
+    pub fn write(&mut self, writes: &[Write], now: u32) -> Result<(), Error> {
+        self.transact(writes, now, |_| Ok(()))
+    }
+
+    /// Writes `rows`, then `writes`, in the place of all bans, offences and
+    /// allows there are (`keep`: beside them), or nothing.
+    pub fn replace(
+        &mut self,
+        rows: Rows,
+        keep: bool,
+        writes: &[Write],
+        now: u32,
+    ) -> Result<(), Error> {
+        self.transact(writes, now, |transaction| {
+            if !keep {
+                transaction
+                    .execute_batch("DELETE FROM bans; DELETE FROM offences; DELETE FROM allows;")?;
+            }
+            for row in rows {
+                put(transaction, &row)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn transact(
+        &mut self,
+        writes: &[Write],
+        now: u32,
+        first: impl FnOnce(&Transaction<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let transaction = self.connection.transaction()?;
-        if everything {
-            transaction
-                .execute_batch("DELETE FROM bans; DELETE FROM offences; DELETE FROM allows;")?;
-        }
+        first(&transaction)?;
         for write in writes {
             put(&transaction, write)?;
         }

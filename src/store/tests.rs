@@ -144,7 +144,7 @@ fn a_damaged_file_is_set_aside_and_a_new_one_made() {
     let folder = Folder::new("damaged");
     let write = || Write::Ban(Box::new(ban("10.0.0.1/32", NOW, NOW + 3600)));
     let mut database = Database::open(&folder.file()).unwrap();
-    database.write(&[write()], false, NOW).unwrap();
+    database.write(&[write()], NOW).unwrap();
     // Its last word is in the file alone now.
     drop(database);
     assert_eq!(folder.names(), ["state.db"]);
@@ -230,7 +230,7 @@ fn a_full_disk_is_told_of_and_what_was_before_stays() {
         };
         (from..from + 1000).map(ban).collect()
     };
-    database.write(&bans(0), false, NOW).unwrap();
+    database.write(&bans(0), NOW).unwrap();
     let pages: u32 = database
         .connection
         .query_row("PRAGMA page_count", [], |row| row.get(0))
@@ -243,7 +243,7 @@ fn a_full_disk_is_told_of_and_what_was_before_stays() {
             |_| Ok(()),
         )
         .unwrap();
-    let error = database.write(&bans(5000), false, NOW).unwrap_err();
+    let error = database.write(&bans(5000), NOW).unwrap_err();
     assert!(
         !error.is_damage() && error.to_string().contains("full"),
         "{error}"
@@ -253,7 +253,8 @@ fn a_full_disk_is_told_of_and_what_was_before_stays() {
         .connection
         .query_row("PRAGMA max_page_count = 100000", [], |_| Ok(()))
         .unwrap();
-    database.write(&bans(5000), true, NOW).unwrap();
+    let all = Box::new(bans(5000).into_iter());
+    database.replace(all, false, &[], NOW).unwrap();
     assert_eq!(
         database.load(NOW).unwrap().bans.len(),
         1000,
@@ -299,7 +300,7 @@ fn whoever_hands_something_over_does_not_wait_for_the_disk() {
     };
     assert_eq!(rows(&other), 0);
     assert!(degraded.is_entered(&Part::Store));
-    assert!(store.take_lost());
+    assert!(store.lost.swap(false, Relaxed));
     assert!(commit(&store, Vec::new()).is_err(), "who waits is told");
     other.execute_batch("ROLLBACK").unwrap();
     let written = || commit(&store, Vec::new()).ok();
@@ -309,6 +310,94 @@ fn whoever_hands_something_over_does_not_wait_for_the_disk() {
     }
     assert!(!degraded.is_entered(&Part::Store));
     assert!(rows(&other) > 0);
+}
+
+/// Bans of different networks, from the number `from` on.
+fn some(from: u32, count: u32) -> Vec<Write> {
+    let ban = |number: u32| {
+        let network = IpNetwork::from(IpAddr::from(number.to_be_bytes()));
+        Write::Ban(Box::new(ban(&network.to_string(), NOW, NOW + 3600)))
+    };
+    (from..from + count).map(ban).collect()
+}
+
+fn repair(store: &Store, rows: Vec<Write>) -> Result<(), String> {
+    let repair = store.repair().unwrap();
+    let rows = Box::new(rows.into_iter());
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(repair.write(rows))
+}
+
+/// However long the disk takes, and whatever comes meanwhile.
+#[test]
+fn a_file_that_lost_something_is_given_all_of_it_on_a_slow_disk_too() {
+    let folder = Folder::new("repair");
+    let (store, ..) = start(&folder, NOW);
+    commit(&store, some(0, 10)).unwrap();
+    assert!(store.repair().is_none(), "nothing was lost");
+    store.lost.store(true, Relaxed);
+    let other = rusqlite::Connection::open(folder.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let repair = store.repair().unwrap();
+    assert!(store.repair().is_none(), "one at a time");
+    // After it was gathered, and before it is written.
+    store.put(Write::End(IpAddr::from([0, 0, 16, 0]).into(), None));
+    let rows = Box::new(some(4096, 3000).into_iter());
+    let unlock = thread::spawn(move || {
+        thread::sleep(COMMIT_TIME + Duration::from_millis(500));
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(repair.write(rows)).unwrap();
+    unlock.join().unwrap();
+    assert!(store.repair().is_none(), "it is whole");
+    let loaded = Database::open(&folder.file()).unwrap().load(NOW).unwrap();
+    assert_eq!(loaded.bans.len(), 2999);
+    drop(store);
+}
+
+/// What stops it in the middle costs nothing that was on disk, and it is tried
+/// again.
+#[test]
+fn a_repair_that_fails_in_the_middle_leaves_what_was() {
+    let folder = Folder::new("midst");
+    let mut database = Database::open(&folder.file()).unwrap();
+    database.write(&some(0, 1000), NOW).unwrap();
+    let limit = "PRAGMA max_page_count = 1";
+    let connection = &database.connection;
+    // SQLite takes what there is for the least.
+    let now: u32 = connection.query_row(limit, [], |row| row.get(0)).unwrap();
+    let more = format!("PRAGMA max_page_count = {}", now + 1);
+    connection.query_row(&more, [], |_| Ok(())).unwrap();
+    let rows = Box::new(some(5000, 20_000).into_iter());
+    database.replace(rows, false, &[], NOW).unwrap_err();
+    assert_eq!(database.load(NOW).unwrap().bans.len(), 1000);
+
+    let (store, ..) = start(&folder, NOW);
+    store.lost.store(true, Relaxed);
+    drop(store.repair().unwrap());
+    assert!(store.lost.load(Relaxed), "one that was given up");
+    for write in some(0, u32::try_from(QUEUE).unwrap() + 1) {
+        let repair = store.repair();
+        assert_eq!(repair.is_some(), write == some(0, 1)[0]);
+        std::mem::forget(repair);
+        note(&mut store.journal(), &[write]);
+    }
+    let overrun = Repair {
+        store: &store,
+        done: false,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let rows = Box::new(std::iter::empty());
+    runtime.block_on(overrun.write(rows)).unwrap_err();
+    repair(&store, some(0, 10)).unwrap();
+    assert!(store.repair().is_none());
 }
 
 /// SQLite itself would go on for ever with what nobody finds again.
@@ -349,10 +438,13 @@ fn a_file_that_was_removed_or_overwritten_while_open_is_noticed() {
         let (store, ..) = start(&folder, NOW);
         let write = |network| vec![Write::Ban(Box::new(ban(network, NOW, NOW + 3600)))];
         commit(&store, write("10.0.0.1/32")).unwrap();
-        assert!(!store.take_lost(), "{name}");
+        assert!(!store.lost.swap(false, Relaxed), "{name}");
         damage(&folder.file());
         commit(&store, write("10.0.0.2/32")).unwrap();
-        assert!(store.take_lost(), "{name}: its owner is asked for all");
+        assert!(
+            store.lost.swap(false, Relaxed),
+            "{name}: its owner is asked for all"
+        );
         let is_kept = |name: &&String| {
             name.starts_with("state.db.corrupt-")
                 && !name.ends_with("wal")
@@ -397,11 +489,12 @@ fn a_file_that_was_never_read_loses_nothing() {
     assert!(writer.load().bans.is_empty());
     writer.path = away;
     writer.open_from = None;
-    assert!(writer.write(&Batch::default()).is_ok());
+    assert!(writer.write(&mut Batch::default()).is_ok());
     assert!(writer.lost.load(Relaxed), "its owner is asked for all");
     let mut all = Batch::default();
-    all.add(Message::Everything(write("10.0.0.2/32")));
-    writer.write(&all).unwrap();
+    let rows = Box::new(write("10.0.0.2/32").into_iter());
+    all.add(Message::Everything(rows, oneshot::channel().0));
+    writer.write(&mut all).unwrap();
     let database = writer.database.as_ref().unwrap();
     assert_eq!(database.load(NOW).unwrap().bans.len(), 2);
 }
@@ -416,7 +509,7 @@ fn a_hundred_thousand_bans_are_read() {
             Write::Ban(Box::new(ban(&network.to_string(), NOW, NOW + 3600)))
         })
         .collect();
-    database.write(&writes, false, NOW).unwrap();
+    database.write(&writes, NOW).unwrap();
     let begun = Instant::now();
     let loaded = database.load(NOW).unwrap();
     println!("read in {:?}", begun.elapsed());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use rblfilter_warden::request::{Outcome, Request};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Filter;
@@ -35,11 +35,11 @@ const LOOKS: usize = 32;
 /// Bans whose ends are written down in a second, where a wave's all come at once.
 const ENDS: usize = 5000;
 /// How often the file is given all, where it lost something and works again.
-const REPAIR_EVERY: u64 = 10;
+const REPAIR_EVERY: Duration = Duration::from_secs(10);
 /// How often it forgets who delivered mail long ago.
 const PRUNE_EVERY: u64 = 3600;
-/// Rows that are handed to the store at once.
-const ROWS: usize = 1000;
+/// Bans that are gathered at once, before others have their turn.
+const ROWS: usize = 4096;
 
 /// What is in a file that takes longer to read than the start waits for.
 #[derive(Debug, Default)]
@@ -154,20 +154,9 @@ impl Filter {
 
     /// A ban as it stands in the file.
     pub(super) fn stored(&self, record: &Record) -> store::Ban {
-        let names = record.grounds.rests_on.iter();
-        store::Ban {
-            network: record.network,
-            client: record.client,
-            since: record.since,
-            until: record.until,
-            count: record.count,
-            zones: record.grounds.zones.clone(),
-            rests_on: names
-                .filter_map(|list| Some(self.lists.zone(*list)?.name().to_owned()))
-                .collect(),
-            own: record.grounds.own,
-            hand: record.hand.clone(),
-        }
+        stored(record, |list| {
+            Some(self.lists.zone(list)?.name().to_owned())
+        })
     }
 
     fn of_store(&self, ban: store::Ban) -> Record {
@@ -318,6 +307,7 @@ impl Filter {
             self.keep_filled(),
             self.keep_looking(),
             self.keep_time(),
+            self.keep_stored(),
             self.take_late()
         );
     }
@@ -344,9 +334,6 @@ impl Filter {
                 let day = u32::try_from(LATELY.as_secs()).unwrap_or(u32::MAX);
                 self.put(Write::ForgetSenders(now.saturating_sub(day)));
             }
-            if tick % REPAIR_EVERY == 0 {
-                self.repair_store().await;
-            }
         }
     }
 
@@ -372,19 +359,30 @@ impl Filter {
         }
     }
 
+    /// Gives the file all that it should hold, where it lost something, until the
+    /// future is dropped.
+    async fn keep_stored(&self) {
+        let mut clock = interval(REPAIR_EVERY);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            // Why it did not, and that it is to be done again, the store knows.
+            let _ = self.repair_store().await;
+        }
+    }
+
     /// Gives the file all bans again where it lost something.
-    async fn repair_store(&self) {
-        let Some(store) = self.store.get() else {
-            return;
-        };
+    async fn repair_store(&self) -> Result<(), String> {
         // What the file holds that is not in the book yet must not be lost.
         if self.config.mode == Mode::Observe
             || self.late().awaited
             || self.degraded.is_entered(&Part::Store)
-            || !store.take_lost()
         {
-            return;
+            return Ok(());
         }
+        let Some(repair) = self.store.get().and_then(store::Store::repair) else {
+            return Ok(());
+        };
         let now = self.now();
         let allows: Vec<Write> = {
             let allows = self.allows();
@@ -393,26 +391,35 @@ impl Filter {
                 .map(|(network, until)| Write::Allow(network, until))
                 .collect()
         };
-        store.everything(allows);
         let networks: Vec<IpNetwork> = {
             let book = self.book();
             let running = book.running(now).map(|ban| ban.network);
             running.chain(book.with_past()).collect()
         };
+        // What changes from here on is written after them.
+        let (mut bans, mut past) = (Vec::new(), Vec::new());
         for networks in networks.chunks(ROWS) {
-            // As they are at this moment: a ban may have been ended meanwhile.
-            let writes: Vec<Write> = {
+            {
                 let book = self.book();
-                let write = |network: &IpNetwork| match book.get(*network) {
-                    Some(record) => Some(Write::Ban(Box::new(self.stored(&record)))),
-                    None => Some(Write::End(*network, Some(book.past(*network)?))),
-                };
-                networks.iter().filter_map(write).collect()
-            };
-            if store.commit(writes).await.is_err() {
-                return;
+                for network in networks {
+                    match book.get(*network) {
+                        Some(record) => bans.push(record),
+                        None => past.extend(book.past(*network).map(|past| (*network, past))),
+                    }
+                }
             }
+            yield_now().await;
         }
+        let names: Vec<String> = (0..self.config.zones.len())
+            .map_while(|list| Some(self.lists.zone(list)?.name().to_owned()))
+            .collect();
+        let bans = bans
+            .into_iter()
+            .map(move |ban| Write::Ban(Box::new(stored(&ban, |list| names.get(list).cloned()))));
+        let past = past
+            .into_iter()
+            .map(|(network, past)| Write::End(network, Some(past)));
+        repair.write(Box::new(bans.chain(past).chain(allows))).await
     }
 
     /// Waits, for a limited time, until all is on disk and the file closed.
@@ -420,5 +427,21 @@ impl Filter {
         if let Some(store) = self.store.get() {
             store.close(CLOSE_TIME).await;
         }
+    }
+}
+
+/// A ban as it stands in the file, with the lists' names instead of their places.
+fn stored(record: &Record, name: impl Fn(usize) -> Option<String>) -> store::Ban {
+    let lists = record.grounds.rests_on.iter();
+    store::Ban {
+        network: record.network,
+        client: record.client,
+        since: record.since,
+        until: record.until,
+        count: record.count,
+        zones: record.grounds.zones.clone(),
+        rests_on: lists.filter_map(|list| name(*list)).collect(),
+        own: record.grounds.own,
+        hand: record.hand.clone(),
     }
 }
