@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, params};
 
 use super::times::{Stamp, carried};
 use super::{Ban, Loaded, Rows, Write};
-use crate::enforce::book::Hand;
+use crate::enforce::book::{Hand, MOST_PAST};
 use crate::enforce::durations::Past;
 
 /// The version of the tables below (`PRAGMA user_version`).
@@ -169,7 +169,8 @@ impl Database {
 
     /// Reads all that is of use at `now`. A row that cannot be is passed over.
     /// What the file holds is in the seconds of `now` from then on.
-    pub fn load(&self, now: u32) -> Result<Loaded, Error> {
+    /// Of the networks' pasts none that is over for `window` seconds.
+    pub fn load(&self, now: u32, window: u32) -> Result<Loaded, Error> {
         let present = Stamp::now(now);
         let stamp =
             self.connection
@@ -186,8 +187,13 @@ impl Database {
             Err(error) => return Err(error.into()),
         };
         let mut loaded = Loaded::default();
-        // Those that are over count for the network's past.
-        self.each("SELECT network, count, ended FROM offences", |row| {
+        let counts = |ended: u32| now.saturating_sub(ended) < window;
+        // In the file's own seconds; more than are remembered are not read.
+        let from = i64::from(then) - i64::from(window);
+        let query = format!(
+            "SELECT network, count, ended FROM offences WHERE ended > {from} ORDER BY ended DESC LIMIT {MOST_PAST}"
+        );
+        self.each(&query, |row| {
             let ended = moved(row.get(2)?, then, now);
             let past = Past {
                 count: row.get(1)?,
@@ -198,17 +204,19 @@ impl Database {
                 .extend(network(row, 0)?.map(|network| (network, past)));
             Ok(())
         })?;
+        // Those that are over count for the network's past.
         self.each(
             "SELECT network, client, since, until, count, zones, rests_on, own, user, reason, forced FROM bans",
             |row| {
                 let Some(ban) = ban(row)? else { return Ok(()) };
                 match carried(ban.since, ban.until, then, now) {
                     Some((since, until)) => loaded.bans.push(Ban { since, until, ..ban }),
-                    None if ban.count > 0 => {
+                    None => {
                         let (count, ended) = (ban.count, moved(ban.until, then, now));
-                        loaded.past.push((ban.network, Past { count, ended }));
+                        if count > 0 && counts(ended) {
+                            loaded.past.push((ban.network, Past { count, ended }));
+                        }
                     }
-                    None => {}
                 }
                 Ok(())
             },
@@ -422,6 +430,18 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
         }
         Write::ForgetSenders(before) => {
             run("DELETE FROM senders WHERE at < ?1", params![before])?;
+        }
+        Write::ForgetOffences(until) => {
+            run("DELETE FROM offences WHERE ended <= ?1", params![until])?;
+            let offences = "SELECT count(*) FROM offences";
+            let held: i64 = transaction.query_row(offences, [], |row| row.get(0))?;
+            let most = i64::try_from(MOST_PAST).unwrap_or(i64::MAX);
+            if held > most {
+                run(
+                    "DELETE FROM offences WHERE network IN (SELECT network FROM offences ORDER BY ended LIMIT ?1)",
+                    params![held - most],
+                )?;
+            }
         }
     }
     Ok(())

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use crate::degraded::{Degraded, Part};
 use crate::dnsbl::Clock;
-use crate::enforce::book::Hand;
+use crate::enforce::book::{Hand, MOST_PAST};
 use crate::enforce::durations::Past;
 use crate::log::Event;
 use database::Database;
@@ -83,6 +83,9 @@ pub enum Write {
     Sender(IpAddr, u32),
     /// Those that delivered before this time are forgotten.
     ForgetSenders(u32),
+    /// The bans that ended at this time or before count no longer; nor do those
+    /// beyond [`MOST_PAST`] that ended first.
+    ForgetOffences(u32),
 }
 
 /// What was in the file, in the seconds of this process.
@@ -124,10 +127,12 @@ pub struct Store {
 
 impl Store {
     /// Opens the file at `path` on a thread of its own; what was in it comes
-    /// through the receiver.
+    /// through the receiver. Bans that ended longer than `window` seconds ago no
+    /// longer count.
     #[must_use]
     pub fn start(
         path: PathBuf,
+        window: u32,
         clock: Clock,
         degraded: &Arc<Degraded>,
     ) -> (Self, oneshot::Receiver<Loaded>) {
@@ -136,6 +141,7 @@ impl Store {
         let lost = Arc::new(AtomicBool::new(false));
         let mut writer = Writer {
             path,
+            window,
             clock,
             degraded: Arc::clone(degraded),
             lost: Arc::clone(&lost),
@@ -294,6 +300,8 @@ impl Drop for Repair<'_> {
 
 struct Writer {
     path: PathBuf,
+    /// How long a ban that has ended counts, in seconds.
+    window: u32,
     clock: Clock,
     degraded: Arc<Degraded>,
     lost: Arc<AtomicBool>,
@@ -313,7 +321,7 @@ impl Writer {
     fn load(&mut self) -> Loaded {
         for _ in 0..2 {
             match self.open().and_then(|database| {
-                let loaded = database.load(self.now())?;
+                let loaded = database.load(self.now(), self.window)?;
                 Ok((database, loaded))
             }) {
                 Ok((database, loaded)) => {
@@ -400,7 +408,7 @@ impl Writer {
         if self.database.is_none() && self.open_from.is_none_or(|from| Instant::now() >= from) {
             // Read for its times alone, which become ours.
             match self.open().and_then(|database| {
-                database.load(self.now())?;
+                database.load(self.now(), self.window)?;
                 Ok(database)
             }) {
                 Ok(database) => {

@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use super::*;
 
 const NOW: u32 = 1_800_000_000;
+const WINDOW: u32 = 7 * 86_400;
 
 /// A folder of this test's own, gone with it.
 struct Folder(PathBuf);
@@ -61,7 +62,7 @@ fn ban(network: &str, since: u32, until: u32) -> Ban {
 
 fn start(folder: &Folder, seconds: u32) -> (Store, Loaded, Arc<Degraded>) {
     let degraded = Arc::default();
-    let (store, loaded) = Store::start(folder.file(), clock(seconds), &degraded);
+    let (store, loaded) = Store::start(folder.file(), WINDOW, clock(seconds), &degraded);
     (store, loaded.blocking_recv().unwrap(), degraded)
 }
 
@@ -121,6 +122,48 @@ fn what_was_acknowledged_comes_back() {
     assert!(loaded.allows[0].0 == other && near(loaded.allows[0].1, NOW + 86_400));
     assert!(near(loaded.senders[0].1, NOW - 5));
     drop(store);
+}
+
+/// Whose past no longer counts is not read, and goes from the file.
+#[test]
+fn what_is_forgiven_leaves_the_file() {
+    let folder = Folder::new("forgiven");
+    let mut database = Database::open(&folder.file()).unwrap();
+    let network = |number: u32| IpNetwork::from(IpAddr::from(number.to_be_bytes()));
+    let past = |ended| Some(Past { count: 1, ended });
+    let ended = [NOW - WINDOW - 9, NOW - WINDOW + 60, NOW];
+    let mut writes: Vec<Write> = (0..)
+        .zip(ended)
+        .map(|(number, ended)| Write::End(network(number), past(ended)))
+        .collect();
+    // Its end was not written: nobody was there.
+    let over = ban("10.9.9.9/32", NOW - WINDOW - 90, NOW - WINDOW - 30);
+    writes.push(Write::Ban(Box::new(over)));
+    database.write(&writes, NOW).unwrap();
+    assert_eq!(database.load(NOW, WINDOW).unwrap().past.len(), 2);
+    let rows = |database: &Database| -> u32 {
+        let query = "SELECT count(*) FROM offences";
+        let connection = &database.connection;
+        connection.query_row(query, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(rows(&database), 3);
+    let forget = [Write::ForgetOffences(NOW - WINDOW)];
+    database.write(&forget, NOW).unwrap();
+    assert_eq!(rows(&database), 2);
+    // And there are no more than the book remembers; the first to end go.
+    let most = u32::try_from(MOST_PAST).unwrap();
+    let fill = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {most}) INSERT INTO offences SELECT 'of ' || i, 1, {NOW} FROM n"
+    );
+    database.connection.execute(&fill, []).unwrap();
+    database.write(&forget, NOW).unwrap();
+    assert_eq!(rows(&database), most);
+    let first = format!("SELECT count(*) FROM offences WHERE ended < {NOW}");
+    let first: u32 = database
+        .connection
+        .query_row(&first, [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(first, 0);
 }
 
 #[test]
@@ -248,7 +291,7 @@ fn a_full_disk_is_told_of_and_what_was_before_stays() {
         !error.is_damage() && error.to_string().contains("full"),
         "{error}"
     );
-    assert_eq!(database.load(NOW).unwrap().bans.len(), 1000);
+    assert_eq!(database.load(NOW, WINDOW).unwrap().bans.len(), 1000);
     database
         .connection
         .query_row("PRAGMA max_page_count = 100000", [], |_| Ok(()))
@@ -256,7 +299,7 @@ fn a_full_disk_is_told_of_and_what_was_before_stays() {
     let all = Box::new(bans(5000).into_iter());
     database.replace(all, false, &[], NOW).unwrap();
     assert_eq!(
-        database.load(NOW).unwrap().bans.len(),
+        database.load(NOW, WINDOW).unwrap().bans.len(),
         1000,
         "in the place of all"
     );
@@ -267,7 +310,7 @@ fn without_a_folder_bans_go_on_and_it_is_said() {
     let folder = Folder::new("none");
     let degraded = Arc::default();
     let path = folder.0.join("not/there/state.db");
-    let (store, loaded) = Store::start(path, clock(NOW), &degraded);
+    let (store, loaded) = Store::start(path, WINDOW, clock(NOW), &degraded);
     assert!(loaded.blocking_recv().unwrap().bans.is_empty());
     assert!(degraded.is_entered(&Part::Store));
     for _ in 0..QUEUE * 2 {
@@ -355,7 +398,10 @@ fn a_file_that_lost_something_is_given_all_of_it_on_a_slow_disk_too() {
     runtime.block_on(repair.write(rows)).unwrap();
     unlock.join().unwrap();
     assert!(store.repair().is_none(), "it is whole");
-    let loaded = Database::open(&folder.file()).unwrap().load(NOW).unwrap();
+    let loaded = Database::open(&folder.file())
+        .unwrap()
+        .load(NOW, WINDOW)
+        .unwrap();
     assert_eq!(loaded.bans.len(), 2999);
     drop(store);
 }
@@ -375,7 +421,7 @@ fn a_repair_that_fails_in_the_middle_leaves_what_was() {
     connection.query_row(&more, [], |_| Ok(())).unwrap();
     let rows = Box::new(some(5000, 20_000).into_iter());
     database.replace(rows, false, &[], NOW).unwrap_err();
-    assert_eq!(database.load(NOW).unwrap().bans.len(), 1000);
+    assert_eq!(database.load(NOW, WINDOW).unwrap().bans.len(), 1000);
 
     let (store, ..) = start(&folder, NOW);
     store.lost.store(true, Relaxed);
@@ -479,6 +525,7 @@ fn a_file_that_was_never_read_loses_nothing() {
     fs::write(&other, "").unwrap();
     let mut writer = Writer {
         path: other.join("state.db"),
+        window: WINDOW,
         clock: clock(NOW),
         degraded: Arc::default(),
         lost: Arc::default(),
@@ -496,7 +543,7 @@ fn a_file_that_was_never_read_loses_nothing() {
     all.add(Message::Everything(rows, oneshot::channel().0));
     writer.write(&mut all).unwrap();
     let database = writer.database.as_ref().unwrap();
-    assert_eq!(database.load(NOW).unwrap().bans.len(), 2);
+    assert_eq!(database.load(NOW, WINDOW).unwrap().bans.len(), 2);
 }
 
 #[test]
@@ -511,7 +558,7 @@ fn a_hundred_thousand_bans_are_read() {
         .collect();
     database.write(&writes, NOW).unwrap();
     let begun = Instant::now();
-    let loaded = database.load(NOW).unwrap();
+    let loaded = database.load(NOW, WINDOW).unwrap();
     println!("read in {:?}", begun.elapsed());
     assert_eq!(loaded.bans.len(), 100_000);
 }

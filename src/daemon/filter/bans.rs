@@ -36,7 +36,7 @@ const LOOKS: usize = 32;
 const ENDS: usize = 5000;
 /// How often the file is given all, where it lost something and works again.
 const REPAIR_EVERY: Duration = Duration::from_secs(10);
-/// How often it forgets who delivered mail long ago.
+/// How often it forgets who delivered mail, or was banned, long ago.
 const PRUNE_EVERY: u64 = 3600;
 /// Bans that are gathered at once, before others have their turn.
 const ROWS: usize = 4096;
@@ -185,7 +185,8 @@ impl Filter {
     /// takes longer than three seconds; what is read later comes in later.
     pub async fn open_store(&self) {
         let path = self.paths.state().join(FILE);
-        let (store, mut loaded) = store::Store::start(path, self.clock, &self.degraded);
+        let window = self.config.ban.durations.window;
+        let (store, mut loaded) = store::Store::start(path, window, self.clock, &self.degraded);
         // It is opened once, so the place is free.
         let _ = self.store.set(store);
         match timeout(LOAD_TIME, &mut loaded).await {
@@ -330,9 +331,12 @@ impl Filter {
                 self.put(Write::EndAllow(network));
             }
             self.look_again(now, &turns, &mut looks);
-            if tick % PRUNE_EVERY == 0 {
+            // The first time at once: this process may not live for an hour.
+            if tick % PRUNE_EVERY == 1 {
                 let day = u32::try_from(LATELY.as_secs()).unwrap_or(u32::MAX);
                 self.put(Write::ForgetSenders(now.saturating_sub(day)));
+                let window = self.config.ban.durations.window;
+                self.put(Write::ForgetOffences(now.saturating_sub(window)));
             }
         }
     }
@@ -384,13 +388,20 @@ impl Filter {
             return Ok(());
         };
         let now = self.now();
-        let allows: Vec<Write> = {
+        let mut others: Vec<Write> = {
             let allows = self.allows();
             let running = allows.running(now);
             running
                 .map(|(network, until)| Write::Allow(network, until))
                 .collect()
         };
+        // A file that was made anew lacks those, too.
+        let instant = Instant::now();
+        others.extend(self.senders.lately(instant).map(|(client, at)| {
+            let age = instant.saturating_duration_since(at).as_secs();
+            let age = u32::try_from(age).unwrap_or(u32::MAX);
+            Write::Sender(client, now.saturating_sub(age))
+        }));
         let networks: Vec<IpNetwork> = {
             let book = self.book();
             let running = book.running(now).map(|ban| ban.network);
@@ -419,7 +430,7 @@ impl Filter {
         let past = past
             .into_iter()
             .map(|(network, past)| Write::End(network, Some(past)));
-        repair.write(Box::new(bans.chain(past).chain(allows))).await
+        repair.write(Box::new(bans.chain(past).chain(others))).await
     }
 
     /// Waits, for a limited time, until all is on disk and the file closed.
