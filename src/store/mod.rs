@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use crate::degraded::{Degraded, Part};
 use crate::dnsbl::Clock;
-use crate::enforce::book::{Hand, MOST_PAST};
+use crate::enforce::book::Hand;
 use crate::enforce::durations::Past;
 use crate::log::Event;
 use database::Database;
@@ -84,7 +84,7 @@ pub enum Write {
     /// Those that delivered before this time are forgotten.
     ForgetSenders(u32),
     /// The bans that ended at this time or before count no longer; nor do those
-    /// beyond [`MOST_PAST`] that ended first.
+    /// beyond [`MOST_PAST`](crate::enforce::book::MOST_PAST) that ended first.
     ForgetOffences(u32),
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::enforce::book::MOST_PAST;
 
 const NOW: u32 = 1_800_000_000;
 const WINDOW: u32 = 7 * 86_400;

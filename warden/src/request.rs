@@ -106,14 +106,12 @@ pub enum Outcome {
     RefusedAllowlisted = 16,
     /// To a look: somebody else emptied the set, or put another in its place.
     Emptied = 17,
-    /// To a look: what the set should hold was not known; it is from now on.
-    Unknown = 18,
     /// To a look: the set is as it should be, but no rule uses it.
-    Unused = 19,
+    Unused = 18,
 }
 
 impl Outcome {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 19] = [
         Self::Done,
         Self::Extended,
         Self::Kept,
@@ -132,7 +130,6 @@ impl Outcome {
         Self::TooMany,
         Self::RefusedAllowlisted,
         Self::Emptied,
-        Self::Unknown,
         Self::Unused,
     ];
 
@@ -140,6 +137,13 @@ impl Outcome {
     #[must_use]
     pub fn is_banned(self) -> bool {
         self.is_new() || matches!(self, Self::Extended | Self::Kept)
+    }
+
+    /// Whether it tells what the warden will not tell again: that the set lost
+    /// what it held.
+    #[must_use]
+    pub fn is_told_once(self) -> bool {
+        matches!(self, Self::Remade | Self::Emptied)
     }
 
     /// Whether what was asked for was done now; for a ban, that it was not
@@ -180,7 +184,6 @@ impl fmt::Display for Outcome {
             Self::TooMany => "refused: too many in a second",
             Self::RefusedAllowlisted => "refused: it holds an allowlisted address",
             Self::Emptied => "it was emptied, or another was put in its place",
-            Self::Unknown => "what it should hold was not known",
             Self::Unused => {
                 "no firewall rule uses it, so nobody is shut out (mend it with: rblfilter firewall apply)"
             }
@@ -412,7 +415,7 @@ mod tests {
             layers: Layers::default(),
         }
         .encode();
-        bad[1] = 20;
+        bad[1] = 19;
         assert_eq!(Reply::decode(&bad), None);
     }
 }

@@ -252,8 +252,6 @@ struct Set<K> {
     /// Whether that is what the set holds; if not, it is read before the next
     /// change.
     known: bool,
-    /// Whether it ever was.
-    was_known: bool,
     /// Whether somebody else put something in, and from when on it may be read
     /// for that.
     stale: bool,
@@ -274,7 +272,6 @@ impl<K: Kernel> Set<K> {
             ends: Ends::new(),
             prune_at: 0,
             known: false,
-            was_known: false,
             stale: false,
             read_from: None,
             remade: false,
@@ -303,7 +300,7 @@ impl<K: Kernel> Set<K> {
         match self.kernel.read(now) {
             Ok(ends) => {
                 self.ends = ends;
-                (self.known, self.was_known, self.stale) = (true, true, false);
+                (self.known, self.stale) = (true, false);
                 let took = now.elapsed();
                 self.read_from = Some(Instant::now() + READ_EVERY.max(took * READ_SHARE));
                 Ok(())
@@ -321,7 +318,7 @@ impl<K: Kernel> Set<K> {
             self.name
         ));
         self.ends.clear();
-        (self.known, self.was_known, self.remade) = (true, true, true);
+        (self.known, self.remade) = (true, true);
         Ok(())
     }
 
@@ -351,13 +348,11 @@ impl<K: Kernel> Set<K> {
                 return Ok(Outcome::Emptied);
             }
         }
-        if !self.known {
-            let first = !self.was_known;
-            self.ready(now, true)?;
-            // After an error the filter fills the set by itself.
-            if first {
-                return Ok(Outcome::Unknown);
-            }
+        // What it should hold the filter knows: it puts all in again when a
+        // warden is new to it, and after an error.
+        self.ready(now, true)?;
+        if std::mem::take(&mut self.remade) {
+            return Ok(Outcome::Remade);
         }
         self.forget_ended(now);
         let sample: Vec<IpNetwork> = self

@@ -1,6 +1,7 @@
 //! The kernel's sets, as they should be: what the warden says of them, and how
 //! they get back what somebody else took.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -110,7 +111,6 @@ impl Filter {
             | Outcome::Replaced
             | Outcome::Grown
             | Outcome::Emptied
-            | Outcome::Unknown
             | Outcome::Unused => {
                 self.note_state(ipv6, outcome, now);
                 // It lacks what was banned meanwhile.
@@ -139,10 +139,6 @@ impl Filter {
                 self.lacking.note(ipv6);
                 return;
             }
-            Outcome::Unknown => {
-                self.lacking.note(ipv6);
-                return;
-            }
             Outcome::Replaced => {
                 self.metrics.replaced.inc();
                 "replaced"
@@ -163,15 +159,16 @@ impl Filter {
     pub(super) async fn keep_filled(self: &Arc<Self>) {
         loop {
             let families = self.lacking.taken().await;
-            self.refill(families).await;
-            sleep(REFILL_AFTER).await;
+            if self.refill(families).await {
+                sleep(REFILL_AFTER).await;
+            }
         }
     }
 
     /// Puts the bans of these families that run into the kernel's sets again,
     /// with what is left of them: after a start, and whenever a set was emptied
-    /// or had to be made anew.
-    async fn refill(self: &Arc<Self>, families: [bool; 2]) {
+    /// or had to be made anew. Whether there were any.
+    async fn refill(self: &Arc<Self>, families: [bool; 2]) -> bool {
         let begun = Instant::now();
         let now = self.now();
         let bans: Vec<(IpNetwork, u32)> = {
@@ -181,7 +178,7 @@ impl Filter {
             lacking.map(|ban| (ban.network, ban.until)).collect()
         };
         if bans.is_empty() {
-            return;
+            return false;
         }
         let all = bans.len();
         let left = Arc::new(Mutex::new(bans));
@@ -205,6 +202,7 @@ impl Filter {
             .field("of", all)
             .field("took", format!("{}ms", begun.elapsed().as_millis()));
         log::info!("{event}");
+        true
     }
 
     /// Has one ban put into its set again; whether it is there.
@@ -261,16 +259,30 @@ impl Filter {
         // The start has looked.
         clock.tick().await;
         loop {
-            clock.tick().await;
+            tokio::select! {
+                _ = clock.tick() => {}
+                (ipv6, outcome) = self.warden.overheard() => {
+                    self.ban_state(ipv6, outcome);
+                    continue;
+                }
+            }
             for ipv6 in [false, true] {
                 match self.warden.ask(Request::Look { ipv6 }).await {
                     Ok(reply) => self.looked(reply),
-                    // It is busy; a ban tells where that is not all.
+                    // It is busy; what it will not say again is overheard.
                     Err(Error::Silent) => {}
                     Err(error) => self.degraded.enter(Part::Warden, error, Instant::now()),
                 }
             }
         }
+    }
+
+    /// A warden has been started, with `socket` as the way to it. What became of
+    /// the sets while there was none it cannot know.
+    pub fn warden_arrived(&self, socket: OwnedFd) {
+        self.warden.arrived(socket);
+        self.lacking.note(false);
+        self.lacking.note(true);
     }
 
     fn looked(&self, reply: Reply) {
@@ -303,27 +315,5 @@ fn restoring(ban: &Record, seconds: u32) -> Request {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_set_is_said_so_once_a_minute_with_the_bans_that_found_it_so() {
-        let (full, now) = (Full::default(), Instant::now());
-        assert_eq!(full.met(false, now), Some(1));
-        for _ in 0..9 {
-            assert_eq!(full.met(false, now + Duration::from_secs(59)), None);
-        }
-        assert_eq!(full.met(true, now), Some(1), "the other set is another");
-        assert_eq!(full.met(false, now + SAY_FULL_EVERY), Some(10));
-    }
-
-    #[tokio::test]
-    async fn what_is_lacking_is_told_once() {
-        let lacking = Lacking::default();
-        lacking.note(true);
-        lacking.note(true);
-        assert_eq!(lacking.taken().await, [false, true]);
-        lacking.note(false);
-        assert_eq!(lacking.taken().await, [true, false]);
-    }
-}
+#[path = "sets_tests.rs"]
+mod tests;
