@@ -662,14 +662,14 @@ impl Filter {
         let next = self.book().next(network, self.now());
         let request = warden_request::Request::Ban {
             network,
-            seconds: next.seconds,
+            seconds: next.asked(),
         };
         match self.warden.ask(request).await {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
-                // One that is new to the kernel and was running was flushed; the
-                // warden may not know that yet, and call it extended.
-                if reply.outcome.is_new() || reply.outcome == Outcome::Extended {
+                if next.running {
+                    self.note_missing(reply.ipv6, reply.outcome);
+                } else if reply.outcome.is_new() || reply.outcome == Outcome::Extended {
                     self.note_ban(network, client, next, conviction).await;
                 }
                 reply.outcome.is_banned().then_some(next)

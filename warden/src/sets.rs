@@ -131,6 +131,9 @@ pub trait Kernel {
 pub enum Wish {
     /// That a network be banned for so many seconds.
     Ban(IpNetwork, u32),
+    /// That a ban of before be there again, for what is left of it: no other is
+    /// to make room that ends later.
+    Restore(IpNetwork, u32),
     /// That it be banned no longer.
     Unban(IpNetwork),
 }
@@ -138,7 +141,7 @@ pub enum Wish {
 impl Wish {
     fn network(self) -> IpNetwork {
         match self {
-            Self::Ban(network, _) | Self::Unban(network) => network,
+            Self::Ban(network, _) | Self::Restore(network, _) | Self::Unban(network) => network,
         }
     }
 }
@@ -258,6 +261,10 @@ struct Set<K> {
     read_from: Option<Instant>,
     /// Whether it was made anew, and nobody was told yet.
     remade: bool,
+    /// Which of those that are done now are bans of before; and when the first
+    /// of all that are in ends, once that was looked for.
+    restored: HashSet<IpNetwork>,
+    soonest: Option<Instant>,
     configured: u32,
     /// The most entries that it has room for now, as far as we know.
     most: u32,
@@ -275,6 +282,8 @@ impl<K: Kernel> Set<K> {
             stale: false,
             read_from: None,
             remade: false,
+            restored: HashSet::new(),
+            soonest: None,
             configured: most,
             most,
             when_full,
@@ -382,9 +391,17 @@ impl<K: Kernel> Set<K> {
         if wishes.is_empty() {
             return Vec::new();
         }
-        let bans = wishes.iter().any(|wish| matches!(wish, Wish::Ban(..)));
+        let bans = wishes.iter().any(|wish| !matches!(wish, Wish::Unban(_)));
         if let Err(problem) = self.ready(now, bans) {
             return vec![problem.outcome(); wishes.len()];
+        }
+        self.soonest = None;
+        self.restored.clear();
+        for wish in wishes {
+            match wish {
+                Wish::Restore(network, _) => self.restored.insert(*network),
+                other => self.restored.remove(&other.network()),
+            };
         }
         let mut outcomes = Vec::with_capacity(wishes.len());
         let (mut changes, mut touched) = (Vec::new(), HashSet::new());
@@ -410,17 +427,39 @@ impl<K: Kernel> Set<K> {
     fn change(&self, wish: Wish, now: Instant) -> Change {
         match wish {
             Wish::Unban(network) => Change::Remove(network),
-            Wish::Ban(network, seconds) => match self.ends.get(&network) {
-                Some(Some(old)) if *old > now && *old < end(now, seconds) => {
-                    Change::Replace(network, seconds)
+            Wish::Ban(network, seconds) | Wish::Restore(network, seconds) => {
+                match self.ends.get(&network) {
+                    Some(Some(old)) if *old > now && *old < end(now, seconds) => {
+                        Change::Replace(network, seconds)
+                    }
+                    // Where it runs longer, the kernel must say that it is still in.
+                    _ => Change::Add(network, seconds),
                 }
-                // Where it runs longer, the kernel must say that it is still in.
-                _ => Change::Add(network, seconds),
-            },
+            }
         }
     }
 
     fn commit(&mut self, changes: &[Change], now: Instant) -> Vec<Outcome> {
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let refused = self.refused(changes, now);
+        if !refused.is_empty() {
+            let is_kept = |change: &&Change| !refused.contains(&change.network());
+            let kept: Vec<Change> = changes.iter().filter(is_kept).copied().collect();
+            let mut outcomes = self.commit_all(&kept, now).into_iter();
+            let all = changes.iter();
+            return all
+                .map(|change| match refused.contains(&change.network()) {
+                    true => Outcome::Full,
+                    false => outcomes.next().unwrap_or(Outcome::Failed),
+                })
+                .collect();
+        }
+        self.commit_all(changes, now)
+    }
+
+    fn commit_all(&mut self, changes: &[Change], now: Instant) -> Vec<Outcome> {
         if changes.is_empty() {
             return Vec::new();
         }
@@ -568,8 +607,62 @@ impl<K: Kernel> Set<K> {
         Some((Outcome::Replaced, beyond))
     }
 
+    /// Where the set does not say itself that it is full: the bans of before for
+    /// which it has no room.
+    fn refused(&mut self, changes: &[Change], now: Instant) -> HashSet<IpNetwork> {
+        let mut refused = HashSet::new();
+        if self.kernel.is_ipset() || self.restored.is_empty() {
+            return refused;
+        }
+        let is_new = |set: &Self, change: &Change| matches!(change, Change::Add(network, _) if !set.ends.contains_key(network));
+        let new = changes.iter().filter(|change| is_new(self, change)).count();
+        if self.ends.len() + new <= self.most as usize {
+            return refused;
+        }
+        self.forget_ended(now);
+        let mut room = (self.most as usize).saturating_sub(self.ends.len());
+        // Those before it in the batch are as good as in.
+        let mut first: Option<Instant> = None;
+        for change in changes {
+            let Change::Add(network, seconds) = *change else {
+                continue;
+            };
+            if !is_new(self, change) {
+                continue;
+            }
+            if room == 0 && self.has_no_room_for(*change, first, now) {
+                refused.insert(network);
+                continue;
+            }
+            room = room.saturating_sub(1);
+            let ends = end(now, seconds);
+            first = Some(first.map_or(ends, |first| first.min(ends)));
+        }
+        refused
+    }
+
+    /// Whether this is a ban of before, and would take the place in a full set of
+    /// one that ends later; `first`: so does the first of those that come with it.
+    fn has_no_room_for(&mut self, change: Change, first: Option<Instant>, now: Instant) -> bool {
+        let Change::Add(network, seconds) = change else {
+            return false;
+        };
+        if !self.restored.contains(&network) || self.may_grow() {
+            return false;
+        }
+        if self.soonest.is_none() {
+            self.forget_ended(now);
+            self.soonest = self.ends.values().flatten().min().copied();
+        }
+        let soonest = self.soonest.iter().chain(&first).min();
+        soonest.is_some_and(|soonest| end(now, seconds) <= *soonest)
+    }
+
     /// The kernel says that the set is full.
     fn make_room(&mut self, change: Change, now: Instant) -> Outcome {
+        if self.has_no_room_for(change, None, now) {
+            return Outcome::Full;
+        }
         // Others of the same batch made room already.
         let mut outcome = Outcome::Replaced;
         for _ in 0..=ROOM_TRIES {
@@ -614,6 +707,7 @@ impl<K: Kernel> Set<K> {
 
     /// Takes out the bans that end soonest, at least so many.
     fn evict(&mut self, least: usize) {
+        self.soonest = None;
         let mut ending: Vec<(Instant, IpNetwork)> = self
             .ends
             .iter()

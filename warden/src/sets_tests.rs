@@ -150,6 +150,34 @@ fn in_a_full_set_those_that_end_soonest_make_room() {
     }
 }
 
+/// Else a filter that puts all in again, more than fit, would go on for ever.
+#[test]
+fn in_a_full_set_a_ban_of_before_takes_the_place_of_none_that_ends_later() {
+    let again = |host, seconds| match ban(host, seconds) {
+        Wish::Ban(network, seconds) => Wish::Restore(network, seconds),
+        other => other,
+    };
+    for nft in [false, true] {
+        let (mut set, now) = (set(nft, 3, WhenFull::Replace), Instant::now());
+        let some = [again(1, 90), again(2, 30), again(3, 60), again(4, 20)];
+        use Outcome::{Done, Full, Replaced};
+        let outcomes = set.apply(&some, now);
+        assert_eq!(outcomes, [Done, Done, Done, Full], "nft {nft}");
+        assert_eq!(set.apply(&[again(5, 30)], now), [Full]);
+        let both = [again(6, 25), ban(7, 20)];
+        assert_eq!(set.apply(&both, now), [Full, Replaced]);
+        assert_eq!(seconds(&set, 2), None, "it ended soonest");
+        assert_eq!(set.apply(&[again(8, 50)], now), [Replaced]);
+        assert_eq!(seconds(&set, 7), None);
+        assert_eq!(set.apply(&[again(8, 55)], now), [Outcome::Extended]);
+        assert_eq!(set.kernel.held.len(), 3);
+        // What has ended has made room.
+        let later = now + Duration::from_secs(70);
+        set.kernel.held.retain(|_, seconds| *seconds > 70);
+        assert_eq!(set.apply(&[again(2, 5)], later), [Done]);
+    }
+}
+
 #[test]
 fn or_it_grows_up_to_four_times() {
     for nft in [false, true] {

@@ -135,11 +135,6 @@ impl Filter {
             }),
             hand: None,
         };
-        if next.running {
-            // The kernel did not have it: somebody emptied the set.
-            self.lacking.note(network.is_ipv6());
-            return;
-        }
         let write = Write::Ban(Box::new(self.stored(&record)));
         if self.book().insert(record, now) {
             self.put(write);

@@ -129,12 +129,99 @@ async fn a_new_warden_is_given_all_bans_whatever_it_was_asked_before() {
         seconds: 60,
     };
     filter.warden.ask(first).await.unwrap();
-    let filling = tokio::spawn({
-        let filter = Arc::clone(&filter);
-        async move { filter.keep_filled().await }
-    });
+    let filling = keep_filled(&filter);
     next(heard, 2, is_restore).await;
     filling.abort();
+}
+
+fn keep_filled(filter: &Arc<Filter>) -> tokio::task::JoinHandle<()> {
+    let filter = Arc::clone(filter);
+    tokio::spawn(async move { filter.keep_filled().await })
+}
+
+/// A ban that could not be put in again is not forgotten.
+#[tokio::test]
+async fn a_set_that_was_not_filled_to_its_end_is_filled_again() {
+    let filter = filter("");
+    book(&filter, "10.0.0.1/32", None);
+    let mut first = true;
+    let heard = warden(&filter, move |_| {
+        let permitted = !std::mem::take(&mut first);
+        let outcome = [Outcome::NotPermitted, Outcome::Done][usize::from(permitted)];
+        Some(outcome)
+    });
+    let filling = keep_filled(&filter);
+    next(heard, 2, is_restore).await;
+    filling.abort();
+}
+
+/// More bans run than fit: those that end last are in, and there it ends.
+#[tokio::test]
+async fn a_full_set_is_filled_as_far_as_it_goes_and_not_again() {
+    let filter = filter("");
+    for host in 0..=255_u8 {
+        for more in 0..10_u8 {
+            book(&filter, &format!("10.0.{more}.{host}/32"), None);
+        }
+    }
+    book(&filter, "fd00:1::/64", None);
+    let mut room = 100;
+    let heard = warden(&filter, move |request| match request {
+        Request::Restore { network, .. } if network.is_ipv4() => {
+            let outcome = if room > 0 {
+                Outcome::Done
+            } else {
+                Outcome::Full
+            };
+            room = u32::saturating_sub(room, 1);
+            Some(outcome)
+        }
+        _ => Some(Outcome::Done),
+    });
+    let families = filter.lacking.taken().await;
+    assert_eq!(filter.refill(families).await, Some([false; 2]));
+    let asked = heard.try_iter().filter(is_restore).count();
+    assert!(asked <= 100 + AT_ONCE + 1, "{asked}");
+    assert!(filter.full.is_met(false) && !filter.full.is_met(true));
+    assert!(!filter.degraded.is_entered(&Part::Set("rblfilter4".into())));
+    // One that made room for others and is banned again is no sign of a flush.
+    filter.note_missing(false, Outcome::Done);
+    for outcome in [Outcome::Replaced, Outcome::Grown, Outcome::Extended] {
+        filter.note_missing(true, outcome);
+    }
+    assert!(!filter.lacking.is_noted());
+    filter.note_missing(true, Outcome::Done);
+    assert!(filter.lacking.is_noted());
+}
+
+/// So many in a second: they do not fail each other.
+#[tokio::test]
+async fn wide_and_forced_bans_are_put_in_again_at_the_wardens_pace() {
+    let filter = filter("");
+    for second in 0..60_u8 {
+        book(&filter, &format!("10.{second}.0.0/16"), Some(false));
+    }
+    book(&filter, "10.99.0.1/32", Some(true));
+    let heard = warden(&filter, |_| Some(Outcome::Done));
+    let families = filter.lacking.taken().await;
+    let begun = Instant::now();
+    assert_eq!(filter.refill(families).await, Some([false; 2]));
+    assert!(begun.elapsed() >= WIDE_EVERY * 60, "{:?}", begun.elapsed());
+    let asked: Vec<Request> = heard.try_iter().collect();
+    assert_eq!(asked.iter().filter(|r| is_restore(r)).count(), 60);
+    assert_eq!(asked.len(), 61, "the forced one by hand");
+}
+
+/// The book's whole seconds and the kernel's differ by parts of one.
+#[test]
+fn a_ban_that_runs_is_asked_for_so_that_it_is_kept() {
+    let filter = filter("");
+    book(&filter, "10.0.0.1/32", None);
+    let book = filter.book();
+    let next = book.next(net("10.0.0.1/32"), filter.now());
+    assert!(next.running && next.asked() < next.seconds);
+    let next = book.next(net("10.0.0.2/32"), filter.now());
+    assert_eq!(next.asked(), next.seconds);
 }
 
 /// The warden says once that a set was emptied.
