@@ -454,6 +454,9 @@ fn the_admins_hand_bans_frees_and_lets_in() {
     lab.run_ok(&["ipset", "flush", "rblfilter4"]).unwrap();
     product().filterctl_start(&lab).unwrap();
     wait_for_left(&lab, "127.9.0.0/16");
+    // What the kernel alone holds goes, too.
+    let words = ["ipset", "add", "rblfilter4", "127.9.7.7", "timeout", "600"];
+    lab.run_ok(&words).unwrap();
     let (code, text) = run(&lab, &["rblfilter", "unban", "--all"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("5 bans are ended"), "{text}");

@@ -41,16 +41,17 @@ fn by_hand(lab: &Lab, nets: &[&str]) {
     }
 }
 
-const NETS: [&str; 5] = [
+const NETS: [&str; 6] = [
     "127.9.0.1",
     "127.9.0.2",
     "127.10.0.0/16",
+    "127.11.0.0/16",
     "fd00:9:1:1::/64",
     "fd00:9:1:2::/64",
 ];
 
-/// What others do to a firewall; each takes the IPv4 set's entries, at least.
-const ACTS: [(&str, &str, &[&str]); 6] = [
+/// What others do to a firewall; each takes entries of the IPv4 set, at least.
+const ACTS: [(&str, &str, &[&str]); 8] = [
     ("ipset", "a flush", &["ipset flush rblfilter4"]),
     (
         "ipset",
@@ -73,6 +74,16 @@ const ACTS: [(&str, &str, &[&str]); 6] = [
             "nft flush set inet rblfilter rblfilter4",
             "nft flush set inet rblfilter rblfilter4-nets",
         ],
+    ),
+    (
+        "nftables",
+        "a flush of the addresses alone",
+        &["nft flush set inet rblfilter rblfilter4"],
+    ),
+    (
+        "nftables",
+        "a flush of the networks alone",
+        &["nft flush set inet rblfilter rblfilter4-nets"],
     ),
     ("nftables", "a ruleset flushed", &["nft flush ruleset"]),
     (
@@ -133,8 +144,8 @@ fn one_entry_that_the_admin_takes_out_stays_out() {
         run(&lab, delete);
         // The sets are looked at one after the other, that of IPv6 last.
         run(&lab, flush);
-        wait_for_ban(&lab, backend, NETS[3]);
         wait_for_ban(&lab, backend, NETS[4]);
+        wait_for_ban(&lab, backend, NETS[5]);
         assert_eq!(find(&lab, backend, "127.9.0.3"), None, "{backend}");
         assert!(find(&lab, backend, "127.9.0.1").is_some());
         let lines = lab.log_matching("emptied,");
@@ -161,6 +172,8 @@ fn a_set_that_is_emptied_while_the_warden_is_gone_is_filled_by_the_next_one() {
                 _ => run(&lab, &format!("nft flush set inet rblfilter {set}")),
             }
         }
+        // A verdict's ban is the first that the next one hears of.
+        assert!(!lab.send(&impatient(), ip(LISTED)).accepted());
         for net in NETS {
             assert!(wait_for_ban(&lab, backend, net) <= 3600, "{backend}: {net}");
         }

@@ -265,6 +265,12 @@ impl Warden {
                     self.settle(&mut wishes, &mut places, &mut replies, now);
                     (self.sets().look(ipv6, now), ipv6)
                 }
+                Some(Request::Flush { ipv6 }) => {
+                    self.settle(&mut wishes, &mut places, &mut replies, now);
+                    let bound = bound(&mut self.bounds.by_hand, now);
+                    let outcome = bound.map_or_else(|no| no, |()| self.sets().flush(ipv6));
+                    (outcome, ipv6)
+                }
                 Some(request) => match self.wish(request, now) {
                     Ok(wish) => {
                         wishes.push(wish);
@@ -349,7 +355,9 @@ impl Warden {
                 self.check_range(network, 1, BY_HAND_PREFIX)?;
                 Ok(Wish::Unban(network))
             }
-            Request::Check | Request::Look { .. } | Request::Watch => Err(Outcome::Malformed),
+            Request::Check | Request::Look { .. } | Request::Flush { .. } | Request::Watch => {
+                Err(Outcome::Malformed)
+            }
         }
     }
 
@@ -394,7 +402,7 @@ fn is_ipv6(request: Request) -> bool {
         | Request::Unban { network }
         | Request::Restore { network, .. }
         | Request::BanByHand { network, .. } => network.is_ipv6(),
-        Request::Look { ipv6 } => ipv6,
+        Request::Look { ipv6 } | Request::Flush { ipv6 } => ipv6,
         Request::Check | Request::Watch => false,
     }
 }

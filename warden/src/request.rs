@@ -45,6 +45,11 @@ pub enum Request {
         /// The network, as it was banned.
         network: IpNetwork,
     },
+    /// Take all out of the set of one family, as an admin wants it.
+    Flush {
+        /// That of IPv6, else that of IPv4.
+        ipv6: bool,
+    },
     /// Put a ban that was there before into its set again, for what is left
     /// of it.
     Restore {
@@ -219,6 +224,10 @@ impl Request {
                 bytes[1] = 7;
                 bytes[12] = u8::from(*ipv6);
             }
+            Self::Flush { ipv6 } => {
+                bytes[1] = 8;
+                bytes[12] = u8::from(*ipv6);
+            }
             Self::Ban { network, seconds } => {
                 bytes[1] = 2;
                 bytes[8..12].copy_from_slice(&seconds.to_le_bytes());
@@ -276,6 +285,9 @@ impl Request {
                 force: bytes[12] == 1,
             },
             7 => Self::Look {
+                ipv6: bytes[12] == 1,
+            },
+            8 => Self::Flush {
                 ipv6: bytes[12] == 1,
             },
             _ => return None,
@@ -359,6 +371,8 @@ mod tests {
             Request::Watch,
             Request::Look { ipv6: false },
             Request::Look { ipv6: true },
+            Request::Flush { ipv6: false },
+            Request::Flush { ipv6: true },
             ban("127.66.1.2/32", 3600),
             ban("2001:db8:1:2::/64", u32::MAX),
             Request::Unban {

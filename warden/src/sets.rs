@@ -119,6 +119,8 @@ pub trait Kernel {
     fn look(&mut self) -> Result<bool, Problem>;
     /// Which of these networks it holds, by themselves or within others.
     fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem>;
+    /// Takes all entries out.
+    fn flush(&mut self) -> Result<(), Problem>;
     /// Whether a rule uses it.
     fn is_used(&mut self) -> Result<bool, Problem>;
     /// Whether it says itself when it is full, and takes a network within
@@ -201,6 +203,12 @@ impl Sets {
         set.look(now)
     }
 
+    /// Takes everything out of the set of this family.
+    pub fn flush(&mut self, ipv6: bool) -> Outcome {
+        let set = if ipv6 { &mut self.v6 } else { &mut self.v4 };
+        set.flush()
+    }
+
     /// Does what is wished, in this order where it is about the same network.
     pub fn apply(&mut self, wishes: &[Wish], now: Instant) -> Vec<Outcome> {
         let mut outcomes = vec![Outcome::Failed; wishes.len()];
@@ -237,6 +245,9 @@ impl<K: Kernel + ?Sized> Kernel for Box<K> {
     }
     fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem> {
         (**self).holds(networks)
+    }
+    fn flush(&mut self) -> Result<(), Problem> {
+        (**self).flush()
     }
     fn is_used(&mut self) -> Result<bool, Problem> {
         (**self).is_used()
@@ -364,27 +375,49 @@ impl<K: Kernel> Set<K> {
             return Ok(Outcome::Remade);
         }
         self.forget_ended(now);
-        let sample: Vec<IpNetwork> = self
-            .ends
-            .iter()
-            .filter(|(_, end)| end.is_none_or(|end| end > now + SLACK))
-            .map(|(network, _)| *network)
-            .take(SAMPLE)
-            .collect();
-        let held = self.kernel.holds(&sample)?;
-        let missing = || sample.iter().zip(&held).filter(|(_, held)| !**held);
-        let gone = missing().count();
-        if gone > 1 && gone * 2 > sample.len() {
-            self.known = false;
-            return Ok(Outcome::Emptied);
-        }
-        for (network, _) in missing() {
-            self.ends.remove(network);
+        for sample in self.samples(now) {
+            let held = self.kernel.holds(&sample)?;
+            let missing = || sample.iter().zip(&held).filter(|(_, held)| !**held);
+            let gone = missing().count();
+            if gone > 1 && gone * 2 > sample.len() {
+                self.known = false;
+                return Ok(Outcome::Emptied);
+            }
+            for (network, _) in missing() {
+                self.ends.remove(network);
+            }
         }
         Ok(match self.kernel.is_used()? {
             true => Outcome::Done,
             false => Outcome::Unused,
         })
+    }
+
+    /// A few entries of each of the kernel's sets: of single addresses, and of
+    /// networks, where they have one of their own.
+    fn samples(&self, now: Instant) -> [Vec<IpNetwork>; 2] {
+        let mut samples = [Vec::new(), Vec::new()];
+        for (network, end) in &self.ends {
+            let sample = &mut samples[usize::from(!self.kernel.is_ipset() && !is_single(*network))];
+            if sample.len() < SAMPLE && end.is_none_or(|end| end > now + SLACK) {
+                sample.push(*network);
+            }
+        }
+        samples
+    }
+
+    /// Takes all out.
+    fn flush(&mut self) -> Outcome {
+        match self.kernel.flush() {
+            Ok(()) => {
+                self.ends.clear();
+                Outcome::Done
+            }
+            Err(problem) => {
+                self.known = false;
+                problem.outcome()
+            }
+        }
     }
 
     fn apply(&mut self, wishes: &[Wish], now: Instant) -> Vec<Outcome> {

@@ -46,6 +46,13 @@ impl Kernel for Memory {
         let held = |network| self.held.contains_key(network);
         Ok(networks.iter().map(held).collect())
     }
+    fn flush(&mut self) -> Result<(), Problem> {
+        if self.missing {
+            return Err(Problem::NoSet);
+        }
+        self.held.clear();
+        Ok(())
+    }
     fn is_used(&mut self) -> Result<bool, Problem> {
         Ok(!self.unused)
     }
@@ -253,6 +260,34 @@ fn a_set_that_somebody_else_emptied_is_seen_and_one_entry_that_he_took_is_let_be
     // What has ended by itself is not missed.
     set.kernel.held.clear();
     assert_eq!(set.look(now + Duration::from_secs(58)), Outcome::Done);
+}
+
+#[test]
+fn one_of_the_two_sets_of_a_family_that_was_emptied_alone_is_seen() {
+    for networks in [false, true] {
+        let (mut set, now) = (set(true, 999, WhenFull::Replace), Instant::now());
+        let mut wishes: Vec<Wish> = (0..100).map(|host| ban(host, 60)).collect();
+        wishes.truncate(if networks { 100 } else { 2 });
+        let wide = (0..if networks { 2_u8 } else { 100 })
+            .map(|net| Wish::Ban(format!("10.9.{net}.0/24").parse().unwrap(), 60));
+        wishes.extend(wide);
+        set.apply(&wishes, now);
+        assert_eq!(set.look(now), Outcome::Done);
+        set.kernel.held.retain(|net, _| is_single(*net) == networks);
+        assert_eq!(set.look(now), Outcome::Emptied);
+    }
+}
+
+#[test]
+fn a_set_that_we_emptied_ourselves_is_as_it_should_be() {
+    let (mut set, now) = (set(false, 9, WhenFull::Replace), Instant::now());
+    set.apply(&[ban(1, 60), ban(2, 60), ban(3, 60)], now);
+    assert_eq!(set.flush(), Outcome::Done);
+    assert!(set.kernel.held.is_empty());
+    assert_eq!(set.look(now), Outcome::Done);
+    assert_eq!(set.apply(&[ban(1, 60)], now), [Outcome::Done]);
+    set.kernel.missing = true;
+    assert_eq!(set.flush(), Outcome::NoSet);
 }
 
 #[test]

@@ -268,13 +268,7 @@ impl Filter {
                 if !reply.outcome.is_new() && reply.outcome != Outcome::NoSet {
                     return Err(reply.outcome.to_string());
                 }
-                let past = self.book().remove(network, why, self.now());
-                let mut late = self.late();
-                if late.awaited {
-                    late.ended.insert(network);
-                }
-                drop(late);
-                self.put(Write::End(network, past));
+                self.note_end(network, why);
                 Ok(())
             }
             Err(error) => {
@@ -283,6 +277,17 @@ impl Filter {
                 Err(text)
             }
         }
+    }
+
+    /// The kernel does not have this one any longer.
+    pub(super) fn note_end(&self, network: IpNetwork, why: Why) {
+        let past = self.book().remove(network, why, self.now());
+        let mut late = self.late();
+        if late.awaited {
+            late.ended.insert(network);
+        }
+        drop(late);
+        self.put(Write::End(network, past));
     }
 
     async fn end_ban(&self, network: IpNetwork, why: Why) {

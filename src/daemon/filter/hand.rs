@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use rblfilter_warden::policy::MAX_BAN_SECONDS;
 use rblfilter_warden::request::{Outcome, Request as Ask};
-use tokio::task::JoinSet;
 
 use super::Filter;
 use crate::config::Mode;
@@ -20,8 +19,8 @@ use crate::enforce::grounds::Grounds;
 use crate::log::Event;
 use crate::store::Write;
 
-/// Bans that are ended at the same time.
-const AT_ONCE: usize = 512;
+/// Bans that are ended at once, before others have their turn.
+const AT_ONCE: usize = 4096;
 
 /// What a hand did, or why it could not, in words.
 type Told = Result<String, String>;
@@ -203,37 +202,55 @@ impl Filter {
         }
     }
 
-    async fn unban_all(self: &Arc<Self>, user: &str) -> Told {
+    /// Empties the sets, of what the book does not know, too.
+    async fn flush(&self) -> Result<(), String> {
+        for ipv6 in [false, true] {
+            let reply = self.warden.ask(Ask::Flush { ipv6 }).await;
+            let reply = reply.map_err(|error| {
+                let text = error.to_string();
+                self.degraded.enter(Part::Warden, error, Instant::now());
+                text
+            })?;
+            // In a set that is not there nobody is banned.
+            if reply.outcome != Outcome::Done && reply.outcome != Outcome::NoSet {
+                self.ban_state(reply.ipv6, reply.outcome);
+                return Err(reply.outcome.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    async fn unban_all(&self, user: &str) -> Told {
         let now = self.now();
         self.end_late();
-        let mut networks: Vec<IpNetwork> = {
+        let failed = |error| format!("the warden did not free all: {error}");
+        if self.config.mode != Mode::Observe {
+            self.flush().await.map_err(failed)?;
+        }
+        let networks: Vec<IpNetwork> = {
             let book = self.book();
-            book.running(now).map(|ban| ban.network).collect()
+            book.ends(now).map(|(network, _)| network).collect()
         };
-        let all = networks.len();
-        let mut failed = Vec::new();
-        while !networks.is_empty() {
-            let rest = networks.split_off(networks.len().saturating_sub(AT_ONCE));
-            let mut tasks = JoinSet::new();
-            for network in rest {
-                let filter = Arc::clone(self);
-                tasks.spawn(async move { filter.try_end(network, Why::Wrong).await });
+        for networks in networks.chunks(AT_ONCE) {
+            for network in networks {
+                self.note_end(*network, Why::Wrong);
             }
-            failed.extend(tasks.join_all().await.into_iter().filter_map(Result::err));
             // No faster than the disk; that it is slow is told at the end.
             if let Some(store) = self.store.get() {
                 let _ = store.commit(Vec::new()).await;
             }
-            if failed.len() >= AT_ONCE {
-                break;
+        }
+        // Some may have been on their way into the sets; and who was banned since
+        // the beginning is in the book, and comes in again.
+        if self.config.mode != Mode::Observe {
+            self.flush().await.map_err(failed)?;
+            for ipv6 in [false, true] {
+                self.lacking.note(ipv6);
             }
         }
         self.tell("unban-all", None, 0, user, "");
-        if let Some(first) = failed.first() {
-            return Err(format!("the warden did not free all {all}: {first}"));
-        }
-        self.committed(Vec::new(), format!("{all} bans are ended"))
-            .await
+        let told = format!("{} bans are ended", networks.len());
+        self.committed(Vec::new(), told).await
     }
 
     async fn allow(&self, network: IpNetwork, seconds: u32, user: &str) -> Told {
