@@ -702,7 +702,10 @@ fn a_set_is_emptied_for_an_admin() {
         assert_eq!(warden.by_hand("127.67.0.0/16", 600, false), Outcome::Done);
         let words: &[&str] = match backend {
             "ipset" => &["ipset", "add", "rblfilter4", "127.9.9.9"],
-            _ => &["nft", "add element inet rblfilter rblfilter4 { 127.9.9.9 }"],
+            _ => &[
+                "nft",
+                "add element inet rblfilter rblfilter4 { 127.9.9.9 timeout 1h }",
+            ],
         };
         lab.run_ok(words).unwrap();
         lab.run_ok(&["ipset", "create", "other", "hash:net"])

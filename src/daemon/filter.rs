@@ -82,6 +82,7 @@ pub struct Filter {
     lists: Arc<Lists>,
     /// What there is to hear of the lists, until somebody listens.
     notices: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
+    open: Mutex<lists::Open>,
     never_ban: NeverBan,
     /// The time that the bans are counted in.
     clock: Clock,
@@ -158,6 +159,7 @@ impl Filter {
             warden: Warden::default(),
             lists,
             notices: Mutex::new(Some(notices)),
+            open: Mutex::default(),
             never_ban: NeverBan::new(&config.never_ban),
             clock: Clock::new(Instant::now(), SystemTime::now()),
             book: Mutex::new(Book::new(config.ban.durations, config.ban.look_again)),

@@ -343,7 +343,6 @@ impl Writer {
 
     /// Notes the error; whether the file was damaged and is out of the way.
     fn set_aside(&mut self, error: &Error) -> bool {
-        self.database = None;
         let mut text = format!("{}: {error}", self.path.display());
         let mut aside = false;
         if error.is_damage() {
@@ -353,11 +352,16 @@ impl Writer {
                     self.read = true;
                     if let Some(to) = to {
                         text = format!("{text}; it is kept as {}", to.display());
+                        // Where the store did not work before, nothing else tells.
+                        let event = Event::new("setaside").field("name", to.display());
+                        log::warn!("{}", event.text(error));
                     }
                 }
                 Err(error) => text = format!("{text}; it cannot be set aside: {error}"),
             }
         }
+        // Not before: SQLite removes what belongs to a file that is closed.
+        self.database = None;
         self.degraded.enter(Part::Store, text, Instant::now());
         aside
     }

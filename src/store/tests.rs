@@ -240,12 +240,46 @@ fn a_file_of_the_first_version_is_taken_over() {
     let hand = loaded.bans[1].hand.as_deref().unwrap();
     assert_eq!(
         (&*hand.user, &*hand.reason, hand.forced),
-        ("root", "phishing", true)
+        ("root", "phishing", false)
     );
     let new = Write::Ban(Box::new(ban("10.0.0.2/32", NOW, NOW + 3600)));
     commit(&store, vec![new]).unwrap();
     let (_store, loaded, _) = start(&folder, NOW);
     assert_eq!(loaded.bans.len(), 3);
+}
+
+/// Each under a name of its own, and not without end.
+#[test]
+fn of_the_files_that_were_set_aside_the_newest_are_kept() {
+    let folder = Folder::new("aside");
+    fs::create_dir(folder.0.join("state.db.corrupt-5")).unwrap();
+    fs::write(folder.0.join("state.db.corrupt-x"), "of the admin's").unwrap();
+    for number in 0..6 {
+        fs::write(folder.file(), number.to_string()).unwrap();
+        fs::write(folder.0.join("state.db-wal"), "its log").unwrap();
+        let aside = database::set_aside(&folder.file(), NOW).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(aside).unwrap(), number.to_string());
+    }
+    let names = folder.names();
+    let expected = ["3", "4", "5"].map(|number| format!("state.db.corrupt-{NOW}.{number}"));
+    for name in &expected {
+        assert!(names.contains(name), "{names:?}");
+        assert!(names.contains(&format!("{name}-wal")), "{names:?}");
+    }
+    assert_eq!(names.len(), 8, "{names:?}");
+}
+
+#[test]
+fn a_file_behind_a_link_is_used() {
+    let folder = Folder::new("link");
+    std::os::unix::fs::symlink(folder.0.join("elsewhere"), folder.file()).unwrap();
+    fs::write(folder.0.join("elsewhere"), "").unwrap();
+    let (store, ..) = start(&folder, NOW);
+    commit(&store, some(0, 3)).unwrap();
+    commit(&store, some(3, 3)).unwrap();
+    assert!(!store.lost.load(Relaxed));
+    let (_store, loaded, _) = start(&folder, NOW);
+    assert_eq!(loaded.bans.len(), 6);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::Filter;
 use crate::config::Mode;
 use crate::degraded::Part;
 use crate::enforce::allows::Allows;
-use crate::enforce::ban;
+use crate::enforce::ban::{self, overlap};
 use crate::enforce::book::{Book, Next, Record, Why};
 use crate::enforce::grounds::Grounds;
 use crate::judge::{self, Conviction};
@@ -45,21 +45,69 @@ const ROWS: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Late {
     loaded: Option<oneshot::Receiver<Loaded>>,
-    /// Whether it is still to come; then which of its bans were ended meanwhile.
+    /// Whether it is still to come; then what was done about its rows meanwhile.
     awaited: bool,
+    /// Bans that were ended.
     ended: HashSet<IpNetwork>,
     all_ended: bool,
+    /// Whom the admin freed, and whom he lets in no longer, whatever the rows are
+    /// called that touch them.
+    freed: Vec<IpNetwork>,
+    shut_out: Vec<IpNetwork>,
 }
 
-impl Filter {
-    fn late(&self) -> MutexGuard<'_, Late> {
-        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+/// The most networks that an admin frees, or lets in no longer, while the file is
+/// read.
+const MOST_LATE: usize = 10_000;
+
+impl Late {
+    /// The kernel has this ban no longer.
+    fn end(&mut self, network: IpNetwork) {
+        if self.awaited {
+            self.ended.insert(network);
+        }
+    }
+
+    /// The admin freed it, and all that it touches.
+    pub(super) fn free(&mut self, network: IpNetwork) {
+        if self.awaited && self.freed.len() < MOST_LATE {
+            self.freed.push(network);
+        }
+    }
+
+    /// The admin lets in no longer what it touches.
+    pub(super) fn shut_out(&mut self, network: IpNetwork) {
+        if self.awaited && self.shut_out.len() < MOST_LATE {
+            self.shut_out.push(network);
+        }
     }
 
     /// All bans are to be ended, those in a file that is not read yet too.
-    pub(super) fn end_late(&self) {
-        let mut late = self.late();
-        late.all_ended = late.awaited;
+    pub(super) fn end_all(&mut self) {
+        self.all_ended = self.awaited;
+    }
+
+    fn has_freed(&self, network: IpNetwork) -> bool {
+        self.all_ended || self.freed.iter().any(|freed| overlap(*freed, network))
+    }
+
+    fn has_shut_out(&self, network: IpNetwork) -> bool {
+        self.shut_out.iter().any(|shut| overlap(*shut, network))
+    }
+}
+
+/// Whatever becomes of it, the file is waited for no longer.
+struct Awaited<'a>(&'a Filter);
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        *self.0.late() = Late::default();
+    }
+}
+
+impl Filter {
+    pub(super) fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in what took longer to read than the start waited for.
@@ -67,12 +115,17 @@ impl Filter {
         let Some(loaded) = self.late().loaded.take() else {
             return;
         };
+        let awaited = Awaited(self);
         // Else there is no store, which was said.
         if let Ok(loaded) = loaded.await {
             self.restore_from(loaded).await;
-            self.degraded.leave(&Part::Store, Instant::now());
+            self.lift_open().await;
+            drop(awaited);
+            // It is read; that it can be written too, the store says.
+            if let Some(store) = self.store.get() {
+                let _ = store.commit(Vec::new()).await;
+            }
         }
-        *self.late() = Late::default();
     }
 
     /// Seconds since 1970, as they are counted in the book of bans.
@@ -207,6 +260,8 @@ impl Filter {
         self.lacking.note(true);
     }
 
+    /// Writes into the book what was in the file, a few at a time: there may be a
+    /// million, and others want their turn.
     async fn take_in(&self, loaded: Loaded) {
         let (now, instant) = (self.now(), Instant::now());
         for (client, at) in loaded.senders {
@@ -218,41 +273,70 @@ impl Filter {
             }
         }
         for (network, until) in loaded.allows {
-            self.allows().insert(network, until, now);
+            let mut allows = self.allows();
+            let is_newer = allows.running(now).any(|(allowed, _)| allowed == network);
+            if !is_newer && !self.late().has_shut_out(network) {
+                allows.insert(network, until, now);
+            }
         }
         // Where nobody is banned, those of the file wait.
         if self.config.mode == Mode::Observe {
             return;
         }
+        let mut past = loaded.past.into_iter();
+        while past.len() > 0 {
+            {
+                let mut book = self.book();
+                for (network, past) in past.by_ref().take(ROWS) {
+                    // Who is banned again meanwhile has it counted there.
+                    if book.past(network).is_none() {
+                        book.remember(network, past.count, past.ended);
+                    }
+                }
+            }
+            yield_now().await;
+        }
         let mut freed = Vec::new();
-        {
-            let late = std::mem::take(&mut *self.late());
-            let mut protected = self
-                .protected
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = protected.refresh(instant) {
-                self.degraded.enter(Part::OwnAddresses, error, instant);
-            }
-            let mut book = self.book();
-            for (network, past) in loaded.past {
-                book.remember(network, past.count, past.ended);
-            }
-            for ban in loaded.bans {
-                // Whom the admin allowed meanwhile; what he forced stays.
-                let forced = ban.hand.as_ref().is_some_and(|hand| hand.forced);
-                if late.ended.contains(&ban.network) {
-                    continue;
-                }
-                if late.all_ended || !forced && protected.overlaps(ban.network) {
-                    freed.push(ban.network);
-                } else {
-                    book.insert(self.of_store(ban), now);
-                }
-            }
+        let mut bans = loaded.bans.into_iter();
+        while bans.len() > 0 {
+            self.take_bans(bans.by_ref().take(ROWS), &mut freed);
+            yield_now().await;
         }
         for network in freed {
-            self.end_ban(network, Why::Wrong).await;
+            // A new one may be there by now.
+            let is_banned = self.book().get(network).is_some();
+            if !is_banned {
+                self.end_ban(network, Why::Wrong).await;
+            }
+        }
+    }
+
+    /// Those of the file that still hold come into the book, the others to `freed`.
+    fn take_bans(&self, bans: impl Iterator<Item = store::Ban>, freed: &mut Vec<IpNetwork>) {
+        let (now, instant) = (self.now(), Instant::now());
+        let mut protected = self
+            .protected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = protected.refresh(instant) {
+            self.degraded.enter(Part::OwnAddresses, error, instant);
+        }
+        let (late, allows) = (self.late(), self.allows());
+        let mut book = self.book();
+        for ban in bans {
+            // Whom the admin allowed meanwhile; what he forced stays.
+            let forced = ban.hand.as_ref().is_some_and(|hand| hand.forced);
+            let network = ban.network;
+            if late.ended.contains(&network) {
+                continue;
+            }
+            // Who is let in by hand was freed then, or in a file that is older.
+            let allowed = late.awaited && allows.touches(network, now);
+            if late.has_freed(network) || !forced && (allowed || protected.overlaps(network)) {
+                freed.push(network);
+            } else {
+                book.insert(self.of_store(ban), now);
+            }
         }
     }
 
@@ -282,11 +366,7 @@ impl Filter {
     /// The kernel does not have this one any longer.
     pub(super) fn note_end(&self, network: IpNetwork, why: Why) {
         let past = self.book().remove(network, why, self.now());
-        let mut late = self.late();
-        if late.awaited {
-            late.ended.insert(network);
-        }
-        drop(late);
+        self.late().end(network);
         self.put(Write::End(network, past));
     }
 
@@ -309,7 +389,11 @@ impl Filter {
             self.keep_looking(),
             self.keep_time(),
             self.keep_stored(),
-            self.take_late()
+            async {
+                // Those that were read in time, and then the others.
+                self.lift_open().await;
+                self.take_late().await;
+            }
         );
     }
 
@@ -456,3 +540,7 @@ fn stored(record: &Record, name: impl Fn(usize) -> Option<String>) -> store::Ban
         hand: record.hand.clone(),
     }
 }
+
+#[cfg(test)]
+#[path = "bans_tests.rs"]
+mod tests;

@@ -91,7 +91,7 @@ impl Filter {
             return Err(format!("the warden did not ban {network}: {why}"));
         }
         let now = self.now();
-        let ended = self.allows().end(network);
+        let ended = self.shut_out(network);
         // What counted of its bans by verdict goes on to count.
         let next = self.book().next(network, now);
         let count = next.count - u16::from(!next.running && next.count > 0);
@@ -167,6 +167,7 @@ impl Filter {
                     failed.push(too_many());
                 }
             }
+            self.late().free(*network);
             self.lists.forget(*network);
             let mut banned = self.book().touching(*network);
             let known = banned.len();
@@ -222,7 +223,7 @@ impl Filter {
 
     async fn unban_all(&self, user: &str) -> Told {
         let now = self.now();
-        self.end_late();
+        self.late().end_all();
         let failed = |error| format!("the warden did not free all: {error}");
         if self.config.mode != Mode::Observe {
             self.flush().await.map_err(failed)?;
@@ -253,10 +254,16 @@ impl Filter {
         self.committed(Vec::new(), told).await
     }
 
+    /// Ends that anybody in `network` is let in by hand, and tells what was ended.
+    fn shut_out(&self, network: IpNetwork) -> Vec<IpNetwork> {
+        self.late().shut_out(network);
+        self.allows().end(network)
+    }
+
     async fn allow(&self, network: IpNetwork, seconds: u32, user: &str) -> Told {
         let now = self.now();
         let (writes, told) = if seconds == 0 {
-            let ended = self.allows().end(network);
+            let ended = self.shut_out(network);
             let told = format!("{} networks are no longer let in", ended.len());
             (ended.into_iter().map(Write::EndAllow).collect(), told)
         } else {

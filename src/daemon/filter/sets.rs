@@ -470,4 +470,4 @@ fn restoring(ban: &Record, seconds: u32) -> Request {
 
 #[cfg(test)]
 #[path = "sets_tests.rs"]
-mod tests;
+pub(super) mod tests;

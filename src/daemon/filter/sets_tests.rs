@@ -17,12 +17,12 @@ use crate::enforce::grounds::Grounds;
 /// Longer than anything takes that is not broken.
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn filter(toml: &str) -> Arc<Filter> {
+pub(in super::super) fn filter(toml: &str) -> Arc<Filter> {
     let config = config::parse(toml).unwrap();
     Arc::new(Filter::new(config, Paths::from_env(), Prepared::default()))
 }
 
-fn net(text: &str) -> IpNetwork {
+pub(in super::super) fn net(text: &str) -> IpNetwork {
     text.parse().unwrap()
 }
 
@@ -48,7 +48,7 @@ fn book(filter: &Filter, network: &str, hand: Option<bool>) {
 
 /// Starts a warden that answers so, and tells what it is asked; `None`: it does
 /// not answer. It ends with the filter.
-fn warden(
+pub(in super::super) fn warden(
     filter: &Filter,
     mut answer: impl FnMut(Request) -> Option<Outcome> + Send + 'static,
 ) -> mpsc::Receiver<Request> {
