@@ -290,7 +290,7 @@ fn a_worker_that_is_killed_between_a_ban_and_its_writing_bans_nobody_for_longer(
 #[test]
 fn a_ban_that_is_over_is_gone_from_the_kernel_the_list_and_the_file() {
     for backend in BACKENDS {
-        let lab = lab(Config::default(), &of(backend, "time = \"3s\""));
+        let lab = lab(Config::default(), &of(backend, "time = \"12s\""));
         for source in [LISTED, LISTED6] {
             let ipv6 = source.contains(':');
             ban(&lab, source);
@@ -298,7 +298,7 @@ fn a_ban_that_is_over_is_gone_from_the_kernel_the_list_and_the_file() {
                 (!banned(&lab, backend, ipv6).is_empty()).then_some(())
             })
             .unwrap_or_else(|| panic!("{backend}: {source} is banned"));
-            wait_for(LIMIT, || {
+            wait_for(LIMIT * 2, || {
                 banned(&lab, backend, ipv6).is_empty().then_some(())
             })
             .unwrap_or_else(|| panic!("{backend}: {source} is free"));
@@ -605,11 +605,10 @@ fn come_back(backend: &str) {
     let freed: Vec<String> = (0..20)
         .map(|number| std::net::Ipv4Addr::from(0x7f80_0000 + number * 9999).to_string())
         .collect();
-    let mut words = vec!["rblfilter", "unban", "--for", "0s"];
+    let mut words = vec!["unban", "--for", "0s"];
     words.extend(freed.iter().map(String::as_str));
     list(&lab);
-    let (code, text) = run(&lab, &words);
-    assert_eq!(code, Some(0), "{text}");
+    by_hand(&lab, &words);
     let line = lab
         .wait_for_log("restored,bans=", Duration::from_secs(240))
         .unwrap();
@@ -626,13 +625,12 @@ fn come_back(backend: &str) {
     assert!(!members.iter().any(|member| freed.contains(&member.net)));
     assert_eq!(list(&lab).len(), left);
     let begun = std::time::Instant::now();
-    let (code, text) = run(&lab, &["rblfilter", "unban", "--all"]);
-    assert_eq!(code, Some(0), "{text}");
+    let text = by_hand(&lab, &["unban", "--all"]);
     println!("{} in {:?}", text.trim(), begun.elapsed());
     assert!(banned(&lab, backend, false).is_empty());
     wait_for_rows(0);
     let mut degraded = lab.log_matching("degraded");
     // On a busy machine they come later, and all the same.
-    degraded.retain(|line| !line.contains("it is not read within 3 s"));
+    degraded.retain(|line| !is_late(line));
     assert!(degraded.is_empty(), "{degraded:?}");
 }

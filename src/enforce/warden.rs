@@ -31,6 +31,8 @@ use crate::sys::watched;
 
 /// How long a request may take, its wait for those before it included.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for what a person asked for, who waits for it.
+const PATIENCE_BY_HAND: Duration = Duration::from_secs(5);
 /// How long the warden may be silent before it is given up: a set of a million
 /// takes it a second or two to read, on a busy machine ten times that. One that
 /// is given up then reads it all over again.
@@ -112,8 +114,8 @@ pub enum Error {
     Missing,
     /// It ended, or its socket failed.
     Gone(io::Error),
-    /// It does not answer in time.
-    Silent,
+    /// It does not answer within this time.
+    Silent(Duration),
 }
 
 impl fmt::Display for Error {
@@ -121,7 +123,7 @@ impl fmt::Display for Error {
         match self {
             Self::Missing => f.write_str("it does not run; the supervisor tells why"),
             Self::Gone(error) => write!(f, "it has ended: {error}"),
-            Self::Silent => write!(f, "no answer within {} s", PATIENCE.as_secs()),
+            Self::Silent(time) => write!(f, "no answer within {} s", time.as_secs()),
         }
     }
 }
@@ -164,7 +166,17 @@ impl Warden {
     /// # Errors
     /// Where there is no answer within a second.
     pub async fn ask(&self, request: Request) -> Result<Reply, Error> {
-        self.exchange(request).await.map(|(reply, _)| reply)
+        let answer = self.exchange(request, PATIENCE).await;
+        answer.map(|(reply, _)| reply)
+    }
+
+    /// The same for what an admin wants, or what has time.
+    ///
+    /// # Errors
+    /// Where there is no answer within five seconds.
+    pub async fn ask_patiently(&self, request: Request) -> Result<Reply, Error> {
+        let answer = self.exchange(request, PATIENCE_BY_HAND).await;
+        answer.map(|(reply, _)| reply)
     }
 
     /// Asks the warden for a socket on which the kernel tells of every exec;
@@ -173,7 +185,7 @@ impl Warden {
     /// # Errors
     /// Where there is no answer within a second.
     pub async fn watch(&self) -> Result<Answer, Error> {
-        self.exchange(Request::Watch).await
+        self.exchange(Request::Watch, PATIENCE).await
     }
 
     /// Waits for an answer that came when nobody waited for it any longer, and
@@ -198,7 +210,7 @@ impl Warden {
         waiting.layers.filter(|_| !waiting.gone)
     }
 
-    async fn exchange(&self, request: Request) -> Result<Answer, Error> {
+    async fn exchange(&self, request: Request, patience: Duration) -> Result<Answer, Error> {
         // The semaphore is never closed.
         let asked = async {
             let _place = self.in_flight.acquire().await;
@@ -214,9 +226,9 @@ impl Warden {
                 Err(_) => Err(Error::Gone(Errno::EPIPE.into())),
             }
         };
-        timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
+        timeout(patience, asked).await.unwrap_or_else(|_| {
             Err(match self.state().running {
-                Some(_) => Error::Silent,
+                Some(_) => Error::Silent(patience),
                 None => Error::Missing,
             })
         })
@@ -582,7 +594,7 @@ mod tests {
         let (a, b, c, d) = tokio::join!(a, b, c, d);
         assert!(begun.elapsed() < PATIENCE * 2, "at the same time");
         for answer in [a, b, c, d] {
-            assert!(matches!(answer, Err(Error::Silent)), "{answer:?}");
+            assert!(matches!(answer, Err(Error::Silent(PATIENCE))), "{answer:?}");
         }
         assert_eq!(warden.in_flight.available_permits(), IN_FLIGHT);
         let mut state = warden.state();
@@ -593,6 +605,31 @@ mod tests {
         );
         state.look(Instant::now());
         assert!(state.running.is_some(), "a large set takes it longer");
+    }
+
+    #[tokio::test]
+    async fn what_an_admin_wants_may_take_longer() {
+        let warden = Warden::default();
+        let (ours, theirs) = pair();
+        warden.arrived(ours);
+        let slow = std::thread::spawn(move || {
+            let mut bytes = [0; 64];
+            let length = socket::recv(theirs.as_raw_fd(), &mut bytes, MsgFlags::empty());
+            let (serial, _) = Request::decode(&bytes[..length.unwrap()]).unwrap();
+            std::thread::sleep(PATIENCE + Duration::from_millis(500));
+            let reply = Reply {
+                serial,
+                outcome: Outcome::Done,
+                ipv6: false,
+                layers: Layers::default(),
+            };
+            let flags = MsgFlags::empty();
+            socket::send(theirs.as_raw_fd(), &reply.encode(), flags).unwrap();
+            theirs
+        });
+        let answer = warden.ask_patiently(Request::Flush { ipv6: false }).await;
+        assert_eq!(answer.unwrap().outcome, Outcome::Done);
+        slow.join().unwrap();
     }
 
     #[test]

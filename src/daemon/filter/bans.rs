@@ -345,7 +345,7 @@ impl Filter {
     /// # Errors
     /// Why the kernel still has it, in words.
     pub(super) async fn try_end(&self, network: IpNetwork, why: Why) -> Result<(), String> {
-        match self.warden.ask(Request::Unban { network }).await {
+        match self.warden.ask_patiently(Request::Unban { network }).await {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
                 // In a set that is not there nobody is banned.

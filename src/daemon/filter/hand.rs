@@ -75,7 +75,7 @@ impl Filter {
             seconds,
             force,
         };
-        let reply = self.warden.ask(request).await.map_err(|error| {
+        let reply = self.warden.ask_patiently(request).await.map_err(|error| {
             let text = format!("the warden: {error}");
             self.degraded.enter(Part::Warden, error, Instant::now());
             text
@@ -206,7 +206,7 @@ impl Filter {
     /// Empties the sets, of what the book does not know, too.
     async fn flush(&self) -> Result<(), String> {
         for ipv6 in [false, true] {
-            let reply = self.warden.ask(Ask::Flush { ipv6 }).await;
+            let reply = self.warden.ask_patiently(Ask::Flush { ipv6 }).await;
             let reply = reply.map_err(|error| {
                 let text = error.to_string();
                 self.degraded.enter(Part::Warden, error, Instant::now());

@@ -424,7 +424,7 @@ impl Filter {
                 match self.warden.ask(Request::Look { ipv6 }).await {
                     Ok(reply) => self.looked(reply),
                     // It is busy; what it will not say again is overheard.
-                    Err(Error::Silent) => {}
+                    Err(Error::Silent(_)) => {}
                     Err(error) => self.degraded.enter(Part::Warden, error, Instant::now()),
                 }
             }

@@ -239,7 +239,7 @@ async fn what_comes_after_the_time_is_heard_all_the_same() {
     // It has been filled since it came.
     filter.lacking.taken().await;
     let late = filter.warden.ask(Request::Look { ipv6: false }).await;
-    assert!(matches!(late, Err(Error::Silent)), "{late:?}");
+    assert!(matches!(late, Err(Error::Silent(_))), "{late:?}");
     let keeping = tokio::spawn({
         let filter = Arc::clone(&filter);
         async move { tokio::join!(filter.keep_filled(), filter.keep_looking()) }
