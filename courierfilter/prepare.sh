@@ -111,4 +111,5 @@ DEBCONF
     need makeuserdb courier-authlib-userdb
     need openssl openssl
     need faketime faketime
+    need prlimit util-linux
 }

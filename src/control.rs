@@ -18,6 +18,8 @@ pub const MAX_REQUEST: usize = 64 * 1024;
 pub const MAX_NETWORKS: usize = 1000;
 /// The longest reason, in bytes.
 pub const MAX_REASON: usize = 200;
+/// The most characters of what serde says of a wrong request, which quotes it.
+const MAX_QUOTE: usize = 300;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,8 +123,11 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     if line.len() > MAX_REQUEST {
         return Err(format!("a request has at most {MAX_REQUEST} bytes"));
     }
-    let request: Request = serde_json::from_slice(line)
-        .map_err(|error| format!("no request: {}", error.to_string().escape_debug()))?;
+    let request: Request = serde_json::from_slice(line).map_err(|error| {
+        let error = error.to_string();
+        let quote: String = error.escape_debug().take(MAX_QUOTE).collect();
+        format!("no request: {quote}")
+    })?;
     match &request {
         Request::Ban {
             network, reason, ..
@@ -249,12 +254,20 @@ mod tests {
                 r#"{"do":"unban","seconds":1,"networks":[]}"#,
                 "expected 1 to 1000 networks",
             ),
+            (
+                &format!(
+                    r#"{{"do":"allow","network":"10.0.0.1","seconds":1,"{}":1}}"#,
+                    "\\u001b".repeat(9000)
+                ),
+                "no request: unknown field",
+            ),
             (&many, "expected 1 to 1000 networks"),
             (&long, "at most 200 bytes"),
             (&" ".repeat(MAX_REQUEST + 1), "at most 65536 bytes"),
         ] {
             let error = parse(line.as_bytes()).unwrap_err();
             assert!(error.contains(expected), "{line:.60}: {error}");
+            assert!(error.len() < 2 * MAX_QUOTE, "{} bytes", error.len());
         }
     }
 

@@ -35,11 +35,15 @@ pub mod degraded;
 pub mod dnsbl;
 pub mod enforce;
 pub mod firewall;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guard;
 pub mod judge;
 pub mod log;
 pub mod metrics;
 pub mod reply;
+pub mod report;
 pub mod senders;
 pub mod status;
 pub mod store;

@@ -493,14 +493,17 @@ fn an_ipv6_client_beside_a_good_one_is_banned_alone() {
 #[test]
 fn the_control_socket_is_for_root_and_couriers_group() {
     let lab = lab(Config::default(), &toml(""));
-    let socket = fs::metadata(CONTROL).unwrap();
+    // Commands are served a moment later than mail.
+    let socket = wait_for(LIMIT, || fs::metadata(CONTROL).ok()).unwrap();
     let courier = nix::unistd::User::from_name("courier").unwrap().unwrap();
     assert!(socket.file_type().is_socket());
     assert_eq!(
         (socket.mode() & 0o777, socket.uid(), socket.gid()),
         (0o660, courier.uid.as_raw(), courier.gid.as_raw())
     );
-    assert_eq!(fs::metadata(STATE).unwrap().mode() & 0o777, 0o600);
+    // The filter does not wait for a slow disk.
+    let state = wait_for(LIMIT, || fs::metadata(STATE).ok()).unwrap();
+    assert_eq!(state.mode() & 0o777, 0o600);
     let group = courier.gid.to_string();
     let run_as = |words: &[&str]| {
         let words = [&["setpriv"], words, &["rblfilter", "list"]].concat();

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 use rblfilter::courier::control_file::Envelope;
+use rblfilter::courier::log_line::LogLine;
 use rblfilter::courier::request;
 use rblfilter::courier::session::{Environment, Session, Verdict};
 use rblfilter::dnsbl::{
@@ -15,6 +16,7 @@ use rblfilter::dnsbl::{
 use rblfilter::judge::{self, Sentence};
 use rblfilter::log::Event;
 use rblfilter::reply::{Facts, Template};
+use rblfilter::report::{self, Clock, Options, Ours};
 use rblfilter_warden::policy::without_keys;
 use rblfilter_warden::request::{Reply, Request};
 
@@ -43,7 +45,7 @@ proptest! {
     #[test]
     fn no_request_does_harm(bytes: Vec<u8>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        if let Ok(Some(request)) = runtime.block_on(request::read(&mut &bytes[..])) {
+        if let Ok(Some(request)) = runtime.block_on(request::read(&mut &bytes[..], request::MAX_TIME)) {
             prop_assert!(!request.data.is_empty() && !request.control.is_empty());
             let paths = std::iter::once(&request.data).chain(&request.control);
             prop_assert!(paths.into_iter().all(|path| !path.contains(&0) && !path.contains(&b'\n')));
@@ -251,5 +253,62 @@ proptest! {
     #[test]
     fn no_configuration_makes_it_panic(text in "([a-z0-9-]{1,9}( = |\\.)|\\[\\[?(dnsbl|ban|allow|reply)\\]?\\]|\"[ -~]{0,9}\"|[0-9]{1,5}|\n){0,12}") {
         let _ = rblfilter::config::parse(&text);
+    }
+}
+
+proptest! {
+    // Each is a whole report.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn no_log_does_harm(
+        lines in prop::collection::vec(
+            "(Nov 24 0[0-9]:5[0-9]:0[0-9]|2026-11-2[0-9]T[0-9]{2}:00:00(Z|[+-][0-9]{4})|1[0-9]{9}\\.5|<22>) mail \
+             (courieresmtpd|courierd|rblfilter)(\\[7\\])?: \
+             (started,ip=\\[::ffff:1\\.2\\.3\\.[0-9]{1,3}\\],port=\\[[0-9]{1,6}\\]|error,relay=[0-9a-f:.]{2,9},port=[0-9]{1,3}(,from=<.{0,9}>)?: [45][0-9]{2}.{0,9}|\
+             \\[1\\.2\\.3\\.4\\]: Connection timed out|[0-9]{1,9}( maximum)? active connections\\.|newmsg,id=[0-9.]{1,9}: dns; .{0,9} \\(.{0,9}\\[::1\\]\\)|\
+             listed,ip=\\[1\\.2\\.3\\.[0-9]\\],action=(ban|kill|none)(,at=connect)?(,killed=[0-9])?|summed,event=[a-z]{1,9},lines=[0-9]{1,12}|.{0,30})",
+            0..40,
+        ),
+        junk: Vec<u8>,
+    ) {
+        let zone = jiff::tz::TimeZone::UTC;
+        let options = Options { zone: zone.clone(), since: None, until: None, hold: 30, anonymise: junk.len() % 2 == 0 };
+        let mut tally = report::Tally::new(options);
+        let mut clock = Clock::new(zone, 1_795_514_043);
+        let text = lines.join("\n");
+        tally.read(&mut clock, text.as_bytes());
+        tally.read(&mut clock, &junk);
+        let report = tally.finish();
+        let steps: u64 = report.points().map(|point| point.connections).sum();
+        prop_assert_eq!(steps, report.totals.connections);
+        let look = report::Look { unicode: false, colour: false };
+        let text = report::text(&report, look);
+        for line in text.lines() {
+            prop_assert!(line.len() <= 80 && printable(line), "{}", line);
+        }
+        let allow = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+        let page = report::page(&report);
+        prop_assert!(roxmltree::Document::parse_with_options(&page, allow).is_ok());
+    }
+
+    #[test]
+    fn no_line_does_harm(ident: Vec<u8>, line: Vec<u8>) {
+        for ident in [&ident[..], b"courieresmtpd", b"courierd"] {
+            let _ = LogLine::parse(ident, &line);
+        }
+        if let Some(ours) = Ours::parse(&line) {
+            prop_assert!(!ours.event.is_empty());
+        }
+    }
+
+    /// Whatever rblfilter writes of a client is read again.
+    #[test]
+    fn what_is_logged_is_what_is_counted(ip: u32, port: u16, zone: String, text: String) {
+        let event = Event::new("listed").ip(Ipv4Addr::from(ip).into()).port(port).field("zone", &zone).field("action", "ban").text(&text);
+        let line = event.to_string();
+        let ours = Ours::parse(line.as_bytes()).unwrap();
+        prop_assert_eq!(ours.ip, Some(IpAddr::from(Ipv4Addr::from(ip))));
+        prop_assert_eq!((ours.port, ours.action), (Some(port), b"ban".as_slice()));
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use clap::Args;
 
 use super::ask;
+use super::json::in_ascii;
 use crate::control::{Answer, Entry, Request, What};
 
 /// List the bans, the newest first, then who is let in by hand.
@@ -25,8 +26,8 @@ pub fn run(command: &Command) -> ExitCode {
             return Ok(());
         };
         let written = if command.json {
-            serde_json::to_writer(&mut out, &entry)?;
-            writeln!(out)
+            let json = serde_json::to_string(&entry)?;
+            writeln!(out, "{}", in_ascii(&json))
         } else {
             writeln!(out, "{}", line(&entry))
         };
@@ -43,7 +44,7 @@ pub fn run(command: &Command) -> ExitCode {
 }
 
 /// A line for people.
-fn line(entry: &Entry) -> String {
+pub(crate) fn line(entry: &Entry) -> String {
     let left = humantime::format_duration(Duration::from_secs(entry.left.into()));
     let since = entry.since.map_or_else(String::new, |since| {
         let at = UNIX_EPOCH + Duration::from_secs(since.into());

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::exit;
+use super::json::in_ascii;
 use crate::config::{self, Config};
 use crate::courier::session::parse_address;
 use crate::daemon::NeverBan;
@@ -331,7 +332,7 @@ impl<'a> Found<'a> {
             "note": self.note,
             "lists": lists,
         });
-        format!("{object}\n")
+        format!("{}\n", in_ascii(&object.to_string()))
     }
 }
 

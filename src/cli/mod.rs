@@ -5,9 +5,11 @@ mod ask;
 mod ban;
 mod config;
 mod firewall;
-mod list;
+mod json;
+pub(crate) mod list;
 mod lookup;
 mod reload;
+mod report;
 mod status;
 mod unban;
 
@@ -39,6 +41,8 @@ enum Command {
     Config(config::Command),
     /// What the DNS lists say of an address, and what would follow
     Lookup(lookup::Command),
+    /// What a mail log tells of connections, slots, refusals, bans and waves
+    Report(report::Command),
     /// The kernel's sets of banned addresses and the rules that use them
     #[command(subcommand)]
     Firewall(firewall::Command),
@@ -60,8 +64,10 @@ enum Command {
 mod exit {
     pub const DIFFERENT: u8 = 1;
     pub const USAGE: u8 = 64;
+    pub const NO_INPUT: u8 = 66;
     pub const UNAVAILABLE: u8 = 69;
     pub const SOFTWARE: u8 = 70;
+    pub const CANNOT_WRITE: u8 = 73;
     pub const PERMISSION: u8 = 77;
     pub const CONFIG: u8 = 78;
 }
@@ -87,6 +93,7 @@ pub fn run() -> ExitCode {
     match args.command {
         Some(Command::Config(command)) => config::run(&command, &path),
         Some(Command::Lookup(command)) => lookup::run(&command, &path),
+        Some(Command::Report(command)) => report::run(&command),
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
         Some(Command::Status(command)) => status::run(&command),
         Some(Command::List(command)) => list::run(&command),

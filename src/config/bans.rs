@@ -183,7 +183,7 @@ impl Check<'_> {
         })
     }
 
-    fn number(
+    pub(super) fn number(
         &self,
         key: &str,
         value: &Spanned<usize>,

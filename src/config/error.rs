@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::{error, fmt, io};
 
-use rblfilter_warden::policy::without_keys;
+use rblfilter_warden::policy::{without_controls, without_keys};
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -66,14 +66,14 @@ impl Problem {
         let before = text.get(..span.start).unwrap_or(text);
         Self {
             line: Some(before.matches('\n').count() + 1),
-            message: message.into(),
+            message: without_controls(&message.into()),
         }
     }
 
     /// The problem behind a TOML error; its message alone, as its `Display`
     /// quotes the line, which may hold a key.
     pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> Self {
-        let message = without_keys(&reworded(error.message()));
+        let message = without_controls(&without_keys(&reworded(error.message())));
         let Some(span) = error.span() else {
             return Self {
                 line: None,

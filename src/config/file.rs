@@ -6,11 +6,13 @@ use rblfilter_warden::policy::{
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::log::LINES_PER_SECOND;
+
 /// Every key there is, as `table.key`; the sample configuration and the manual
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 64] = [
+pub const KEYS: [&str; 65] = [
     "include",
     "mode",
     "watch",
@@ -59,6 +61,7 @@ pub const KEYS: [&str; 64] = [
     "cache.max-negative-ttl",
     "cache.stale",
     "log.level",
+    "log.lines-per-second",
     "reload.on-change",
     "sandbox.seccomp",
     "sandbox.landlock",
@@ -205,6 +208,7 @@ pub struct Lookup {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Log {
     pub level: Text,
+    pub lines_per_second: Spanned<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -431,6 +435,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             level: text("info"),
+            lines_per_second: unwritten(LINES_PER_SECOND as usize),
         }
     }
 }

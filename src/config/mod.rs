@@ -165,6 +165,30 @@ mod tests {
     }
 
     #[test]
+    fn no_key_of_a_wrong_file_steers_a_terminal() {
+        for text in ["\"\\u001b[31m\" = 1", "mode = \"\\u009b31m\""] {
+            let problem = parse(text).unwrap_err();
+            assert!(!problem.message.chars().any(char::is_control));
+            assert!(problem.message.contains("\\u{"), "{}", problem.message);
+        }
+    }
+
+    #[test]
+    fn a_list_has_so_many_rules() {
+        let rules = |count: usize| {
+            let rule = |n: usize| format!("{{ codes = [\"127.0.0.{}\"], score = {n}.0 }}", n + 1);
+            let rules: Vec<String> = (1..=count).map(rule).collect();
+            format!(
+                "[[dnsbl]]\nzone = \"bl.test\"\ncodes = [{}]",
+                rules.join(", ")
+            )
+        };
+        assert!(parse(&rules(32)).is_ok());
+        let problem = parse(&rules(33)).unwrap_err();
+        assert_eq!(problem.message, "dnsbl.codes: expected at most 32 rules");
+    }
+
+    #[test]
     fn problems_name_line_key_and_what_was_expected() {
         for (text, line, expected) in [
             (
@@ -183,6 +207,16 @@ mod tests {
                 "ports: 0 is no TCP port, expected 1 to 65535",
             ),
             ("ports = []", 1, "ports: expected at least one TCP port"),
+            (
+                "ports = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]",
+                1,
+                "ports: expected at most 15 TCP ports",
+            ),
+            (
+                "[log]\nlines-per-second = 0",
+                2,
+                "log.lines-per-second: 0 is out of range, expected 1 to 100000",
+            ),
             (
                 "ports = [\"25\"]",
                 1,

@@ -60,6 +60,8 @@ pub struct Config {
     pub reload_on_change: bool,
     /// What worker and warden cannot do even where they wanted to.
     pub sandbox: Sandbox,
+    /// The most lines of a kind in a second; what is beyond is summed up.
+    pub log_lines: u32,
     /// The DNS lists, those that speak for a client at the end.
     pub zones: Vec<Zone>,
 }
@@ -275,6 +277,11 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
                 ("info", LevelFilter::Info),
                 ("debug", LevelFilter::Debug),
             ],
+        )?,
+        log_lines: check.number(
+            "log.lines-per-second",
+            &file.log.lines_per_second,
+            1..=100_000,
         )?,
         zones,
     })

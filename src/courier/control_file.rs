@@ -16,6 +16,9 @@ use super::session::parse_address;
 
 /// The most bytes of control files a message may have.
 pub const MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// The most recipients that are remembered: two bytes of a file are one, which
+/// takes 48 here.
+pub const MAX_RECIPIENTS: usize = 10_000;
 
 /// What the control files tell of a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,8 +27,10 @@ pub struct Envelope {
     pub message_id: Option<String>,
     /// Envelope sender, `s`; empty for a bounce.
     pub sender: Option<String>,
-    /// Envelope recipients.
+    /// Envelope recipients, the first [`MAX_RECIPIENTS`].
     pub recipients: Vec<Recipient>,
+    /// There are further ones.
+    pub has_more: bool,
     /// The user that the client logged in as, `i`.
     pub authenticated: Option<String>,
     /// Where the message came from, `u`: `smtp`, `authsmtp` (logged in, or
@@ -126,6 +131,9 @@ impl Envelope {
                 b's' => self.sender = Some(text()),
                 b'f' => self.from_ip = from_address(&text()),
                 b'M' => self.message_id = Some(text()),
+                // What `R` says is the last one's, so that none follows a gap.
+                b'r' | b'R' if self.has_more => {}
+                b'r' if self.recipients.len() >= MAX_RECIPIENTS => self.has_more = true,
                 b'r' => self.recipients.push(Recipient {
                     address: text(),
                     original: None,
@@ -169,7 +177,7 @@ impl Envelope {
     /// Where there are recipients, and each is in `exempt` (a local part alone
     /// stands for it at any domain, RFC 5321 §4.5.1): the aliases that must be
     /// as the control file has them for this to be true. `None` where one is
-    /// not.
+    /// not, and where there are more than are remembered.
     #[must_use]
     pub fn only_for(&self, exempt: &[String]) -> Option<Vec<Alias>> {
         let is_exempt = |address: &str| {
@@ -193,7 +201,7 @@ impl Envelope {
                 _ => return None,
             }
         }
-        (!self.recipients.is_empty()).then_some(aliases)
+        (!self.recipients.is_empty() && !self.has_more).then_some(aliases)
     }
 }
 
@@ -284,6 +292,17 @@ mod tests {
             });
             assert_eq!(aliases, expected, "{records}");
         }
+    }
+
+    #[test]
+    fn more_recipients_than_are_remembered_are_not_all_exempt() {
+        let exempt = ["postmaster".to_owned()];
+        let mut many = envelope(&"rpostmaster\n".repeat(MAX_RECIPIENTS));
+        assert_eq!(many.only_for(&exempt), Some(vec![]));
+        many.add(b"ralice@a.test\nRpostmaster\nrbob@a.test\n");
+        assert_eq!(many.recipients.len(), MAX_RECIPIENTS);
+        assert_eq!(many.recipients.last().unwrap().original, None);
+        assert_eq!(many.only_for(&exempt), None);
     }
 
     #[test]

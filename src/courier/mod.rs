@@ -6,6 +6,7 @@ pub mod control_file;
 pub mod filter_socket;
 pub mod identified;
 pub mod listener;
+pub mod log_line;
 pub mod paths;
 pub mod process;
 pub mod request;

@@ -12,6 +12,9 @@ use tokio::time::timeout;
 pub const MAX_PATHS: usize = 64 * 1024;
 /// How long they may take.
 pub const MAX_TIME: Duration = Duration::from_secs(5);
+/// The same while more than half of the places are taken: `submit` has sent
+/// them before it is accepted, and must not wait behind peers that send nothing.
+pub const SHORT_TIME: Duration = Duration::from_millis(500);
 
 /// The files of one message, as `submit` names them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +30,8 @@ pub struct Request {
 pub enum Error {
     /// More than [`MAX_PATHS`].
     TooLong,
-    /// Not sent within [`MAX_TIME`].
-    TooSlow,
+    /// Not sent within this time.
+    TooSlow(Duration),
     /// The peer closed the connection in the middle.
     Truncated,
     /// An empty line before a data file and a control file were named, or a
@@ -42,7 +45,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong => write!(f, "more than {MAX_PATHS} bytes of paths"),
-            Self::TooSlow => write!(f, "paths not sent within {} s", MAX_TIME.as_secs()),
+            Self::TooSlow(limit) => write!(f, "paths not sent within {limit:?}"),
             Self::Truncated => f.write_str("connection closed before the empty line"),
             Self::Malformed => f.write_str("not the paths of a data file and its control files"),
             Self::Read(error) => write!(f, "cannot read: {error}"),
@@ -53,15 +56,28 @@ impl fmt::Display for Error {
 // The operating system's word is part of the text, so there is no source.
 impl std::error::Error for Error {}
 
-/// Reads a request; `Ok(None)` where the peer closed the connection before it
-/// sent a byte, as a health check does.
+/// How long a peer may take while `free` of so many places are free.
+#[must_use]
+pub fn time_limit(free: usize, places: usize) -> Duration {
+    if free < places / 2 {
+        SHORT_TIME
+    } else {
+        MAX_TIME
+    }
+}
+
+/// Reads a request within `limit`; `Ok(None)` where the peer closed the
+/// connection before it sent a byte, as a health check does.
 ///
 /// # Errors
 /// Where the peer breaks a limit or sends no request.
-pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Request>, Error> {
-    match timeout(MAX_TIME, receive(stream)).await {
+pub async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    limit: Duration,
+) -> Result<Option<Request>, Error> {
+    match timeout(limit, receive(stream)).await {
         Ok(result) => result,
-        Err(_) => Err(Error::TooSlow),
+        Err(_) => Err(Error::TooSlow(limit)),
     }
 }
 
@@ -116,7 +132,7 @@ mod tests {
             .enable_time()
             .build()
             .unwrap();
-        runtime.block_on(read(&mut &bytes[..]))
+        runtime.block_on(read(&mut &bytes[..], MAX_TIME))
     }
 
     #[test]
@@ -146,6 +162,13 @@ mod tests {
             read_all(&vec![b'x'; MAX_PATHS + 1]),
             Err(Error::TooLong)
         ));
+    }
+
+    #[test]
+    fn peers_have_less_time_when_places_are_scarce() {
+        for (free, expected) in [(1024, MAX_TIME), (512, MAX_TIME), (511, SHORT_TIME)] {
+            assert_eq!(time_limit(free, 1024), expected, "{free}");
+        }
     }
 
     #[test]

@@ -31,7 +31,8 @@ use crate::control::{self, Answer, MAX_REQUEST, Request, SOCKET};
 use crate::degraded::Part;
 use crate::log::Event;
 
-/// Connections at the same time; further ones are closed.
+/// Connections at the same time, of root and of all others; further ones are
+/// closed. Nobody keeps root out.
 const MOST: usize = 16;
 /// How long a request may take to come, and a part of an answer to be taken.
 const TIME: Duration = Duration::from_secs(5);
@@ -63,13 +64,41 @@ pub struct Doers {
     pub reloads: Arc<Reloads>,
 }
 
+/// Places of connections, root's and all others'.
+#[derive(Clone, Debug)]
+struct Places {
+    roots: Arc<Semaphore>,
+    others: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new() -> Self {
+        let [roots, others] = [(); 2].map(|()| Arc::new(Semaphore::new(MOST)));
+        Self { roots, others }
+    }
+
+    /// One for who is at the other end of `stream`, where one is left.
+    fn take(&self, stream: &UnixStream) -> Option<OwnedSemaphorePermit> {
+        let is_root = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
+        let free = if is_root { &self.roots } else { &self.others };
+        Arc::clone(free).try_acquire_owned().ok()
+    }
+
+    /// Waits until each is free.
+    async fn all(&self) {
+        let all = u32::try_from(MOST).unwrap_or(u32::MAX);
+        // They are never closed.
+        let _ = tokio::join!(self.roots.acquire_many(all), self.others.acquire_many(all));
+    }
+}
+
 /// The control socket, served.
 #[derive(Debug)]
 pub struct Control {
     served: JoinHandle<UnixListener>,
     stop: oneshot::Sender<()>,
     /// A place of each command that is not done yet; a reload has none.
-    free: Arc<Semaphore>,
+    free: Places,
     /// Its other ends are closed once every answer is given.
     answered: mpsc::Receiver<()>,
 }
@@ -94,8 +123,8 @@ impl Control {
         };
         let (stop, stopped) = oneshot::channel();
         let (alive, answered) = mpsc::channel(1);
-        let free = Arc::new(Semaphore::new(MOST));
-        let served = tokio::spawn(serve(listener, doers, Arc::clone(&free), stopped, alive));
+        let free = Places::new();
+        let served = tokio::spawn(serve(listener, doers, free.clone(), stopped, alive));
         Some(Self {
             served,
             stop,
@@ -111,8 +140,7 @@ impl Control {
         // It ends only by this.
         let _ = self.stop.send(());
         let listener = self.served.await.ok()?;
-        let all = u32::try_from(MOST).unwrap_or(u32::MAX);
-        let _ = timeout(TIME, self.free.acquire_many(all)).await;
+        let _ = timeout(TIME, self.free.all()).await;
         Some((listener, Answers(self.answered)))
     }
 }
@@ -139,7 +167,7 @@ fn take_over(fd: OwnedFd) -> io::Result<UnixListener> {
 async fn serve(
     listener: UnixListener,
     doers: Doers,
-    free: Arc<Semaphore>,
+    free: Places,
     mut stopped: oneshot::Receiver<()>,
     alive: mpsc::Sender<()>,
 ) -> UnixListener {
@@ -152,7 +180,7 @@ async fn serve(
             sleep(PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
+        let Some(place) = free.take(&stream) else {
             continue;
         };
         let (doers, alive) = (doers.clone(), alive.clone());

@@ -256,8 +256,9 @@ async fn accept(
                 filter.accepts(Ok(()));
             }
             let (filter, stop) = (filter.clone(), stopping.subscribe());
+            let limit = request::time_limit(free.available_permits(), MAX_REQUESTS);
             tasks.spawn(async move {
-                let sentence = serve(stream, filter.as_ref()).await;
+                let sentence = serve(stream, limit, filter.as_ref()).await;
                 // The request is answered: its place is free again.
                 drop(place);
                 if let (Some(filter), Some(sentenced), Some(deciding)) =
@@ -280,9 +281,10 @@ async fn accept(
 /// left to do about a refused one comes back.
 async fn serve(
     mut stream: UnixStream,
+    limit: Duration,
     filter: Option<&Arc<Filter>>,
 ) -> Option<Box<super::filter::Sentenced>> {
-    let decision = decide(&mut stream, filter).await;
+    let decision = decide(&mut stream, limit, filter).await;
     match decision {
         Decision::Accept => {
             reply(&mut stream, ACCEPTED).await;
@@ -296,8 +298,12 @@ async fn serve(
     }
 }
 
-async fn decide(stream: &mut UnixStream, filter: Option<&Arc<Filter>>) -> Decision {
-    let request = match request::read(stream).await {
+async fn decide(
+    stream: &mut UnixStream,
+    limit: Duration,
+    filter: Option<&Arc<Filter>>,
+) -> Decision {
+    let request = match request::read(stream, limit).await {
         Ok(Some(request)) => request,
         Ok(None) => return Decision::Accept,
         Err(error) => {

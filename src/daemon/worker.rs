@@ -133,6 +133,7 @@ fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> io::Resu
     let config = config::read(&paths.config());
     if let Ok(config) = &config {
         log::set_max_level(config.log_level);
+        event_log::set_lines_per_second(config.log_lines);
     }
     // After the log's thread was started, which need not.
     if let Err(error) = run_soon() {

@@ -635,3 +635,34 @@ impl Drop for Asked<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[tokio::test]
+    async fn beyond_the_queue_a_question_is_unknown_at_once() {
+        let text = "lookup.in-flight = 1\nlookup.nameservers = [\"127.0.0.1:9\"]\n[[dnsbl]]\nzone = \"bl.test\"";
+        let config = crate::config::parse(text).unwrap();
+        let (lists, _notices) = Lists::new(
+            config.zones,
+            config.resolver,
+            config.cache,
+            config.thresholds,
+        );
+        let (waiter, mut answers) = mpsc::unbounded_channel();
+        let now = Instant::now();
+        for number in 0..u32::try_from(1 + QUEUE).unwrap() + 5 {
+            let client = Ipv4Addr::from(0xc612_0000 + number).into();
+            lists.question(0, client, Some(&waiter), now);
+        }
+        // Nobody has had a turn, as nothing was waited for.
+        assert_eq!(lists.in_flight().len(), 1 + QUEUE);
+        for _ in 0..5 {
+            let refused = (0, Answer::Unknown(Unknown::Busy));
+            assert_eq!(answers.try_recv(), Ok(refused));
+        }
+        assert!(answers.try_recv().is_err());
+    }
+}

@@ -19,7 +19,7 @@ mod keep;
 mod look;
 mod lookup;
 pub mod query;
-mod resolver;
+pub(crate) mod resolver;
 mod rule;
 mod score;
 mod selftest;

@@ -252,7 +252,11 @@ fn is_lost(result: &Result<Lookup, NetError>) -> bool {
 
 /// The records of `name` in an answer, or of what it is an alias of: what else
 /// stands there was not asked for.
-fn of_name<T>(name: &Name, records: &[Record], take: impl Fn(&RData) -> Option<T>) -> Records<T> {
+pub(crate) fn of_name<T>(
+    name: &Name,
+    records: &[Record],
+    take: impl Fn(&RData) -> Option<T>,
+) -> Records<T> {
     let (mut owner, mut ttl) = (name, None::<u32>);
     let mut seen = |record: &Record| ttl = Some(ttl.map_or(record.ttl, |ttl| ttl.min(record.ttl)));
     for _ in 0..LONGEST_CHAIN {
@@ -371,6 +375,16 @@ mod tests {
             alias("y.bl.test.", "x.bl.test.", 5),
         ];
         assert!(found(&round).0.is_empty(), "a loop ends");
+        let chain = |links: usize| {
+            let owner = |link| format!("{}x.bl.test.", "a.".repeat(link));
+            let mut records: Vec<Record> = (0..links)
+                .map(|link| alias(&owner(link), &owner(link + 1), 5))
+                .collect();
+            records.push(a(&owner(links), 9, [127, 0, 0, 2]));
+            found(&records).0
+        };
+        assert_eq!(chain(LONGEST_CHAIN), [code]);
+        assert_eq!(chain(LONGEST_CHAIN + 1), [Ipv4Addr::UNSPECIFIED; 0]);
         let many: Vec<Record> = (0..1000)
             .map(|_| a("x.bl.test.", 9, [127, 0, 0, 2]))
             .collect();

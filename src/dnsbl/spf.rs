@@ -467,6 +467,10 @@ mod tests {
         assert_eq!(networks(&mapped).unwrap(), ["198.51.100.0/24"]);
     }
 
+    fn networks_in(text: &'static str) -> Result<Vec<String>, Error> {
+        networks(&spf(&[("a.test.", text)]))
+    }
+
     #[test]
     fn the_limits_of_rfc_7208() {
         let round = spf(&[("a.test.", "v=spf1 include:a.test ip4:198.51.100.1 -all")]);
@@ -476,6 +480,14 @@ mod tests {
             networks(&void),
             Err(Error::Limit("queries without an answer"))
         );
+        let record = |networks: u32| {
+            let terms = (0..networks).map(|n| format!(" ip4:{}", Ipv4Addr::from(0xc612_0000 + n)));
+            let text = format!("v=spf1{} -all", terms.collect::<String>());
+            networks_in(Box::leak(text.into_boxed_str()))
+        };
+        let most = u32::try_from(MOST_NETWORKS).unwrap();
+        assert_eq!(record(most).unwrap().len(), MOST_NETWORKS);
+        assert_eq!(record(most + 1), Err(Error::Limit("networks")));
         let mut many = spf(&[("a.test.", "v=spf1 mx -all")]);
         let names = (0..11).map(|n| format!("m{n}.test.")).collect();
         many.exchangers.insert("a.test.".into(), names);

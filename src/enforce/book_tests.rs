@@ -232,6 +232,25 @@ fn beyond_its_bound_those_with_the_least_left_are_forgotten() {
     );
 }
 
+#[test]
+fn beyond_its_bound_whose_last_ban_ended_first_begins_anew() {
+    let mut book = book();
+    let most = u32::try_from(MOST_PAST).unwrap();
+    for number in 0..most + 10 {
+        let network = IpNetwork::from(IpAddr::from((number + 1).to_be_bytes()));
+        book.remember(network, 1, NOW);
+    }
+    assert_eq!(
+        (book.past.len(), book.past_order.len()),
+        (MOST_PAST, MOST_PAST)
+    );
+    let count = |number: u32| {
+        let network = IpNetwork::from(IpAddr::from(number.to_be_bytes()));
+        book.next(network, NOW).count
+    };
+    assert_eq!((count(10), count(11)), (1, 2));
+}
+
 proptest::proptest! {
     /// Whatever happens in whatever order, the indexes tell of the same bans,
     /// and none is longer than the rule or the hand that made it.

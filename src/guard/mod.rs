@@ -9,7 +9,7 @@
 //! and are left alone.
 
 pub mod plan;
-mod sockets;
+pub(crate) mod sockets;
 
 use std::collections::HashMap;
 use std::io;

@@ -144,7 +144,11 @@ impl Sockets {
 
 /// Reads the messages of one datagram; whether the answer ends with it. That to
 /// a question for one connection has no end mark.
-fn read(mut bytes: &[u8], single: bool, each: &mut impl FnMut(Connection)) -> io::Result<bool> {
+pub(crate) fn read(
+    mut bytes: &[u8],
+    single: bool,
+    each: &mut impl FnMut(Connection),
+) -> io::Result<bool> {
     while !bytes.is_empty() {
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(bytes)
             .map_err(|error| io::Error::other(format!("sock_diag: {error}")))?;
@@ -160,7 +164,9 @@ fn read(mut bytes: &[u8], single: bool, each: &mut impl FnMut(Connection)) -> io
             }
             NetlinkPayload::Done(_) => return Ok(true),
             NetlinkPayload::Error(error) => {
-                let error = error.to_io();
+                // Not the crate's to_io, which panics on the least number there is.
+                let code = error.raw_code().wrapping_neg();
+                let error = io::Error::from_raw_os_error(code);
                 // There is no such connection (any more).
                 return if single && error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) {
                     Ok(true)
@@ -240,5 +246,10 @@ mod tests {
         for bytes in [&[0; 3][..], &[0; 16], &[255; 64]] {
             let _ = read(bytes, true, &mut |_| {});
         }
+        // An error whose number has no opposite, as the fuzzer found.
+        let mut error = [20_u32, 2, 0, 0, i32::MIN.cast_unsigned()].map(u32::to_ne_bytes);
+        assert!(read(error.as_flattened(), true, &mut |_| {}).is_err());
+        error[4] = (-Errno::NOENT.raw_os_error()).to_ne_bytes();
+        assert!(read(error.as_flattened(), true, &mut |_| {}).unwrap());
     }
 }

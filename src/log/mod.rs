@@ -3,6 +3,7 @@
 
 mod event;
 mod sink;
+mod sums;
 
 pub use event::Event;
-pub use sink::{Direct, Guard, start};
+pub use sink::{Direct, Guard, LINES_PER_SECOND, set_lines_per_second, start};

@@ -4,14 +4,15 @@
 //! The syslog crate formats the lines. The socket is ours: non-blocking, and
 //! opened anew after an error, which the crate's own is not. Lines that find
 //! the queue full, or syslogd away for longer than it can hold, are counted,
-//! and the count is logged when lines go through again.
+//! and the count is logged when lines go through again. Of those that go
+//! through, a wave's are summed up (`sums.rs`).
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvError, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164, LogFormat, Severity};
 
 use super::Event;
+use super::sums::Sums;
 
 /// Lines that may wait for syslogd.
 const QUEUE: usize = 4096;
@@ -29,6 +31,15 @@ const RETRY: Duration = Duration::from_millis(20);
 const GATHER: Duration = Duration::from_millis(5);
 /// How long the end of the program waits for the lines that are queued.
 const FLUSH: Duration = Duration::from_secs(2);
+
+/// Lines of a kind in a second where nobody has said how many.
+pub const LINES_PER_SECOND: u32 = 200;
+static A_SECOND: AtomicU32 = AtomicU32::new(LINES_PER_SECOND);
+
+/// Bounds the lines of each kind from now on; what is beyond is summed up.
+pub fn set_lines_per_second(lines: u32) {
+    A_SECOND.store(lines, Ordering::Relaxed);
+}
 
 /// Where syslogd listens.
 const SYSLOG: &str = "/dev/log";
@@ -153,29 +164,57 @@ impl Sink {
     }
 
     fn run(mut self, receiver: &Receiver<Option<Line>>) {
-        while let Ok(Some((level, text))) = self.next(receiver) {
-            let sent = self.send(level, &text);
-            if !sent {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-            } else if self.lost.load(Ordering::Relaxed) > 0 {
-                let lost = self.lost.swap(0, Ordering::Relaxed);
-                if !self.send(Level::Warn, &format!("recovered,what=syslog,lost={lost}")) {
-                    self.lost.fetch_add(lost, Ordering::Relaxed);
+        let mut sums = Sums::new(LINES_PER_SECOND);
+        loop {
+            let next = self.next(receiver, sums.next());
+            let now = Instant::now();
+            let ends = !matches!(next, Ok(Some(_)) | Err(RecvTimeoutError::Timeout));
+            if let Ok(Some((level, text))) = next {
+                sums.set(A_SECOND.load(Ordering::Relaxed));
+                if sums.writes(level, &text, now) {
+                    self.write(level, &text, 1);
                 }
             }
-            self.away = !sent;
+            if ends || sums.next().is_some_and(|due| due <= now) {
+                for (level, text, lines) in sums.take(now, ends) {
+                    self.write(level, &text, lines);
+                }
+            }
+            if ends {
+                return;
+            }
         }
     }
 
-    /// The next line. Where none waits, those of a moment are let gather: to
-    /// wake for each costs more than to write it.
-    fn next(&self, receiver: &Receiver<Option<Line>>) -> Result<Option<Line>, RecvError> {
-        match receiver.try_recv() {
-            Ok(line) => Ok(line),
-            Err(_) => {
-                thread::sleep(GATHER);
-                receiver.recv()
+    /// Writes a line that tells of so many events. One that does not go through
+    /// is counted, and the count is told after the first that does.
+    fn write(&mut self, level: Level, text: &str, events: u64) {
+        let sent = self.send(level, text);
+        if !sent {
+            self.lost.fetch_add(events, Ordering::Relaxed);
+        } else if self.lost.load(Ordering::Relaxed) > 0 {
+            let lost = self.lost.swap(0, Ordering::Relaxed);
+            if !self.send(Level::Warn, &format!("recovered,what=syslog,lost={lost}")) {
+                self.lost.fetch_add(lost, Ordering::Relaxed);
             }
+        }
+        self.away = !sent;
+    }
+
+    /// The next line, waited for until `due`. Where none waits, those of a moment
+    /// are let gather: to wake for each costs more than to write it.
+    fn next(
+        &self,
+        receiver: &Receiver<Option<Line>>,
+        due: Option<Instant>,
+    ) -> Result<Option<Line>, RecvTimeoutError> {
+        if let Ok(line) = receiver.try_recv() {
+            return Ok(line);
+        }
+        thread::sleep(GATHER);
+        match due {
+            Some(due) => receiver.recv_timeout(due.saturating_duration_since(Instant::now())),
+            None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 

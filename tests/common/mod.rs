@@ -291,6 +291,8 @@ pub fn filter(lab: &Lab) -> Filter {
                         supervisors.push(process.pid);
                     }
                 }
+                // What looks up aliases, the worker's own child.
+                ("rblfilter-alias", _) => {}
                 _ => wardens.push(process.pid),
             }
         }

@@ -10,7 +10,12 @@
 pub const BEAT: u8 = b'b';
 
 pub mod bucket;
+pub mod elements;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layers;
+pub mod listed;
 pub mod neighbours;
 pub mod netfilter;
 pub mod policy;

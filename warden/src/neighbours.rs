@@ -46,7 +46,7 @@ pub fn nameserver(text: &str) -> Option<IpAddr> {
 
 /// `Iface Destination Gateway Flags RefCnt Use Metric Mask …`, addresses as
 /// numbers of this machine's byte order.
-fn gateways4(text: &str) -> Vec<IpAddr> {
+pub(crate) fn gateways4(text: &str) -> Vec<IpAddr> {
     let gateway = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let number = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
@@ -57,7 +57,7 @@ fn gateways4(text: &str) -> Vec<IpAddr> {
 }
 
 /// `destination length source length gateway metric refcnt use flags iface`.
-fn gateways6(text: &str) -> Vec<IpAddr> {
+pub(crate) fn gateways6(text: &str) -> Vec<IpAddr> {
     let gateway = |line: &str| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let number = |at: usize| u128::from_str_radix(words.get(at)?, 16).ok();
@@ -69,7 +69,7 @@ fn gateways6(text: &str) -> Vec<IpAddr> {
 }
 
 /// resolv.conf(5).
-fn nameservers(text: &str) -> Vec<IpAddr> {
+pub(crate) fn nameservers(text: &str) -> Vec<IpAddr> {
     let server = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let address = (words.next()? == "nameserver").then(|| words.next())??;

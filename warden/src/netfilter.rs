@@ -386,13 +386,13 @@ fn collected(
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Kind {
+pub(crate) struct Kind {
     kind: u16,
     flags: u16,
 }
 
 /// The messages in what was received: kind, serial number, body.
-fn parts(mut bytes: &[u8]) -> impl Iterator<Item = (Kind, u32, &[u8])> {
+pub(crate) fn parts(mut bytes: &[u8]) -> impl Iterator<Item = (Kind, u32, &[u8])> {
     std::iter::from_fn(move || {
         let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let length = word(0)? as usize;
@@ -409,7 +409,7 @@ fn parts(mut bytes: &[u8]) -> impl Iterator<Item = (Kind, u32, &[u8])> {
 
 /// The error number in an acknowledgement, unless it says that all is well;
 /// ipset has some of its own, beyond 4095.
-fn error_in(body: &[u8]) -> Option<i32> {
+pub(crate) fn error_in(body: &[u8]) -> Option<i32> {
     let code = i32::from_ne_bytes(body.get(0..4)?.try_into().ok()?);
     (code != 0).then(|| code.wrapping_neg())
 }

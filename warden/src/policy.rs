@@ -179,7 +179,7 @@ impl fmt::Display for Error {
             ),
             // Not the error's own text: it quotes the line, which may hold a key.
             Self::Parse(path, error) => {
-                let message = without_keys(error.message());
+                let message = without_controls(&without_keys(error.message()));
                 write!(f, "cannot read {}: {message}", path.display())
             }
         }
@@ -210,6 +210,21 @@ pub fn without_keys(text: &str) -> String {
             shown.push_str(&part[run.len()..]);
         } else {
             shown.push_str(part);
+        }
+    }
+    shown
+}
+
+/// A text in which control characters are escaped: a key or value of the file,
+/// quoted in an error message, must not steer a terminal.
+#[must_use]
+pub fn without_controls(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
         }
     }
     shown
@@ -255,6 +270,14 @@ mod tests {
         ] {
             assert_eq!(without_keys(text), shown);
         }
+    }
+
+    #[test]
+    fn no_character_of_a_message_steers_a_terminal() {
+        assert_eq!(
+            without_controls("key \"\u{1b}[31m\u{9b}é\"\n"),
+            "key \"\\u{1b}[31m\\u{9b}é\"\\n"
+        );
     }
 
     #[test]

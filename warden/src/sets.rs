@@ -6,7 +6,7 @@
 //! By a few entries that should be there it sees whether somebody else emptied
 //! a set.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
@@ -33,15 +33,15 @@ const ROOM_SHARE: usize = 128;
 const ROOM_TRIES: u32 = 3;
 /// Fewer entries than this are not looked through for those that have ended.
 const PRUNE_AT_LEAST: usize = 1024;
-/// How many entries a look asks for: where more than half of these are gone,
-/// the set was emptied. One alone that is gone was taken out.
+/// How many entries a look asks for: where more than half of these, or of
+/// those that the look before found, are gone, the set was emptied. One alone
+/// that is gone was taken out.
 const SAMPLE: usize = 64;
 /// A look asks for none that ends within this time: the kernel counts in its
 /// own way.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// When each entry ends; `None`: never.
-pub type Ends = HashMap<IpNetwork, Option<Instant>>;
+pub use rblfilter_warden::listed::Ends;
 
 /// What is to become of one network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,6 +261,9 @@ struct Set<K> {
     kernel: K,
     name: String,
     ends: Ends,
+    /// Entries that the last look found. In a wave the new ones soon outnumber
+    /// those of a set that was emptied.
+    witnesses: [Vec<IpNetwork>; 2],
     /// With so many, those that have ended are taken out.
     prune_at: usize,
     /// Whether that is what the set holds; if not, it is read before the next
@@ -288,6 +291,7 @@ impl<K: Kernel> Set<K> {
             kernel,
             name,
             ends: Ends::new(),
+            witnesses: Default::default(),
             prune_at: 0,
             known: false,
             stale: false,
@@ -375,16 +379,34 @@ impl<K: Kernel> Set<K> {
             return Ok(Outcome::Remade);
         }
         self.forget_ended(now);
-        for sample in self.samples(now) {
+        for (part, mut sample) in std::mem::take(&mut self.witnesses).into_iter().enumerate() {
+            let runs = |end: &Option<Instant>| end.is_none_or(|end| end > now + SLACK);
+            sample.retain(|network| self.ends.get(network).is_some_and(runs));
+            let seen = sample.len();
+            let others: Vec<IpNetwork> = self
+                .ends
+                .iter()
+                .filter(|(network, end)| self.part_of(**network) == part && runs(end))
+                .map(|(network, _)| *network)
+                .filter(|network| !sample.contains(network))
+                .take(SAMPLE.saturating_sub(seen))
+                .collect();
+            sample.extend(others);
             let held = self.kernel.holds(&sample)?;
-            let missing = || sample.iter().zip(&held).filter(|(_, held)| !**held);
-            let gone = missing().count();
-            if gone > 1 && gone * 2 > sample.len() {
+            let emptied = |held: &[bool]| {
+                let gone = held.iter().filter(|held| !**held).count();
+                gone > 1 && gone * 2 > held.len()
+            };
+            if emptied(&held) || held.get(..seen).is_some_and(emptied) {
                 self.known = false;
                 return Ok(Outcome::Emptied);
             }
-            for (network, _) in missing() {
-                self.ends.remove(network);
+            for (network, held) in sample.into_iter().zip(held) {
+                if held {
+                    self.witnesses[part].push(network);
+                } else {
+                    self.ends.remove(&network);
+                }
             }
         }
         Ok(match self.kernel.is_used()? {
@@ -393,17 +415,9 @@ impl<K: Kernel> Set<K> {
         })
     }
 
-    /// A few entries of each of the kernel's sets: of single addresses, and of
-    /// networks, where they have one of their own.
-    fn samples(&self, now: Instant) -> [Vec<IpNetwork>; 2] {
-        let mut samples = [Vec::new(), Vec::new()];
-        for (network, end) in &self.ends {
-            let sample = &mut samples[usize::from(!self.kernel.is_ipset() && !is_single(*network))];
-            if sample.len() < SAMPLE && end.is_none_or(|end| end > now + SLACK) {
-                sample.push(*network);
-            }
-        }
-        samples
+    /// Which of the kernel's sets holds it, where networks have one of their own.
+    fn part_of(&self, network: IpNetwork) -> usize {
+        usize::from(!self.kernel.is_ipset() && !is_single(network))
     }
 
     /// Takes all out.

@@ -1,6 +1,7 @@
 //! The sets' tests, on a set in memory; `sets.rs` is long enough.
 
 use super::*;
+use std::collections::HashMap;
 
 /// A set in memory, as full, missing or overlapping as a test wants it.
 #[derive(Default)]
@@ -288,6 +289,21 @@ fn a_set_that_we_emptied_ourselves_is_as_it_should_be() {
     assert_eq!(set.apply(&[ban(1, 60)], now), [Outcome::Done]);
     set.kernel.missing = true;
     assert_eq!(set.flush(), Outcome::NoSet);
+}
+
+#[test]
+fn a_set_that_was_emptied_in_a_wave_is_seen_although_it_has_filled_again() {
+    let (mut set, now) = (set(false, 999, WhenFull::Replace), Instant::now());
+    set.look(now);
+    set.apply(&(0..80).map(|host| ban(host, 60)).collect::<Vec<_>>(), now);
+    assert_eq!(set.look(now), Outcome::Done);
+    set.kernel.held.clear();
+    let wave: Vec<Wish> = (0..400)
+        .map(|host| format!("10.1.{}.{}/32", host / 200, host % 200))
+        .map(|network| Wish::Ban(network.parse().unwrap(), 60))
+        .collect();
+    set.apply(&wave, now);
+    assert_eq!(set.look(now), Outcome::Emptied);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::command::{Command, Process};
 use crate::namespaces::Namespaces;
-use crate::stub::{self, Stub};
+use crate::stub::{self, Lie, Stub};
 use crate::{Config, Error, wait_for};
 
 const FOLDER: &str = "/run/lab/dns";
@@ -45,6 +45,8 @@ pub enum Dns {
     Silent,
     /// A server of the lab's own, which can be slow or silent for the list or for the clients' names.
     Stub(Stub),
+    /// One that does not tell the truth.
+    Lying(Lie),
 }
 
 /// An address or network, and the code it is listed with.
@@ -128,6 +130,11 @@ impl Dnsbl {
             }
             Dns::Stub(stub) => {
                 let server = stub::Server::start(self.address, stub, &self.listed)
+                    .map_err(|e| Error::io("bind", format!("{}:53", self.address), e))?;
+                self.server = Some(Server::Stub(server));
+            }
+            Dns::Lying(lie) => {
+                let server = stub::Server::lying(self.address, lie, &self.listed)
                     .map_err(|e| Error::io("bind", format!("{}:53", self.address), e))?;
                 self.server = Some(Server::Stub(server));
             }

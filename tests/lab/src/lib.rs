@@ -21,6 +21,7 @@ mod courier;
 mod dnsbl;
 mod endpoints;
 mod error;
+pub mod faults;
 mod furniture;
 mod guardian;
 mod machine;
@@ -30,6 +31,7 @@ mod processes;
 mod product;
 mod sets;
 pub mod smtp;
+pub mod soak;
 mod starttls;
 pub mod stub;
 mod syslog;
@@ -396,6 +398,19 @@ impl Lab {
     /// [`Error::Timeout`] if none comes.
     pub fn wait_for_log(&self, part: &str, limit: Duration) -> Result<String, Error> {
         self.syslog.wait_for(part, limit)
+    }
+
+    /// Stops who reads /dev/log, as a syslogd that ends.
+    pub fn syslog_stop(&mut self) {
+        self.syslog.stop();
+    }
+
+    /// Starts another one, on a new /dev/log.
+    ///
+    /// # Errors
+    /// If it cannot be bound.
+    pub fn syslog_start(&mut self) -> Result<(), Error> {
+        self.syslog.start_again()
     }
 
     /// Stops what answers on port 53.

@@ -1,9 +1,11 @@
 //! `lab`: a lab by hand. `lab shell` for a look around, `lab run -- PROGRAM` for one program, `lab demo` to see
-//! rblfilter at work, `lab wave` to measure it.
+//! rblfilter at work, `lab wave` to measure it, `lab faults` and `lab soak` to see what it bears.
 
 mod demo;
 mod drive;
+mod faults_command;
 mod requests;
+mod soak_command;
 mod wave_command;
 
 use std::path::PathBuf;
@@ -34,6 +36,10 @@ enum Role {
     },
     /// Send a wave at a Courier, and measure.
     Wave(wave_command::Options),
+    /// Do faults to rblfilter under a wave, and tell what became of the mail.
+    Faults(faults_command::Options),
+    /// Send a long mixed wave at rblfilter, and see whether it grows.
+    Soak(soak_command::Options),
     /// Measure how fast filters answer.
     Requests(requests::Options),
     /// Show a wave of listed clients, without rblfilter and with it.
@@ -140,6 +146,14 @@ fn run(role: Role) -> Result<ExitCode, Error> {
             options.run()?;
             return Ok(ExitCode::SUCCESS);
         }
+        Role::Faults(options) => {
+            options.run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Role::Soak(options) => {
+            options.run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Role::Requests(options) => {
             requests::run(&options)?;
             return Ok(ExitCode::SUCCESS);
@@ -170,4 +184,22 @@ fn run(role: Role) -> Result<ExitCode, Error> {
         .code()
         .and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Today, as `2026-11-24` (UTC).
+fn today() -> String {
+    let output = std::process::Command::new("date")
+        .args(["-u", "+%F"])
+        .output();
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// What it ran on, in general words.
+fn machine() -> String {
+    let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel: Vec<&str> = kernel.trim().split(['.', '-']).take(2).collect();
+    format!("{processors} processors, Linux {}", kernel.join("."))
 }

@@ -25,6 +25,15 @@ pub enum Answer {
     Never,
 }
 
+/// What a server says that does not tell the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// Each name in the list's zone has the address 127.0.0.2.
+    AllListed,
+    /// Each name that does not exist has an address, as some providers' resolvers have it.
+    Hijacked,
+}
+
 /// How it answers; the default is a server like any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stub {
@@ -32,6 +41,8 @@ pub struct Stub {
     pub list: Answer,
     /// Questions for the name of an address (`in-addr.arpa`, `ip6.arpa`).
     pub names: Answer,
+    /// What the TXT record of each listed address says, in place of a text that does no harm; any bytes.
+    pub text: Option<&'static [u8]>,
 }
 
 const ZONE: &str = "bl.test";
@@ -40,6 +51,8 @@ const A: u16 = 1;
 const TXT: u16 = 16;
 const ANY: u16 = 255;
 const NO_SUCH_NAME: u8 = 3;
+/// Where a hijacker would have everybody go (RFC 5737).
+const HIJACKER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 /// How long the thread may not notice that it shall end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -52,9 +65,21 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it on port 53 of this address.
     pub(crate) fn start(address: Ipv4Addr, stub: Stub, listed: &[Listing]) -> io::Result<Self> {
+        Self::serving(address, stub, List::new(listed))
+    }
+
+    /// One that lies, at once.
+    pub(crate) fn lying(address: Ipv4Addr, lie: Lie, listed: &[Listing]) -> io::Result<Self> {
+        let list = List {
+            lie: Some(lie),
+            ..List::new(listed)
+        };
+        Self::serving(address, Stub::default(), list)
+    }
+
+    fn serving(address: Ipv4Addr, stub: Stub, list: List) -> io::Result<Self> {
         let socket = UdpSocket::bind((address, 53))?;
         let end = Arc::new(AtomicBool::new(false));
-        let list = List::new(listed);
         let ended = Arc::clone(&end);
         let thread = std::thread::Builder::new()
             .name("lab-dns".into())
@@ -86,7 +111,7 @@ fn serve(socket: &UdpSocket, stub: Stub, list: &List, end: &AtomicBool) {
             return;
         }
         if let Ok((length, client)) = socket.recv_from(&mut bytes)
-            && let Some((kind, answer)) = reply(&bytes[..length], list)
+            && let Some((kind, answer)) = reply(&bytes[..length], list, stub.text.unwrap_or(TEXT))
         {
             let when = match kind {
                 Kind::List => stub.list,
@@ -114,8 +139,12 @@ enum Kind {
     Other,
 }
 
-/// What is listed: networks as their first and last address.
-struct List(Vec<(u128, u128, Ipv4Addr)>);
+/// What is listed.
+struct List {
+    /// Networks as their first and last address.
+    ranges: Vec<(u128, u128, Ipv4Addr)>,
+    lie: Option<Lie>,
+}
 
 impl List {
     fn new(listed: &[Listing]) -> Self {
@@ -130,12 +159,12 @@ impl List {
         // The test entry of RFC 5782 (§5).
         let test = number(code.into());
         ranges.push((test, test, code));
-        Self(ranges)
+        Self { ranges, lie: None }
     }
 
     fn code(&self, client: IpAddr) -> Option<Ipv4Addr> {
         let client = number(client);
-        self.0
+        self.ranges
             .iter()
             .find(|(first, last, _)| (*first..=*last).contains(&client))
             .map(|(.., code)| *code)
@@ -167,7 +196,7 @@ fn range(network: &str) -> Option<(u128, u128)> {
 }
 
 /// The answer to a query of one question; none to what is no such query.
-fn reply(query: &[u8], list: &List) -> Option<(Kind, Vec<u8>)> {
+fn reply(query: &[u8], list: &List, text: &[u8]) -> Option<(Kind, Vec<u8>)> {
     let (name, after) = name_at(query, 12)?;
     let question = query.get(12..after + 4)?;
     let kind = u16::from_be_bytes([query[after], query[after + 1]]);
@@ -176,6 +205,11 @@ fn reply(query: &[u8], list: &List) -> Option<(Kind, Vec<u8>)> {
         .and_then(|front| front.strip_suffix('.'))
         .and_then(client_of);
     let code = client.and_then(|client| list.code(client));
+    let code = match list.lie {
+        None => code,
+        Some(Lie::AllListed) => client.map(|_| Ipv4Addr::new(127, 0, 0, 2)),
+        Some(Lie::Hijacked) => code.or((name != ZONE).then_some(HIJACKER)),
+    };
     let of_zone = name == ZONE || name.ends_with(".bl.test");
     let exists = name == ZONE || code.is_some();
 
@@ -189,9 +223,12 @@ fn reply(query: &[u8], list: &List) -> Option<(Kind, Vec<u8>)> {
             records.push((A, code.octets().to_vec()));
         }
         if kind == TXT || kind == ANY {
-            let mut text = vec![u8::try_from(TEXT.len()).unwrap_or(u8::MAX)];
-            text.extend_from_slice(TEXT);
-            records.push((TXT, text));
+            // Strings of 255 bytes at most; the data have 64 KiB.
+            let strings = text.chunks(255).flat_map(|string| {
+                let length = u8::try_from(string.len()).unwrap_or(u8::MAX);
+                std::iter::once(length).chain(string.iter().copied())
+            });
+            records.push((TXT, strings.collect()));
         }
     }
     let count = u8::try_from(records.len()).unwrap_or(0);
@@ -201,8 +238,8 @@ fn reply(query: &[u8], list: &List) -> Option<(Kind, Vec<u8>)> {
         // The name of the question, IN, an hour.
         answer.extend_from_slice(&[0xc0, 12]);
         answer.extend_from_slice(&kind.to_be_bytes());
-        answer.extend_from_slice(&[0, 1, 0, 0, 0x0e, 0x10, 0]);
-        answer.push(u8::try_from(data.len()).unwrap_or(0));
+        answer.extend_from_slice(&[0, 1, 0, 0, 0x0e, 0x10]);
+        answer.extend_from_slice(&u16::try_from(data.len()).unwrap_or(0).to_be_bytes());
         answer.extend_from_slice(&data);
     }
     let kind = if of_zone {
@@ -269,7 +306,7 @@ mod tests {
             ("127.66.0.0/15".into(), code),
             ("fd00:66::/32".into(), code),
         ]);
-        let (of, answer) = reply(&query(name, kind), &list).unwrap();
+        let (of, answer) = reply(&query(name, kind), &list, TEXT).unwrap();
         assert_eq!(&answer[..2], [0xab, 0xcd]);
         (of, answer[3] & 15, answer[7], answer)
     }
@@ -307,14 +344,35 @@ mod tests {
     }
 
     #[test]
+    fn a_liar_lists_everybody_and_a_hijacker_sends_everybody_to_himself() {
+        for (lie, name, address) in [
+            (Lie::AllListed, "1.0.0.127.bl.test", Some([127, 0, 0, 2])),
+            (Lie::AllListed, "client.test", None),
+            (Lie::Hijacked, "1.0.0.127.bl.test", Some([203, 0, 113, 7])),
+            (Lie::Hijacked, "2.0.0.127.bl.test", Some([127, 0, 0, 2])),
+            (Lie::Hijacked, "client.test", Some([203, 0, 113, 7])),
+        ] {
+            let list = List {
+                lie: Some(lie),
+                ..List::new(&[])
+            };
+            let (_, answer) = reply(&query(name, A), &list, TEXT).unwrap();
+            assert_eq!(answer[7] == 1, address.is_some(), "{lie:?} {name}");
+            if let Some(address) = address {
+                assert!(answer.ends_with(&address), "{lie:?} {name}");
+            }
+        }
+    }
+
+    #[test]
     fn no_bytes_do_harm() {
         let list = List::new(&[]);
         let good = query("2.0.0.127.bl.test", A);
         for end in 0..good.len() {
-            assert_eq!(reply(&good[..end], &list), None, "cut at {end}");
+            assert_eq!(reply(&good[..end], &list, TEXT), None, "cut at {end}");
         }
         let mut bad = good;
         bad[12] = 0xc0;
-        assert_eq!(reply(&bad, &list), None);
+        assert_eq!(reply(&bad, &list, TEXT), None);
     }
 }

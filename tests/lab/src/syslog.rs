@@ -1,6 +1,7 @@
-//! The lab's syslog: a thread behind /dev/log that keeps every line in memory and in /var/log/mail.log.
+//! The lab's syslog: a thread behind /dev/log that keeps every line in memory and, as rsyslog writes it, in
+//! /var/log/mail.log.
 
-use std::fs::{File, Permissions};
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +11,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::Error;
+
+/// The host's name in the file.
+const HOST: &str = "lab";
 
 /// One syslog message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,28 +41,55 @@ impl Shared {
 /// The receiver; its thread ends with it.
 pub(crate) struct Syslog {
     shared: Arc<Shared>,
+    receiver: Option<Receiver>,
+}
+
+struct Receiver {
     socket: UnixDatagram,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 impl Syslog {
     /// Binds /dev/log of the calling thread's mount namespace.
     pub(crate) fn start() -> Result<Self, Error> {
+        let mut syslog = Self {
+            shared: Arc::default(),
+            receiver: None,
+        };
+        syslog.start_again()?;
+        Ok(syslog)
+    }
+
+    /// Binds a new /dev/log, in the place of one that is left of an earlier receiver.
+    pub(crate) fn start_again(&mut self) -> Result<(), Error> {
+        self.stop();
         let failed = |e| Error::io("listen on", "/dev/log", e);
+        match std::fs::remove_file("/dev/log") {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
         let socket = UnixDatagram::bind("/dev/log").map_err(failed)?;
         std::fs::set_permissions("/dev/log", Permissions::from_mode(0o666)).map_err(failed)?;
-        let mut file = File::create("/var/log/mail.log")
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open("/var/log/mail.log")
             .map_err(|e| Error::io("write", "/var/log/mail.log", e))?;
-        let shared = Arc::<Shared>::default();
-        let (receiver, sink) = (socket.try_clone().map_err(failed)?, Arc::clone(&shared));
+        let (receiver, sink) = (
+            socket.try_clone().map_err(failed)?,
+            Arc::clone(&self.shared),
+        );
         let run = move || {
             let mut buffer = vec![0; 65536];
             while let Ok(length) = receiver.recv(&mut buffer) {
                 if length == 0 {
                     break;
                 }
-                let line = parse(&String::from_utf8_lossy(&buffer[..length]));
-                let _ = writeln!(file, "{}", line.text);
+                let datagram = String::from_utf8_lossy(&buffer[..length]);
+                let line = parse(&datagram);
+                let _ = writeln!(file, "{} {HOST} {}", stamp(&datagram), line.text);
                 sink.lines().push(line);
                 sink.grown.notify_all();
             }
@@ -67,11 +98,16 @@ impl Syslog {
             .name("lab-syslog".into())
             .spawn(run)
             .map_err(failed)?;
-        Ok(Self {
-            shared,
-            socket,
-            thread: Some(thread),
-        })
+        self.receiver = Some(Receiver { socket, thread });
+        Ok(())
+    }
+
+    /// Closes the socket, as a syslogd that ends does; the file stays.
+    pub(crate) fn stop(&mut self) {
+        if let Some(receiver) = self.receiver.take() {
+            let _ = receiver.socket.shutdown(Shutdown::Both);
+            let _ = receiver.thread.join();
+        }
     }
 
     pub(crate) fn lines(&self) -> Vec<LogLine> {
@@ -126,11 +162,14 @@ impl Syslog {
 
 impl Drop for Syslog {
     fn drop(&mut self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.stop();
     }
+}
+
+/// The sender's own time stamp, as rsyslog takes it over.
+fn stamp(datagram: &str) -> &str {
+    let rest = datagram.split_once('>').map_or(datagram, |(_, rest)| rest);
+    rest.get(..15).unwrap_or("Jan  1 00:00:00")
 }
 
 /// `<PRI>Mon dd hh:mm:ss text`, RFC 3164 as the C library writes it: without a host name.

@@ -104,6 +104,7 @@ impl Plan {
                 } else {
                     Answer::AtOnce
                 },
+                ..Stub::default()
             }),
         };
         let code = std::net::Ipv4Addr::new(127, 0, 0, 2);

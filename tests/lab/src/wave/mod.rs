@@ -205,7 +205,7 @@ impl Wave {
     }
 }
 
-fn thread(
+pub(crate) fn thread(
     name: &str,
     work: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<JoinHandle<io::Result<()>>> {
@@ -221,7 +221,7 @@ fn thread(
 }
 
 /// So many a second, made up for when the thread was late.
-fn clock(rate: u32) -> Interval {
+pub(crate) fn clock(rate: u32) -> Interval {
     let mut clock = interval(Duration::from_secs(1) / rate.max(1));
     clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
     clock
