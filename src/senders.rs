@@ -66,6 +66,11 @@ impl Senders {
         news
     }
 
+    /// Those whose messages were accepted within a day before `now`, and when last.
+    pub fn lately(&self, now: Instant) -> impl Iterator<Item = (IpAddr, Instant)> + '_ {
+        self.clients.iter().filter(move |(_, at)| lately(*at, now))
+    }
+
     /// Whether one was within a day before `now`.
     #[must_use]
     pub fn has_delivered(&self, client: IpAddr, now: Instant) -> bool {
@@ -103,6 +108,9 @@ mod tests {
         assert!(senders.has_delivered(client, now + day - Duration::from_secs(1)));
         assert!(!senders.has_delivered(client, now + day));
         assert!(!senders.has_delivered("127.1.2.4".parse().unwrap(), now));
+        let all: Vec<_> = senders.lately(now + day - Duration::from_secs(1)).collect();
+        assert_eq!(all, [(client, now)]);
+        assert_eq!(senders.lately(now + day).count(), 0);
     }
 
     #[test]

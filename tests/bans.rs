@@ -290,7 +290,7 @@ fn a_worker_that_is_killed_between_a_ban_and_its_writing_bans_nobody_for_longer(
 #[test]
 fn a_ban_that_is_over_is_gone_from_the_kernel_the_list_and_the_file() {
     for backend in BACKENDS {
-        let lab = lab(Config::default(), &of(backend, "time = \"3s\""));
+        let lab = lab(Config::default(), &of(backend, "time = \"12s\""));
         for source in [LISTED, LISTED6] {
             let ipv6 = source.contains(':');
             ban(&lab, source);
@@ -298,7 +298,7 @@ fn a_ban_that_is_over_is_gone_from_the_kernel_the_list_and_the_file() {
                 (!banned(&lab, backend, ipv6).is_empty()).then_some(())
             })
             .unwrap_or_else(|| panic!("{backend}: {source} is banned"));
-            wait_for(LIMIT, || {
+            wait_for(LIMIT * 2, || {
                 banned(&lab, backend, ipv6).is_empty().then_some(())
             })
             .unwrap_or_else(|| panic!("{backend}: {source} is free"));
@@ -454,6 +454,9 @@ fn the_admins_hand_bans_frees_and_lets_in() {
     lab.run_ok(&["ipset", "flush", "rblfilter4"]).unwrap();
     product().filterctl_start(&lab).unwrap();
     wait_for_left(&lab, "127.9.0.0/16");
+    // What the kernel alone holds goes, too.
+    let words = ["ipset", "add", "rblfilter4", "127.9.7.7", "timeout", "600"];
+    lab.run_ok(&words).unwrap();
     let (code, text) = run(&lab, &["rblfilter", "unban", "--all"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("5 bans are ended"), "{text}");
@@ -490,14 +493,17 @@ fn an_ipv6_client_beside_a_good_one_is_banned_alone() {
 #[test]
 fn the_control_socket_is_for_root_and_couriers_group() {
     let lab = lab(Config::default(), &toml(""));
-    let socket = fs::metadata(CONTROL).unwrap();
+    // Commands are served a moment later than mail.
+    let socket = wait_for(LIMIT, || fs::metadata(CONTROL).ok()).unwrap();
     let courier = nix::unistd::User::from_name("courier").unwrap().unwrap();
     assert!(socket.file_type().is_socket());
     assert_eq!(
         (socket.mode() & 0o777, socket.uid(), socket.gid()),
         (0o660, courier.uid.as_raw(), courier.gid.as_raw())
     );
-    assert_eq!(fs::metadata(STATE).unwrap().mode() & 0o777, 0o600);
+    // The filter does not wait for a slow disk.
+    let state = wait_for(LIMIT, || fs::metadata(STATE).ok()).unwrap();
+    assert_eq!(state.mode() & 0o777, 0o600);
     let group = courier.gid.to_string();
     let run_as = |words: &[&str]| {
         let words = [&["setpriv"], words, &["rblfilter", "list"]].concat();
@@ -602,11 +608,10 @@ fn come_back(backend: &str) {
     let freed: Vec<String> = (0..20)
         .map(|number| std::net::Ipv4Addr::from(0x7f80_0000 + number * 9999).to_string())
         .collect();
-    let mut words = vec!["rblfilter", "unban", "--for", "0s"];
+    let mut words = vec!["unban", "--for", "0s"];
     words.extend(freed.iter().map(String::as_str));
     list(&lab);
-    let (code, text) = run(&lab, &words);
-    assert_eq!(code, Some(0), "{text}");
+    by_hand(&lab, &words);
     let line = lab
         .wait_for_log("restored,bans=", Duration::from_secs(240))
         .unwrap();
@@ -623,13 +628,12 @@ fn come_back(backend: &str) {
     assert!(!members.iter().any(|member| freed.contains(&member.net)));
     assert_eq!(list(&lab).len(), left);
     let begun = std::time::Instant::now();
-    let (code, text) = run(&lab, &["rblfilter", "unban", "--all"]);
-    assert_eq!(code, Some(0), "{text}");
+    let text = by_hand(&lab, &["unban", "--all"]);
     println!("{} in {:?}", text.trim(), begun.elapsed());
     assert!(banned(&lab, backend, false).is_empty());
     wait_for_rows(0);
     let mut degraded = lab.log_matching("degraded");
     // On a busy machine they come later, and all the same.
-    degraded.retain(|line| !line.contains("it is not read within 3 s"));
+    degraded.retain(|line| !is_late(line));
     assert!(degraded.is_empty(), "{degraded:?}");
 }

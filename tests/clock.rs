@@ -137,13 +137,12 @@ fn a_wall_clock_that_is_set_makes_no_ban_longer_and_ends_none() {
         seconds: BAN,
     };
     ban(&lab, LISTED);
-    let by_hand = Meant {
+    let of_hand = Meant {
         address: HAND,
         begun: Instant::now(),
         seconds: BAN,
     };
-    lab.run_ok(&["rblfilter", "ban", HAND, "--for", &format!("{BAN}s")])
-        .unwrap();
+    by_hand(&lab, &["ban", HAND, "--for", &format!("{BAN}s")]);
     for (number, days) in [1, -1, 0].into_iter().enumerate() {
         let when = format!("{days:+} days");
         set_clock(days * DAY);
@@ -155,7 +154,7 @@ fn a_wall_clock_that_is_set_makes_no_ban_longer_and_ends_none() {
             seconds: BAN,
         };
         ban(&lab, address);
-        let all = [&by_lists, &by_hand, &new];
+        let all = [&by_lists, &of_hand, &new];
         for meant in all {
             meant.assert_runs(&lab, &when);
         }
@@ -182,23 +181,25 @@ fn a_wall_clock_that_is_set_makes_no_ban_longer_and_ends_none() {
         }
         assert!(lab.send(&message(), ip(CLEAN)).accepted(), "{when}");
     }
-    let degraded = lab.log_matching("degraded,what=store");
+    let mut degraded = lab.log_matching("degraded,what=store");
+    degraded.retain(|line| !is_late(line));
     assert!(degraded.is_empty(), "{degraded:?}");
 }
 
 /// The end comes when it was meant, in the kernel, the book and the file.
 #[test]
 fn a_ban_ends_in_its_time_whatever_the_wall_clock_says() {
-    const SECONDS: u64 = 8;
+    const SECONDS: u64 = 20;
     let lab = lab_with_a_clock(&toml(&format!("{SECONDS}s")));
     for (days, address) in [(1, "127.66.9.1"), (-1, "127.66.9.2")] {
         set_clock(0);
         restart_with_nothing(&lab);
         let begun = Instant::now();
         ban(&lab, address);
+        wait_for(LIMIT, || listed(&lab, address)).expect("in the book, too");
         set_clock(days * DAY);
         let ended = || (listed(&lab, address).is_none()).then(Instant::now);
-        let ended = wait_for(Duration::from_secs(60), ended)
+        let ended = wait_for(Duration::from_secs(90), ended)
             .unwrap_or_else(|| panic!("{days:+} days: {address} is banned for ever"));
         // The ban began after `begun`; seconds of the book are whole ones.
         let lasted = ended - begun;

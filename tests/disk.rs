@@ -26,18 +26,7 @@ const REPAIR: Duration = Duration::from_secs(150);
 /// out.
 fn ban(lab: &Lab, source: &str) {
     assert!(!lab.send(&impatient(), ip(source)).accepted(), "{source}");
-    wait_for_the_kernel(lab, source);
-}
-
-fn wait_for_the_kernel(lab: &Lab, source: &str) {
-    let there = || {
-        let members = lab.set_members("rblfilter4").unwrap();
-        members
-            .iter()
-            .any(|member| member.net == source)
-            .then_some(())
-    };
-    wait_for(LIMIT, there).unwrap_or_else(|| panic!("{source} is not banned"));
+    assert_banned_too(lab, source);
 }
 
 /// The networks in the file; none where it cannot be read.
@@ -63,7 +52,7 @@ fn wait_for_rows(sources: &[&str]) {
 /// It was told that the store does not work, with this reason, and once.
 fn assert_degraded(lab: &Lab, reason: &str) {
     let line = lab.wait_for_log("degraded,what=store", LIMIT).unwrap();
-    assert!(line.contains(reason), "{line}");
+    assert!(line.contains(reason) || is_late(&line), "{line}");
 }
 
 /// And that it works again. Each once since the log was cleared.
@@ -71,7 +60,10 @@ fn assert_recovered(lab: &Lab) {
     lab.wait_for_log("recovered,what=store", REPAIR).unwrap();
     for told in ["degraded,what=store", "recovered,what=store"] {
         let lines = lab.log_matching(told);
-        assert_eq!(lines.len(), 1, "{lines:?}");
+        // Once more where the file took its time.
+        let late = lab.log_matching("degraded,what=store");
+        let late = late.iter().filter(|line| is_late(line)).count();
+        assert!((1..=1 + late).contains(&lines.len()), "{lines:?}");
     }
 }
 
@@ -91,7 +83,7 @@ fn assert_all_come_back(lab: &Lab, sources: &[&str]) {
     lab.run_ok(&["ipset", "flush", "rblfilter4"]).unwrap();
     product().filterctl_start(lab).unwrap();
     for source in sources {
-        wait_for_the_kernel(lab, source);
+        assert_banned_too(lab, source);
     }
 }
 
@@ -138,7 +130,7 @@ fn on_a_full_disk_bans_go_on_and_are_written_once_there_is_room() {
     }
     // The admin is told that his may be forgotten; it is done all the same.
     let by_hand = lab.run_ok(&["rblfilter", "ban", "127.9.9.9"]).unwrap();
-    wait_for_the_kernel(&lab, "127.9.9.9");
+    assert_banned_too(&lab, "127.9.9.9");
     assert!(by_hand.contains("may forget"), "{by_hand}");
     fs::remove_file(FILLER).unwrap();
     ban(&lab, "127.66.1.6");
@@ -231,7 +223,7 @@ fn in_the_way_at_the_start(put: impl FnOnce(), reason: &str) {
     lab.clear_log();
     product().filterctl_start(&lab).unwrap();
     assert_degraded(&lab, reason);
-    wait_for_the_kernel(&lab, LISTED);
+    assert_banned_too(&lab, LISTED);
     ban(&lab, "127.66.1.3");
     assert_delivered(&lab, &message(), CLEAN, 1);
     assert_recovered(&lab);
@@ -288,22 +280,37 @@ fn a_file_that_cannot_be_written_at_the_start_is_kept_and_used_once_it_can() {
     assert_all_come_back(&lab, &[LISTED, "127.66.1.3"]);
 }
 
-/// A disk on which every write hangs: the test holds the file's lock.
+/// A disk on which every write hangs: the test holds the file's lock. A write that
+/// waits for it gives up after 5 s, and is told of: until then, somebody else is
+/// banned and the mail of a third delivered. (On a busy machine not always.)
 #[test]
 fn no_sentence_waits_for_a_disk_that_hangs() {
     let lab = lab(Config::default(), ZONE);
     ban(&lab, LISTED);
-    wait_for_rows(&[LISTED]);
-    let others = ["127.66.1.3", "127.66.1.4", "127.66.1.5"];
-    {
+    let mut all = vec![LISTED.to_owned()];
+    let mut delivered = 0;
+    for round in 0..4 {
+        let wanted: Vec<&str> = all.iter().map(String::as_str).collect();
+        wait_for_rows(&wanted);
+        lab.clear_log();
         let database = rusqlite::Connection::open(STATE).unwrap();
         database.execute_batch("BEGIN IMMEDIATE").unwrap();
-        for (number, source) in others.into_iter().enumerate() {
+        let sources = [3, 4].map(|host| format!("127.66.{}.{host}", round + 1));
+        for source in &sources {
             ban(&lab, source);
-            assert_delivered(&lab, &message(), CLEAN, number + 1);
+            delivered += 1;
+            assert_delivered(&lab, &message(), CLEAN, delivered);
         }
-        assert_eq!(rows().unwrap(), [format!("{LISTED}/32")], "they wait");
+        let first_still_waits = lab.log_matching("degraded,what=store").is_empty();
+        let before: Vec<String> = all.iter().map(|source| format!("{source}/32")).collect();
+        assert_eq!(rows().unwrap(), before, "they wait");
         database.execute_batch("ROLLBACK").unwrap();
+        all.extend(sources);
+        if first_still_waits {
+            let wanted: Vec<&str> = all.iter().map(String::as_str).collect();
+            wait_for_rows(&wanted);
+            return;
+        }
     }
-    wait_for_rows(&[LISTED, others[0], others[1], others[2]]);
+    panic!("each time the first write had given up before the last message was delivered");
 }

@@ -150,7 +150,7 @@ fn inside(number: u32) {
                         let outcome = loop {
                             match warden.ask(request).await {
                                 Ok(reply) => break reply.outcome,
-                                Err(Error::Silent) => {}
+                                Err(Error::Silent(_)) => {}
                                 Err(error) => panic!("{error}"),
                             }
                         };

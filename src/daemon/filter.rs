@@ -88,6 +88,7 @@ pub struct Filter {
     lists: Arc<Lists>,
     /// What there is to hear of the lists, until somebody listens.
     notices: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
+    open: Mutex<lists::Open>,
     never_ban: NeverBan,
     /// The time that the bans are counted in.
     clock: Clock,
@@ -169,6 +170,7 @@ impl Filter {
             gate_lines: Mutex::new(Bucket::new(GATE_LINES)),
             lists,
             notices: Mutex::new(Some(notices)),
+            open: Mutex::default(),
             never_ban: NeverBan::new(&config.never_ban),
             clock: Clock::new(Instant::now(), SystemTime::now()),
             book: Mutex::new(Book::new(config.ban.durations, config.ban.look_again)),
@@ -686,14 +688,14 @@ impl Filter {
         let next = self.book().next(network, self.now());
         let request = warden_request::Request::Ban {
             network,
-            seconds: next.seconds,
+            seconds: next.asked(),
         };
         match self.warden.ask(request).await {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
-                // One that is new to the kernel and was running was flushed; the
-                // warden may not know that yet, and call it extended.
-                if reply.outcome.is_new() || reply.outcome == Outcome::Extended {
+                if next.running {
+                    self.note_missing(reply.ipv6, reply.outcome);
+                } else if reply.outcome.is_new() || reply.outcome == Outcome::Extended {
                     self.note_ban(network, client, next, conviction).await;
                 }
                 reply.outcome.is_banned().then_some(next)

@@ -84,7 +84,7 @@ async fn tend(
                 let tell = match heard {
                     (Word::Warden, Some(socket)) => {
                         if let Some(filter) = &filter {
-                            filter.warden().arrived(socket);
+                            filter.warden_arrived(socket);
                         }
                         continue;
                     }

@@ -65,6 +65,15 @@ pub struct Next {
     pub running: bool,
 }
 
+impl Next {
+    /// For how many seconds the warden is asked: for one that runs one less, as
+    /// the book counts whole ones, and the kernel's end is not to move by parts.
+    #[must_use]
+    pub fn asked(&self) -> u32 {
+        self.seconds.saturating_sub(self.running.into()).max(1)
+    }
+}
+
 /// Why a ban is taken out before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -303,6 +312,19 @@ impl Book {
             .iter()
             .filter(move |(_, ban)| ban.until > now)
             .map(|(network, ban)| self.record(*network, ban))
+    }
+
+    /// What runs at `now`, and until when; cheaper.
+    pub fn ends(&self, now: u32) -> impl Iterator<Item = (IpNetwork, u32)> + '_ {
+        let bans = self.bans.iter().filter(move |(_, ban)| ban.until > now);
+        bans.map(|(network, ban)| (*network, ban.until))
+    }
+
+    /// Whether somebody had this ban made although it holds an allowlisted
+    /// address.
+    #[must_use]
+    pub fn is_forced(&self, network: IpNetwork) -> bool {
+        self.hands.get(&network).is_some_and(|hand| hand.forced)
     }
 
     /// The ban of exactly this network.

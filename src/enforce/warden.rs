@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{self, MsgFlags};
 use rblfilter_warden::layers::Layers;
-use rblfilter_warden::request::{REPLY_LEN, Reply, Request};
+use rblfilter_warden::request::{Outcome, REPLY_LEN, Reply, Request};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -31,6 +31,8 @@ use crate::sys::watched;
 
 /// How long a request may take, its wait for those before it included.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for what a person asked for, who waits for it.
+const PATIENCE_BY_HAND: Duration = Duration::from_secs(5);
 /// How long the warden may be silent before it is given up: a set of a million
 /// takes it a second or two to read, on a busy machine ten times that. One that
 /// is given up then reads it all over again.
@@ -51,6 +53,28 @@ pub struct Warden {
     wanted: Notify,
     /// Notified where one has come.
     come: Notify,
+    overheard: Arc<Overheard>,
+}
+
+/// What the warden says once of a set, and said to somebody who no longer
+/// listened, for IPv4 and IPv6.
+#[derive(Debug, Default)]
+struct Overheard {
+    told: Mutex<[Option<Outcome>; 2]>,
+    noted: Notify,
+}
+
+impl Overheard {
+    fn note(&self, reply: Reply) {
+        if reply.outcome.is_told_once() {
+            self.told()[usize::from(reply.ipv6)] = Some(reply.outcome);
+            self.noted.notify_one();
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, [Option<Outcome>; 2]> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -90,8 +114,8 @@ pub enum Error {
     Missing,
     /// It ended, or its socket failed.
     Gone(io::Error),
-    /// It does not answer in time.
-    Silent,
+    /// It does not answer within this time.
+    Silent(Duration),
 }
 
 impl fmt::Display for Error {
@@ -99,7 +123,7 @@ impl fmt::Display for Error {
         match self {
             Self::Missing => f.write_str("it does not run; the supervisor tells why"),
             Self::Gone(error) => write!(f, "it has ended: {error}"),
-            Self::Silent => write!(f, "no answer within {} s", PATIENCE.as_secs()),
+            Self::Silent(time) => write!(f, "no answer within {} s", time.as_secs()),
         }
     }
 }
@@ -114,6 +138,7 @@ impl Default for Warden {
             in_flight: Semaphore::new(IN_FLIGHT),
             wanted: Notify::new(),
             come: Notify::new(),
+            overheard: Arc::default(),
         }
     }
 }
@@ -128,7 +153,7 @@ impl Warden {
     /// A warden has been started, with `socket` as the way to it. One that was
     /// there before is given up.
     pub fn arrived(&self, socket: OwnedFd) {
-        match Running::new(socket) {
+        match Running::new(socket, Arc::clone(&self.overheard)) {
             Ok(running) => self.state().come(running),
             // It ends, as its socket is closed here; another one follows.
             Err(error) => log::warn!("{}", Event::new("warden").text(error)),
@@ -141,7 +166,17 @@ impl Warden {
     /// # Errors
     /// Where there is no answer within a second.
     pub async fn ask(&self, request: Request) -> Result<Reply, Error> {
-        self.exchange(request).await.map(|(reply, _)| reply)
+        let answer = self.exchange(request, PATIENCE).await;
+        answer.map(|(reply, _)| reply)
+    }
+
+    /// The same for what an admin wants, or what has time.
+    ///
+    /// # Errors
+    /// Where there is no answer within five seconds.
+    pub async fn ask_patiently(&self, request: Request) -> Result<Reply, Error> {
+        let answer = self.exchange(request, PATIENCE_BY_HAND).await;
+        answer.map(|(reply, _)| reply)
     }
 
     /// Asks the warden for a socket on which the kernel tells of every exec;
@@ -150,7 +185,21 @@ impl Warden {
     /// # Errors
     /// Where there is no answer within a second.
     pub async fn watch(&self) -> Result<Answer, Error> {
-        self.exchange(Request::Watch).await
+        self.exchange(Request::Watch, PATIENCE).await
+    }
+
+    /// Waits for an answer that came when nobody waited for it any longer, and
+    /// will not come again: what it tells of the set of which family (IPv6's?).
+    pub async fn overheard(&self) -> (bool, Outcome) {
+        loop {
+            for ipv6 in [false, true] {
+                let told = self.overheard.told()[usize::from(ipv6)].take();
+                if let Some(outcome) = told {
+                    return (ipv6, outcome);
+                }
+            }
+            self.overheard.noted.notified().await;
+        }
     }
 
     /// What the one that runs is bound by, as it last said.
@@ -161,7 +210,7 @@ impl Warden {
         waiting.layers.filter(|_| !waiting.gone)
     }
 
-    async fn exchange(&self, request: Request) -> Result<Answer, Error> {
+    async fn exchange(&self, request: Request, patience: Duration) -> Result<Answer, Error> {
         // The semaphore is never closed.
         let asked = async {
             let _place = self.in_flight.acquire().await;
@@ -177,9 +226,9 @@ impl Warden {
                 Err(_) => Err(Error::Gone(Errno::EPIPE.into())),
             }
         };
-        timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
+        timeout(patience, asked).await.unwrap_or_else(|_| {
             Err(match self.state().running {
-                Some(_) => Error::Silent,
+                Some(_) => Error::Silent(patience),
                 None => Error::Missing,
             })
         })
@@ -309,11 +358,11 @@ impl State {
 }
 
 impl Running {
-    fn new(socket: OwnedFd) -> io::Result<Self> {
+    fn new(socket: OwnedFd, overheard: Arc<Overheard>) -> io::Result<Self> {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let socket = Arc::new(watched(socket, Interest::READABLE | Interest::WRITABLE)?);
         let waiting = Arc::<Mutex<Waiting>>::default();
-        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting)));
+        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), overheard));
         Ok(Self {
             socket,
             waiting,
@@ -353,7 +402,11 @@ async fn send(socket: &AsyncFd<OwnedFd>, message: &[u8]) -> io::Result<()> {
 }
 
 /// Hands each answer to whom it is for, until the warden ends.
-async fn read(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
+async fn read(
+    socket: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Mutex<Waiting>>,
+    overheard: Arc<Overheard>,
+) {
     let error = loop {
         let mut ready = match socket.readable().await {
             Ok(ready) => ready,
@@ -362,7 +415,11 @@ async fn read(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
         match ready.try_io(|socket| receive(socket.get_ref())) {
             // Not ready after all.
             Err(_) => {}
-            Ok(Ok(answer)) => lock(&waiting).take(answer),
+            Ok(Ok(answer)) => {
+                if let Some(late) = lock(&waiting).take(answer) {
+                    overheard.note(late);
+                }
+            }
             Ok(Err(error)) => break error,
         }
     };
@@ -375,14 +432,16 @@ async fn read(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
 }
 
 impl Waiting {
-    fn take(&mut self, answer: Answer) {
+    /// Hands it to whom it is for; where nobody waits for it any longer, it comes
+    /// back.
+    fn take(&mut self, answer: Answer) -> Option<Reply> {
+        let reply = answer.0;
         self.layers = Some(answer.0.layers);
         let sender = self.by_serial.remove(&answer.0.serial);
         self.silent_since = (!self.by_serial.is_empty()).then(Instant::now);
         // None: an answer to a question that was given up.
-        if let Some(sender) = sender {
-            let _ = sender.send(Ok(answer));
-        }
+        let taken = sender.is_some_and(|sender| sender.send(Ok(answer)).is_ok());
+        (!taken).then_some(reply)
     }
 }
 
@@ -409,7 +468,6 @@ fn receive(socket: &OwnedFd) -> io::Result<Answer> {
 #[cfg(test)]
 mod tests {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType};
-    use rblfilter_warden::request::Outcome;
 
     use super::*;
 
@@ -434,9 +492,18 @@ mod tests {
         let socket = Arc::new(watched(ours, Interest::READABLE | Interest::WRITABLE).unwrap());
         let waiting = Arc::<Mutex<Waiting>>::default();
         let (first, second, third) = (wait(&waiting, 1), wait(&waiting, 2), wait(&waiting, 3));
-        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting)));
+        let overheard = Arc::<Overheard>::default();
+        let reader = tokio::spawn(read(
+            Arc::clone(&socket),
+            Arc::clone(&waiting),
+            Arc::clone(&overheard),
+        ));
         // 9: of one that is waited for no longer.
-        for (serial, outcome) in [(2, Outcome::Kept), (9, Outcome::Full), (1, Outcome::Done)] {
+        for (serial, outcome) in [
+            (2, Outcome::Kept),
+            (9, Outcome::Emptied),
+            (1, Outcome::Done),
+        ] {
             let reply = Reply {
                 serial,
                 outcome,
@@ -448,6 +515,7 @@ mod tests {
         }
         assert_eq!(first.await.unwrap().unwrap().0.outcome, Outcome::Done);
         assert_eq!(second.await.unwrap().unwrap().0.outcome, Outcome::Kept);
+        assert_eq!(*overheard.told(), [Some(Outcome::Emptied), None]);
         assert!(lock(&waiting).silent_since.is_some(), "one waits still");
         drop(theirs);
         assert!(third.await.unwrap().is_err());
@@ -526,7 +594,7 @@ mod tests {
         let (a, b, c, d) = tokio::join!(a, b, c, d);
         assert!(begun.elapsed() < PATIENCE * 2, "at the same time");
         for answer in [a, b, c, d] {
-            assert!(matches!(answer, Err(Error::Silent)), "{answer:?}");
+            assert!(matches!(answer, Err(Error::Silent(PATIENCE))), "{answer:?}");
         }
         assert_eq!(warden.in_flight.available_permits(), IN_FLIGHT);
         let mut state = warden.state();
@@ -537,6 +605,31 @@ mod tests {
         );
         state.look(Instant::now());
         assert!(state.running.is_some(), "a large set takes it longer");
+    }
+
+    #[tokio::test]
+    async fn what_an_admin_wants_may_take_longer() {
+        let warden = Warden::default();
+        let (ours, theirs) = pair();
+        warden.arrived(ours);
+        let slow = std::thread::spawn(move || {
+            let mut bytes = [0; 64];
+            let length = socket::recv(theirs.as_raw_fd(), &mut bytes, MsgFlags::empty());
+            let (serial, _) = Request::decode(&bytes[..length.unwrap()]).unwrap();
+            std::thread::sleep(PATIENCE + Duration::from_millis(500));
+            let reply = Reply {
+                serial,
+                outcome: Outcome::Done,
+                ipv6: false,
+                layers: Layers::default(),
+            };
+            let flags = MsgFlags::empty();
+            socket::send(theirs.as_raw_fd(), &reply.encode(), flags).unwrap();
+            theirs
+        });
+        let answer = warden.ask_patiently(Request::Flush { ipv6: false }).await;
+        assert_eq!(answer.unwrap().outcome, Outcome::Done);
+        slow.join().unwrap();
     }
 
     #[test]

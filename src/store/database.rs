@@ -9,11 +9,11 @@ use std::time::Duration;
 use std::{error, fmt, io};
 
 use ipnetwork::IpNetwork;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior, params};
 
 use super::times::{Stamp, carried};
-use super::{Ban, Loaded, Write};
-use crate::enforce::book::Hand;
+use super::{Ban, Loaded, Rows, Write};
+use crate::enforce::book::{Hand, MOST_PAST};
 use crate::enforce::durations::Past;
 
 /// The version of the tables below (`PRAGMA user_version`).
@@ -37,10 +37,9 @@ const TABLES: &str = "
 ";
 
 /// What makes the tables of version 1 into these. It did not say which bans by
-/// hand were forced, and ended none of them for the allowlist.
+/// hand were forced: none counts as one, so that none goes against the allowlist.
 const FROM_1: &str = "
     ALTER TABLE bans ADD COLUMN forced INTEGER NOT NULL DEFAULT 0;
-    UPDATE bans SET forced = 1 WHERE user IS NOT NULL;
     PRAGMA user_version = 2;
 ";
 
@@ -135,14 +134,8 @@ impl Database {
         // What was acknowledged outlives the loss of power: one fsync a batch.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.set_prepared_statement_cache_capacity(32);
-        let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        let tables: u32 =
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        match (version, tables) {
-            (VERSION, _) => {}
-            (0, 0) => connection.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?,
-            (1, _) => connection.execute_batch(&format!("BEGIN; {FROM_1} COMMIT;"))?,
-            (other, _) => return Err(Error::Version(other)),
+        if version(&connection)? != VERSION {
+            make_tables(&connection)?;
         }
         Ok(Self { connection, file })
     }
@@ -152,7 +145,8 @@ impl Database {
     pub fn look(&self, path: &Path) -> Result<(), Error> {
         let of = |file: &fs::Metadata| (file.dev(), file.ino());
         let ours = self.file.metadata().map_err(Error::Make)?;
-        match fs::symlink_metadata(path) {
+        // The admin may have put it elsewhere, with a link in its place.
+        match fs::metadata(path) {
             Ok(there) if of(&there) == of(&ours) => {}
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::Make(error));
@@ -169,7 +163,8 @@ impl Database {
 
     /// Reads all that is of use at `now`. A row that cannot be is passed over.
     /// What the file holds is in the seconds of `now` from then on.
-    pub fn load(&self, now: u32) -> Result<Loaded, Error> {
+    /// Of the networks' pasts none that is over for `window` seconds.
+    pub fn load(&self, now: u32, window: u32) -> Result<Loaded, Error> {
         let present = Stamp::now(now);
         let stamp =
             self.connection
@@ -186,8 +181,13 @@ impl Database {
             Err(error) => return Err(error.into()),
         };
         let mut loaded = Loaded::default();
-        // Those that are over count for the network's past.
-        self.each("SELECT network, count, ended FROM offences", |row| {
+        let counts = |ended: u32| now.saturating_sub(ended) < window;
+        // In the file's own seconds; more than are remembered are not read.
+        let from = i64::from(then) - i64::from(window);
+        let query = format!(
+            "SELECT network, count, ended FROM offences WHERE ended > {from} ORDER BY ended DESC LIMIT {MOST_PAST}"
+        );
+        self.each(&query, |row| {
             let ended = moved(row.get(2)?, then, now);
             let past = Past {
                 count: row.get(1)?,
@@ -198,17 +198,19 @@ impl Database {
                 .extend(network(row, 0)?.map(|network| (network, past)));
             Ok(())
         })?;
+        // Those that are over count for the network's past.
         self.each(
             "SELECT network, client, since, until, count, zones, rests_on, own, user, reason, forced FROM bans",
             |row| {
                 let Some(ban) = ban(row)? else { return Ok(()) };
                 match carried(ban.since, ban.until, then, now) {
                     Some((since, until)) => loaded.bans.push(Ban { since, until, ..ban }),
-                    None if ban.count > 0 => {
+                    None => {
                         let (count, ended) = (ban.count, moved(ban.until, then, now));
-                        loaded.past.push((ban.network, Past { count, ended }));
+                        if count > 0 && counts(ended) {
+                            loaded.past.push((ban.network, Past { count, ended }));
+                        }
                     }
-                    None => {}
                 }
                 Ok(())
             },
@@ -270,14 +272,40 @@ impl Database {
         Ok(())
     }
 
-    /// Writes all of it, or nothing. `everything`: in the place of all bans,
-    /// offences and allows there are.
-    pub fn write(&mut self, writes: &[Write], everything: bool, now: u32) -> Result<(), Error> {
+    /// Writes all of it, or nothing.
+    pub fn write(&mut self, writes: &[Write], now: u32) -> Result<(), Error> {
+        self.transact(writes, now, |_| Ok(()))
+    }
+
+    /// Writes `rows`, then `writes`, in the place of all bans, offences and
+    /// allows there are (`keep`: beside them), or nothing.
+    pub fn replace(
+        &mut self,
+        rows: Rows,
+        keep: bool,
+        writes: &[Write],
+        now: u32,
+    ) -> Result<(), Error> {
+        self.transact(writes, now, |transaction| {
+            if !keep {
+                transaction
+                    .execute_batch("DELETE FROM bans; DELETE FROM offences; DELETE FROM allows;")?;
+            }
+            for row in rows {
+                put(transaction, &row)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn transact(
+        &mut self,
+        writes: &[Write],
+        now: u32,
+        first: impl FnOnce(&Transaction<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let transaction = self.connection.transaction()?;
-        if everything {
-            transaction
-                .execute_batch("DELETE FROM bans; DELETE FROM offences; DELETE FROM allows;")?;
-        }
+        first(&transaction)?;
         for write in writes {
             put(&transaction, write)?;
         }
@@ -285,6 +313,26 @@ impl Database {
         transaction.commit()?;
         Ok(())
     }
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// Makes the tables, or what they were into what they are, once: another process
+/// may be about to do the same.
+fn make_tables(connection: &Connection) -> Result<(), Error> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let tables: u32 =
+        transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (version(&transaction)?, tables) {
+        (VERSION, _) => {}
+        (0, 0) => transaction.execute_batch(TABLES)?,
+        (1, _) => transaction.execute_batch(FROM_1)?,
+        (other, _) => return Err(Error::Version(other)),
+    }
+    transaction.commit()?;
+    Ok(())
 }
 
 /// A moment of the file in the seconds of this process.
@@ -397,19 +445,44 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
         Write::ForgetSenders(before) => {
             run("DELETE FROM senders WHERE at < ?1", params![before])?;
         }
+        Write::ForgetOffences(until) => {
+            run("DELETE FROM offences WHERE ended <= ?1", params![until])?;
+            let offences = "SELECT count(*) FROM offences";
+            let held: i64 = transaction.query_row(offences, [], |row| row.get(0))?;
+            let most = i64::try_from(MOST_PAST).unwrap_or(i64::MAX);
+            if held > most {
+                run(
+                    "DELETE FROM offences WHERE network IN (SELECT network FROM offences ORDER BY ended LIMIT ?1)",
+                    params![held - most],
+                )?;
+            }
+        }
     }
     Ok(())
 }
 
+/// What the name of a file that was set aside has more than the file's own.
+const ASIDE: &str = ".corrupt-";
+/// How many of them are kept.
+const KEPT: usize = 3;
+
+fn with(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
 /// Moves the file and its companions out of the way, with their name kept, and
-/// tells where to; `None` where there is none any longer.
+/// tells where to; `None` where there is none any longer. Of those that were set
+/// aside before the newest stay.
 pub fn set_aside(path: &Path, now: u32) -> io::Result<Option<PathBuf>> {
-    let with = |path: &Path, end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
+    // Another may have been in the same second.
+    let before = set_aside_before(path).unwrap_or_default();
+    let numbers = before.iter().filter(|((time, _), _)| *time == now);
+    let aside = match numbers.map(|((_, number), _)| number).max() {
+        None => with(path, &format!("{ASIDE}{now}")),
+        Some(last) => with(path, &format!("{ASIDE}{now}.{}", last.saturating_add(1))),
     };
-    let aside = with(path, &format!(".corrupt-{now}"));
     let moved = |end| match fs::rename(with(path, end), with(&aside, end)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -418,5 +491,33 @@ pub fn set_aside(path: &Path, now: u32) -> io::Result<Option<PathBuf>> {
     let was_there = moved("")?;
     moved("-wal")?;
     moved("-shm")?;
+    let old = (before.len() + usize::from(was_there)).saturating_sub(KEPT);
+    for (_, path) in before.iter().take(old) {
+        for end in ["", "-wal", "-shm"] {
+            // One that stays harms nobody; a directory was somebody else's.
+            let _ = fs::remove_file(with(path, end));
+        }
+    }
     Ok(was_there.then_some(aside))
+}
+
+/// The files that were set aside, by their time and their number in that second,
+/// the oldest first.
+fn set_aside_before(path: &Path) -> io::Result<Vec<((u32, u32), PathBuf)>> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(Vec::new());
+    };
+    let begin = format!("{}{ASIDE}", name.to_string_lossy());
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        // Their companions have no number.
+        let of = name.strip_prefix(&begin).and_then(|of| {
+            let (time, number) = of.split_once('.').unwrap_or((of, "0"));
+            Some((time.parse().ok()?, number.parse().ok()?))
+        });
+        all.extend(of.map(|of| (of, folder.join(name))));
+    }
+    all.sort_unstable();
+    Ok(all)
 }

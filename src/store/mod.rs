@@ -4,17 +4,18 @@
 //! waits for it.
 //!
 //! Bounded: 20,000 messages may wait for the disk. What does not fit, or
-//! could not be written, is lost from the file; [`Store::take_lost`] tells, and
-//! the owner then hands over everything anew.
+//! could not be written, is lost from the file; the owner then hands over
+//! everything anew ([`Store::repair`]), which takes its place in one transaction:
+//! whatever happens in the middle, the file has what it had before, or all.
 
 mod database;
 mod times;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,9 @@ pub enum Write {
     Sender(IpAddr, u32),
     /// Those that delivered before this time are forgotten.
     ForgetSenders(u32),
+    /// The bans that ended at this time or before count no longer; nor do those
+    /// beyond [`MOST_PAST`](crate::enforce::book::MOST_PAST) that ended first.
+    ForgetOffences(u32),
 }
 
 /// What was in the file, in the seconds of this process.
@@ -97,12 +101,16 @@ pub struct Loaded {
     pub senders: Vec<(IpAddr, u32)>,
 }
 
+/// What is to take the place of all that is in the file; made into rows while
+/// it is written, on the file's own thread.
+pub type Rows = Box<dyn Iterator<Item = Write> + Send>;
+
 enum Message {
     One(Write),
     /// Those who wait want to know that it is on disk.
     Many(Vec<Write>, oneshot::Sender<Result<(), String>>),
     /// In the place of all bans, offences and allows in the file.
-    Everything(Vec<Write>),
+    Everything(Rows, oneshot::Sender<Result<(), String>>),
     /// Who waits wants to know that the file is closed.
     Close(oneshot::Sender<()>),
 }
@@ -113,14 +121,18 @@ pub struct Store {
     sender: SyncSender<Message>,
     lost: Arc<AtomicBool>,
     degraded: Arc<Degraded>,
+    /// What was handed over since a repair has begun.
+    journal: Mutex<Option<Vec<Write>>>,
 }
 
 impl Store {
     /// Opens the file at `path` on a thread of its own; what was in it comes
-    /// through the receiver.
+    /// through the receiver. Bans that ended longer than `window` seconds ago no
+    /// longer count.
     #[must_use]
     pub fn start(
         path: PathBuf,
+        window: u32,
         clock: Clock,
         degraded: &Arc<Degraded>,
     ) -> (Self, oneshot::Receiver<Loaded>) {
@@ -129,6 +141,7 @@ impl Store {
         let lost = Arc::new(AtomicBool::new(false));
         let mut writer = Writer {
             path,
+            window,
             clock,
             degraded: Arc::clone(degraded),
             lost: Arc::clone(&lost),
@@ -149,13 +162,21 @@ impl Store {
             sender,
             lost,
             degraded: Arc::clone(degraded),
+            journal: Mutex::default(),
         };
         (store, receiver)
     }
 
     /// Has this written in its time. Never waits.
     pub fn put(&self, write: Write) {
+        // Held until it is sent: nothing comes between a repair and its rows.
+        let mut journal = self.journal();
+        note(&mut journal, std::slice::from_ref(&write));
         self.send(Message::One(write));
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Option<Vec<Write>>> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, message: Message) -> bool {
@@ -177,7 +198,12 @@ impl Store {
     /// Why it is not, in words.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<(), String> {
         let (done, committed) = oneshot::channel();
-        if !self.send(Message::Many(writes, done)) {
+        let sent = {
+            let mut journal = self.journal();
+            note(&mut journal, &writes);
+            self.send(Message::Many(writes, done))
+        };
+        if !sent {
             return Err("too much waits for the disk".into());
         }
         match timeout(COMMIT_TIME, committed).await {
@@ -200,21 +226,82 @@ impl Store {
         }
     }
 
-    /// Whether something was lost since the last call, so that the file should
-    /// be given [`Store::everything`].
+    /// Begins to give the file all that it should hold, where it lost something.
+    /// The caller gathers it in its own time: what is handed over meanwhile is
+    /// written after it. `None` where nothing was lost, or that is done already.
     #[must_use]
-    pub fn take_lost(&self) -> bool {
-        self.lost.swap(false, Relaxed)
+    pub fn repair(&self) -> Option<Repair<'_>> {
+        let mut journal = self.journal();
+        if journal.is_some() || !self.lost.swap(false, Relaxed) {
+            return None;
+        }
+        *journal = Some(Vec::new());
+        Some(Repair {
+            store: self,
+            done: false,
+        })
     }
+}
 
-    /// Writes all bans, offences and allows in the place of those in the file.
-    pub fn everything(&self, writes: Vec<Write>) {
-        self.send(Message::Everything(writes));
+/// Notes what is handed over while a repair is under way; one more than would
+/// wait for the disk says that there was too much.
+fn note(journal: &mut Option<Vec<Write>>, writes: &[Write]) {
+    if let Some(journal) = journal {
+        let room = (QUEUE + 1).saturating_sub(journal.len());
+        journal.extend(writes.iter().take(room).cloned());
+    }
+}
+
+/// All is gathered that the file should hold. Where it does not come to its
+/// end, the file counts as one that lost something still.
+#[derive(Debug)]
+pub struct Repair<'a> {
+    store: &'a Store,
+    done: bool,
+}
+
+impl Repair<'_> {
+    /// Has `rows`, and what was handed over since the beginning, written in the
+    /// place of all bans, offences and allows in the file, in one transaction,
+    /// and waits for that.
+    ///
+    /// # Errors
+    /// Why the file holds what it held before, in words.
+    pub async fn write(mut self, rows: Rows) -> Result<(), String> {
+        let (done, committed) = oneshot::channel();
+        {
+            let mut journal = self.store.journal();
+            let since = journal.take().unwrap_or_default();
+            if since.len() > QUEUE {
+                return Err("too much came meanwhile".into());
+            }
+            let rows = Box::new(rows.chain(since));
+            if !self.store.send(Message::Everything(rows, done)) {
+                return Err("too much waits for the disk".into());
+            }
+        }
+        // However long it takes: the file's thread answers, or is gone.
+        committed
+            .await
+            .unwrap_or_else(|_| Err("there is no store".into()))?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl Drop for Repair<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            *self.store.journal() = None;
+            self.store.lost.store(true, Relaxed);
+        }
     }
 }
 
 struct Writer {
     path: PathBuf,
+    /// How long a ban that has ended counts, in seconds.
+    window: u32,
     clock: Clock,
     degraded: Arc<Degraded>,
     lost: Arc<AtomicBool>,
@@ -234,7 +321,7 @@ impl Writer {
     fn load(&mut self) -> Loaded {
         for _ in 0..2 {
             match self.open().and_then(|database| {
-                let loaded = database.load(self.now())?;
+                let loaded = database.load(self.now(), self.window)?;
                 Ok((database, loaded))
             }) {
                 Ok((database, loaded)) => {
@@ -256,7 +343,6 @@ impl Writer {
 
     /// Notes the error; whether the file was damaged and is out of the way.
     fn set_aside(&mut self, error: &Error) -> bool {
-        self.database = None;
         let mut text = format!("{}: {error}", self.path.display());
         let mut aside = false;
         if error.is_damage() {
@@ -266,11 +352,16 @@ impl Writer {
                     self.read = true;
                     if let Some(to) = to {
                         text = format!("{text}; it is kept as {}", to.display());
+                        // Where the store did not work before, nothing else tells.
+                        let event = Event::new("setaside").field("name", to.display());
+                        log::warn!("{}", event.text(error));
                     }
                 }
                 Err(error) => text = format!("{text}; it cannot be set aside: {error}"),
             }
         }
+        // Not before: SQLite removes what belongs to a file that is closed.
+        self.database = None;
         self.degraded.enter(Part::Store, text, Instant::now());
         aside
     }
@@ -293,13 +384,13 @@ impl Writer {
                     next = messages.recv_timeout(left).ok();
                 }
             }
-            let result = self.write(&batch);
+            let result = self.write(&mut batch);
             for waits in batch.acknowledge {
                 // He may have given up.
                 let _ = waits.send(result.clone());
             }
             if let Some(closed) = batch.close {
-                let _ = self.write(&Batch::default());
+                let _ = self.write(&mut Batch::default());
                 self.database = None;
                 // He may have given up.
                 let _ = closed.send(());
@@ -307,10 +398,10 @@ impl Writer {
             }
         }
         // The last word on what time it is.
-        let _ = self.write(&Batch::default());
+        let _ = self.write(&mut Batch::default());
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), String> {
+    fn write(&mut self, batch: &mut Batch) -> Result<(), String> {
         if let Some(database) = &self.database
             && let Err(error) = database.look(&self.path)
             && error.is_damage()
@@ -321,7 +412,7 @@ impl Writer {
         if self.database.is_none() && self.open_from.is_none_or(|from| Instant::now() >= from) {
             // Read for its times alone, which become ours.
             match self.open().and_then(|database| {
-                database.load(self.now())?;
+                database.load(self.now(), self.window)?;
                 Ok(database)
             }) {
                 Ok(database) => {
@@ -339,9 +430,12 @@ impl Writer {
         let Some(database) = &mut self.database else {
             return Err("the store cannot be opened".into());
         };
-        // What a file holds that was never read stays for the next start.
-        let everything = batch.everything && self.read;
-        match database.write(&batch.writes, everything, now) {
+        let written = match batch.everything.take() {
+            // What a file holds that was never read stays for the next start.
+            Some(rows) => database.replace(rows, !self.read, &batch.writes, now),
+            None => database.write(&batch.writes, now),
+        };
+        match written {
             Ok(()) => {
                 self.degraded.leave(&Part::Store, Instant::now());
                 Ok(())
@@ -365,8 +459,8 @@ impl Writer {
 #[derive(Default)]
 struct Batch {
     writes: Vec<Write>,
-    /// Whether they take the place of all that was.
-    everything: bool,
+    /// What takes the place of all that was, before them.
+    everything: Option<Rows>,
     acknowledge: Vec<oneshot::Sender<Result<(), String>>>,
     /// Who wants it to be the last.
     close: Option<oneshot::Sender<()>>,
@@ -386,12 +480,12 @@ impl Batch {
                 self.close = Some(closed);
                 return false;
             }
-            Message::Everything(writes) => {
-                // What stands before it is in it; who delivered mail is not.
+            Message::Everything(rows, waits) => {
+                // What stands before it is in it; who delivered mail may not be.
                 self.writes
                     .retain(|write| matches!(write, Write::Sender(..) | Write::ForgetSenders(_)));
-                self.writes.extend(writes);
-                self.everything = true;
+                self.everything = Some(rows);
+                self.acknowledge.push(waits);
                 return false;
             }
         }

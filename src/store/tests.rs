@@ -4,8 +4,10 @@ use std::fs;
 use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::enforce::book::MOST_PAST;
 
 const NOW: u32 = 1_800_000_000;
+const WINDOW: u32 = 7 * 86_400;
 
 /// A folder of this test's own, gone with it.
 struct Folder(PathBuf);
@@ -61,7 +63,7 @@ fn ban(network: &str, since: u32, until: u32) -> Ban {
 
 fn start(folder: &Folder, seconds: u32) -> (Store, Loaded, Arc<Degraded>) {
     let degraded = Arc::default();
-    let (store, loaded) = Store::start(folder.file(), clock(seconds), &degraded);
+    let (store, loaded) = Store::start(folder.file(), WINDOW, clock(seconds), &degraded);
     (store, loaded.blocking_recv().unwrap(), degraded)
 }
 
@@ -123,6 +125,48 @@ fn what_was_acknowledged_comes_back() {
     drop(store);
 }
 
+/// Whose past no longer counts is not read, and goes from the file.
+#[test]
+fn what_is_forgiven_leaves_the_file() {
+    let folder = Folder::new("forgiven");
+    let mut database = Database::open(&folder.file()).unwrap();
+    let network = |number: u32| IpNetwork::from(IpAddr::from(number.to_be_bytes()));
+    let past = |ended| Some(Past { count: 1, ended });
+    let ended = [NOW - WINDOW - 9, NOW - WINDOW + 60, NOW];
+    let mut writes: Vec<Write> = (0..)
+        .zip(ended)
+        .map(|(number, ended)| Write::End(network(number), past(ended)))
+        .collect();
+    // Its end was not written: nobody was there.
+    let over = ban("10.9.9.9/32", NOW - WINDOW - 90, NOW - WINDOW - 30);
+    writes.push(Write::Ban(Box::new(over)));
+    database.write(&writes, NOW).unwrap();
+    assert_eq!(database.load(NOW, WINDOW).unwrap().past.len(), 2);
+    let rows = |database: &Database| -> u32 {
+        let query = "SELECT count(*) FROM offences";
+        let connection = &database.connection;
+        connection.query_row(query, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(rows(&database), 3);
+    let forget = [Write::ForgetOffences(NOW - WINDOW)];
+    database.write(&forget, NOW).unwrap();
+    assert_eq!(rows(&database), 2);
+    // And there are no more than the book remembers; the first to end go.
+    let most = u32::try_from(MOST_PAST).unwrap();
+    let fill = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {most}) INSERT INTO offences SELECT 'of ' || i, 1, {NOW} FROM n"
+    );
+    database.connection.execute(&fill, []).unwrap();
+    database.write(&forget, NOW).unwrap();
+    assert_eq!(rows(&database), most);
+    let first = format!("SELECT count(*) FROM offences WHERE ended < {NOW}");
+    let first: u32 = database
+        .connection
+        .query_row(&first, [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(first, 0);
+}
+
 #[test]
 fn a_wall_clock_that_is_set_makes_no_ban_longer() {
     for wall in [NOW - 100_000, NOW + 100_000] {
@@ -144,7 +188,7 @@ fn a_damaged_file_is_set_aside_and_a_new_one_made() {
     let folder = Folder::new("damaged");
     let write = || Write::Ban(Box::new(ban("10.0.0.1/32", NOW, NOW + 3600)));
     let mut database = Database::open(&folder.file()).unwrap();
-    database.write(&[write()], false, NOW).unwrap();
+    database.write(&[write()], NOW).unwrap();
     // Its last word is in the file alone now.
     drop(database);
     assert_eq!(folder.names(), ["state.db"]);
@@ -196,12 +240,46 @@ fn a_file_of_the_first_version_is_taken_over() {
     let hand = loaded.bans[1].hand.as_deref().unwrap();
     assert_eq!(
         (&*hand.user, &*hand.reason, hand.forced),
-        ("root", "phishing", true)
+        ("root", "phishing", false)
     );
     let new = Write::Ban(Box::new(ban("10.0.0.2/32", NOW, NOW + 3600)));
     commit(&store, vec![new]).unwrap();
     let (_store, loaded, _) = start(&folder, NOW);
     assert_eq!(loaded.bans.len(), 3);
+}
+
+/// Each under a name of its own, and not without end.
+#[test]
+fn of_the_files_that_were_set_aside_the_newest_are_kept() {
+    let folder = Folder::new("aside");
+    fs::create_dir(folder.0.join("state.db.corrupt-5")).unwrap();
+    fs::write(folder.0.join("state.db.corrupt-x"), "of the admin's").unwrap();
+    for number in 0..6 {
+        fs::write(folder.file(), number.to_string()).unwrap();
+        fs::write(folder.0.join("state.db-wal"), "its log").unwrap();
+        let aside = database::set_aside(&folder.file(), NOW).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(aside).unwrap(), number.to_string());
+    }
+    let names = folder.names();
+    let expected = ["3", "4", "5"].map(|number| format!("state.db.corrupt-{NOW}.{number}"));
+    for name in &expected {
+        assert!(names.contains(name), "{names:?}");
+        assert!(names.contains(&format!("{name}-wal")), "{names:?}");
+    }
+    assert_eq!(names.len(), 8, "{names:?}");
+}
+
+#[test]
+fn a_file_behind_a_link_is_used() {
+    let folder = Folder::new("link");
+    std::os::unix::fs::symlink(folder.0.join("elsewhere"), folder.file()).unwrap();
+    fs::write(folder.0.join("elsewhere"), "").unwrap();
+    let (store, ..) = start(&folder, NOW);
+    commit(&store, some(0, 3)).unwrap();
+    commit(&store, some(3, 3)).unwrap();
+    assert!(!store.lost.load(Relaxed));
+    let (_store, loaded, _) = start(&folder, NOW);
+    assert_eq!(loaded.bans.len(), 6);
 }
 
 #[test]
@@ -230,7 +308,7 @@ fn a_full_disk_is_told_of_and_what_was_before_stays() {
         };
         (from..from + 1000).map(ban).collect()
     };
-    database.write(&bans(0), false, NOW).unwrap();
+    database.write(&bans(0), NOW).unwrap();
     let pages: u32 = database
         .connection
         .query_row("PRAGMA page_count", [], |row| row.get(0))
@@ -243,19 +321,20 @@ fn a_full_disk_is_told_of_and_what_was_before_stays() {
             |_| Ok(()),
         )
         .unwrap();
-    let error = database.write(&bans(5000), false, NOW).unwrap_err();
+    let error = database.write(&bans(5000), NOW).unwrap_err();
     assert!(
         !error.is_damage() && error.to_string().contains("full"),
         "{error}"
     );
-    assert_eq!(database.load(NOW).unwrap().bans.len(), 1000);
+    assert_eq!(database.load(NOW, WINDOW).unwrap().bans.len(), 1000);
     database
         .connection
         .query_row("PRAGMA max_page_count = 100000", [], |_| Ok(()))
         .unwrap();
-    database.write(&bans(5000), true, NOW).unwrap();
+    let all = Box::new(bans(5000).into_iter());
+    database.replace(all, false, &[], NOW).unwrap();
     assert_eq!(
-        database.load(NOW).unwrap().bans.len(),
+        database.load(NOW, WINDOW).unwrap().bans.len(),
         1000,
         "in the place of all"
     );
@@ -266,7 +345,7 @@ fn without_a_folder_bans_go_on_and_it_is_said() {
     let folder = Folder::new("none");
     let degraded = Arc::default();
     let path = folder.0.join("not/there/state.db");
-    let (store, loaded) = Store::start(path, clock(NOW), &degraded);
+    let (store, loaded) = Store::start(path, WINDOW, clock(NOW), &degraded);
     assert!(loaded.blocking_recv().unwrap().bans.is_empty());
     assert!(degraded.is_entered(&Part::Store));
     for _ in 0..QUEUE * 2 {
@@ -299,7 +378,7 @@ fn whoever_hands_something_over_does_not_wait_for_the_disk() {
     };
     assert_eq!(rows(&other), 0);
     assert!(degraded.is_entered(&Part::Store));
-    assert!(store.take_lost());
+    assert!(store.lost.swap(false, Relaxed));
     assert!(commit(&store, Vec::new()).is_err(), "who waits is told");
     other.execute_batch("ROLLBACK").unwrap();
     let written = || commit(&store, Vec::new()).ok();
@@ -309,6 +388,97 @@ fn whoever_hands_something_over_does_not_wait_for_the_disk() {
     }
     assert!(!degraded.is_entered(&Part::Store));
     assert!(rows(&other) > 0);
+}
+
+/// Bans of different networks, from the number `from` on.
+fn some(from: u32, count: u32) -> Vec<Write> {
+    let ban = |number: u32| {
+        let network = IpNetwork::from(IpAddr::from(number.to_be_bytes()));
+        Write::Ban(Box::new(ban(&network.to_string(), NOW, NOW + 3600)))
+    };
+    (from..from + count).map(ban).collect()
+}
+
+fn repair(store: &Store, rows: Vec<Write>) -> Result<(), String> {
+    let repair = store.repair().unwrap();
+    let rows = Box::new(rows.into_iter());
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(repair.write(rows))
+}
+
+/// However long the disk takes, and whatever comes meanwhile.
+#[test]
+fn a_file_that_lost_something_is_given_all_of_it_on_a_slow_disk_too() {
+    let folder = Folder::new("repair");
+    let (store, ..) = start(&folder, NOW);
+    commit(&store, some(0, 10)).unwrap();
+    assert!(store.repair().is_none(), "nothing was lost");
+    store.lost.store(true, Relaxed);
+    let other = rusqlite::Connection::open(folder.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let repair = store.repair().unwrap();
+    assert!(store.repair().is_none(), "one at a time");
+    // After it was gathered, and before it is written.
+    store.put(Write::End(IpAddr::from([0, 0, 16, 0]).into(), None));
+    let rows = Box::new(some(4096, 3000).into_iter());
+    let unlock = thread::spawn(move || {
+        thread::sleep(COMMIT_TIME + Duration::from_millis(500));
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(repair.write(rows)).unwrap();
+    unlock.join().unwrap();
+    assert!(store.repair().is_none(), "it is whole");
+    let loaded = Database::open(&folder.file())
+        .unwrap()
+        .load(NOW, WINDOW)
+        .unwrap();
+    assert_eq!(loaded.bans.len(), 2999);
+    drop(store);
+}
+
+/// What stops it in the middle costs nothing that was on disk, and it is tried
+/// again.
+#[test]
+fn a_repair_that_fails_in_the_middle_leaves_what_was() {
+    let folder = Folder::new("midst");
+    let mut database = Database::open(&folder.file()).unwrap();
+    database.write(&some(0, 1000), NOW).unwrap();
+    let limit = "PRAGMA max_page_count = 1";
+    let connection = &database.connection;
+    // SQLite takes what there is for the least.
+    let now: u32 = connection.query_row(limit, [], |row| row.get(0)).unwrap();
+    let more = format!("PRAGMA max_page_count = {}", now + 1);
+    connection.query_row(&more, [], |_| Ok(())).unwrap();
+    let rows = Box::new(some(5000, 20_000).into_iter());
+    database.replace(rows, false, &[], NOW).unwrap_err();
+    assert_eq!(database.load(NOW, WINDOW).unwrap().bans.len(), 1000);
+
+    let (store, ..) = start(&folder, NOW);
+    store.lost.store(true, Relaxed);
+    drop(store.repair().unwrap());
+    assert!(store.lost.load(Relaxed), "one that was given up");
+    for write in some(0, u32::try_from(QUEUE).unwrap() + 1) {
+        let repair = store.repair();
+        assert_eq!(repair.is_some(), write == some(0, 1)[0]);
+        std::mem::forget(repair);
+        note(&mut store.journal(), &[write]);
+    }
+    let overrun = Repair {
+        store: &store,
+        done: false,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let rows = Box::new(std::iter::empty());
+    runtime.block_on(overrun.write(rows)).unwrap_err();
+    repair(&store, some(0, 10)).unwrap();
+    assert!(store.repair().is_none());
 }
 
 /// SQLite itself would go on for ever with what nobody finds again.
@@ -349,10 +519,13 @@ fn a_file_that_was_removed_or_overwritten_while_open_is_noticed() {
         let (store, ..) = start(&folder, NOW);
         let write = |network| vec![Write::Ban(Box::new(ban(network, NOW, NOW + 3600)))];
         commit(&store, write("10.0.0.1/32")).unwrap();
-        assert!(!store.take_lost(), "{name}");
+        assert!(!store.lost.swap(false, Relaxed), "{name}");
         damage(&folder.file());
         commit(&store, write("10.0.0.2/32")).unwrap();
-        assert!(store.take_lost(), "{name}: its owner is asked for all");
+        assert!(
+            store.lost.swap(false, Relaxed),
+            "{name}: its owner is asked for all"
+        );
         let is_kept = |name: &&String| {
             name.starts_with("state.db.corrupt-")
                 && !name.ends_with("wal")
@@ -387,6 +560,7 @@ fn a_file_that_was_never_read_loses_nothing() {
     fs::write(&other, "").unwrap();
     let mut writer = Writer {
         path: other.join("state.db"),
+        window: WINDOW,
         clock: clock(NOW),
         degraded: Arc::default(),
         lost: Arc::default(),
@@ -397,13 +571,14 @@ fn a_file_that_was_never_read_loses_nothing() {
     assert!(writer.load().bans.is_empty());
     writer.path = away;
     writer.open_from = None;
-    assert!(writer.write(&Batch::default()).is_ok());
+    assert!(writer.write(&mut Batch::default()).is_ok());
     assert!(writer.lost.load(Relaxed), "its owner is asked for all");
     let mut all = Batch::default();
-    all.add(Message::Everything(write("10.0.0.2/32")));
-    writer.write(&all).unwrap();
+    let rows = Box::new(write("10.0.0.2/32").into_iter());
+    all.add(Message::Everything(rows, oneshot::channel().0));
+    writer.write(&mut all).unwrap();
     let database = writer.database.as_ref().unwrap();
-    assert_eq!(database.load(NOW).unwrap().bans.len(), 2);
+    assert_eq!(database.load(NOW, WINDOW).unwrap().bans.len(), 2);
 }
 
 #[test]
@@ -416,9 +591,9 @@ fn a_hundred_thousand_bans_are_read() {
             Write::Ban(Box::new(ban(&network.to_string(), NOW, NOW + 3600)))
         })
         .collect();
-    database.write(&writes, false, NOW).unwrap();
+    database.write(&writes, NOW).unwrap();
     let begun = Instant::now();
-    let loaded = database.load(NOW).unwrap();
+    let loaded = database.load(NOW, WINDOW).unwrap();
     println!("read in {:?}", begun.elapsed());
     assert_eq!(loaded.bans.len(), 100_000);
 }

@@ -35,6 +35,10 @@ impl Kernel for Dry {
         Ok(vec![true; networks.len()])
     }
 
+    fn flush(&mut self) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn is_used(&mut self) -> Result<bool, Problem> {
         Ok(true)
     }

@@ -17,6 +17,7 @@ use crate::sets::{Applied, Change, Ends, Kernel, Problem};
 /// The commands that the crate does not have, not for many entries, or (`LIST`)
 /// not for sets with timeouts, and
 /// their attributes (include/uapi/linux/netfilter/ipset/ip_set.h).
+const CMD_FLUSH: u16 = 4;
 const CMD_SWAP: u16 = 6;
 const CMD_LIST: u16 = 7;
 const CMD_ADD: u16 = 9;
@@ -244,8 +245,8 @@ impl Kernel for Ipset {
         let message = Message::new(IPSET, CMD_LIST, FAMILY_NONE, 0)
             .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
             .with_text(ATTR_SETNAME, &self.name);
-        let mut listed = Listed::default();
-        self.asked(|netfilter| netfilter.dump(message, |answer| listed.take(answer, now)))?;
+        let take = |listed: &mut Listed, answer: &[u8]| listed.take(answer, now);
+        let listed = self.asked(|netfilter| netfilter.dump(&message, take))?;
         if listed.fits(self.family()) {
             Ok(listed.ends)
         } else {
@@ -309,21 +310,28 @@ impl Kernel for Ipset {
             .collect()
     }
 
+    fn flush(&mut self) -> Result<(), Problem> {
+        // Without a name it would be all sets there are.
+        let message = Message::new(IPSET, CMD_FLUSH, FAMILY_NONE, 0)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, &self.name);
+        Self::look(self)?;
+        self.asked(|netfilter| netfilter.ask(message)).map(drop)
+    }
+
     /// By how often the kernel says that it is referred to.
     fn is_used(&mut self) -> Result<bool, Problem> {
         let message = Message::new(IPSET, CMD_LIST, FAMILY_NONE, 0)
             .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
             .with_text(ATTR_SETNAME, &self.name)
             .with_be32(ATTR_FLAGS | NETWORK_ORDER, LIST_HEADER);
-        let mut references = None;
-        self.asked(|netfilter| {
-            netfilter.dump(message, |answer| {
-                let data = netfilter::attribute(answer, ATTR_DATA);
-                references = data
-                    .and_then(|data| netfilter::be32(data, ATTR_REFERENCES))
-                    .or(references);
-            })
-        })?;
+        let take = |references: &mut Option<u32>, answer: &[u8]| {
+            let data = netfilter::attribute(answer, ATTR_DATA);
+            *references = data
+                .and_then(|data| netfilter::be32(data, ATTR_REFERENCES))
+                .or(*references);
+        };
+        let references = self.asked(|netfilter| netfilter.dump(&message, take))?;
         Ok(references != Some(0))
     }
 

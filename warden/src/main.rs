@@ -34,7 +34,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags, SockType, sockopt};
 use rblfilter_warden::bucket::Bucket;
 use rblfilter_warden::layers::Layers;
-use rblfilter_warden::policy::{MAX_BAN_SECONDS, Policy, Sets as SetsPolicy};
+use rblfilter_warden::policy::{
+    BY_HAND_PER_SECOND, MAX_BAN_SECONDS, Policy, Sets as SetsPolicy, VERDICT_PREFIX, is_narrow,
+};
 use rblfilter_warden::protected::Protected;
 use rblfilter_warden::request::{Outcome, REQUEST_LEN, Reply, Request};
 use rblfilter_warden::{BEAT, CONFIG_FILE, GATE_ROLE, SYSCONFDIR, neighbours};
@@ -50,13 +52,10 @@ const WAIT: Timespec = Timespec {
 };
 /// Requests that are answered together.
 const MOST_AT_ONCE: usize = 1024;
-/// The widest networks of verdicts, and of an admin, IPv4's and IPv6's.
-const VERDICT_PREFIX: [u8; 2] = [32, 48];
+/// The widest networks of an admin, IPv4's and IPv6's.
 const BY_HAND_PREFIX: [u8; 2] = [8, 32];
 /// More than the kernel takes.
 const RESTORES_PER_SECOND: u32 = 200_000;
-/// What an admin, or his script, asks for; and a worker that was taken over.
-const BY_HAND_PER_SECOND: u32 = 200;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -272,6 +271,12 @@ impl Warden {
                     self.settle(&mut wishes, &mut places, &mut replies, now);
                     (self.sets().look(ipv6, now), ipv6)
                 }
+                Some(Request::Flush { ipv6 }) => {
+                    self.settle(&mut wishes, &mut places, &mut replies, now);
+                    let bound = bound(&mut self.bounds.by_hand, now);
+                    let outcome = bound.map_or_else(|no| no, |()| self.sets().flush(ipv6));
+                    (outcome, ipv6)
+                }
                 Some(request) => match self.wish(request, now) {
                     Ok(wish) => {
                         wishes.push(wish);
@@ -333,7 +338,7 @@ impl Warden {
                 if !is_narrow(network, VERDICT_PREFIX) {
                     bound(&mut self.bounds.by_hand, now)?;
                 }
-                Ok(Wish::Ban(network, seconds))
+                Ok(Wish::Restore(network, seconds))
             }
             Request::BanByHand {
                 network,
@@ -356,7 +361,9 @@ impl Warden {
                 self.check_range(network, 1, BY_HAND_PREFIX)?;
                 Ok(Wish::Unban(network))
             }
-            Request::Check | Request::Look { .. } | Request::Watch => Err(Outcome::Malformed),
+            Request::Check | Request::Look { .. } | Request::Flush { .. } | Request::Watch => {
+                Err(Outcome::Malformed)
+            }
         }
     }
 
@@ -395,17 +402,13 @@ fn bound(bucket: &mut Bucket, now: Instant) -> Result<(), Outcome> {
     }
 }
 
-fn is_narrow(network: IpNetwork, [least4, least6]: [u8; 2]) -> bool {
-    network.prefix() >= if network.is_ipv4() { least4 } else { least6 }
-}
-
 fn is_ipv6(request: Request) -> bool {
     match request {
         Request::Ban { network, .. }
         | Request::Unban { network }
         | Request::Restore { network, .. }
         | Request::BanByHand { network, .. } => network.is_ipv6(),
-        Request::Look { ipv6 } => ipv6,
+        Request::Look { ipv6 } | Request::Flush { ipv6 } => ipv6,
         Request::Check | Request::Watch => false,
     }
 }

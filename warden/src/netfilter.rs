@@ -38,6 +38,10 @@ pub const CREATE: u16 = 0x400;
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
 const DUMP: u16 = 0x300;
+/// `NLM_F_DUMP_INTR`: what is told changed meanwhile.
+const INTERRUPTED: u16 = 0x10;
+/// How often that is asked for anew.
+const DUMPS: u32 = 4;
 /// `NLMSG_ERROR`, `NLMSG_DONE`; `NFNL_MSG_BATCH_BEGIN`, `_END`.
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -226,15 +230,38 @@ impl Netfilter {
         Ok(answers)
     }
 
-    /// Asks for all there is; each part is handed to `each`.
+    /// Asks for all there is; `take` gathers it, part by part. It is asked for
+    /// anew where it changed meanwhile, so that parts may be missing or there
+    /// twice; the last of a few times stands as it is.
     ///
     /// # Errors
     /// What the kernel answered.
-    pub fn dump(&mut self, mut message: Message, each: impl FnMut(&[u8])) -> io::Result<()> {
+    pub fn dump<T: Default>(
+        &mut self,
+        message: &Message,
+        take: impl Fn(&mut T, &[u8]),
+    ) -> io::Result<T> {
+        for _ in 1..DUMPS {
+            let (told, whole) = self.dump_once(message, &take)?;
+            if whole {
+                return Ok(told);
+            }
+        }
+        Ok(self.dump_once(message, &take)?.0)
+    }
+
+    fn dump_once<T: Default>(
+        &mut self,
+        message: &Message,
+        take: impl Fn(&mut T, &[u8]),
+    ) -> io::Result<(T, bool)> {
         let serial = self.next();
+        let mut message = message.clone();
         message.stamp(serial, DUMP);
         self.send(&message.bytes)?;
-        self.collect(serial, each)
+        let mut told = T::default();
+        let whole = self.collect(serial, |answer| take(&mut told, answer))?;
+        Ok((told, whole))
     }
 
     /// Has each of `messages` done by itself; the error numbers of those that
@@ -300,7 +327,7 @@ impl Netfilter {
             for (kind, serial, body) in parts(&self.bytes[..length]) {
                 // A number of an earlier exchange is none of this one's.
                 let at = serial.wrapping_sub(first) as usize;
-                let (ERROR, Some(place)) = (kind, errors.get_mut(at)) else {
+                let (ERROR, Some(place)) = (kind.kind, errors.get_mut(at)) else {
                     continue;
                 };
                 *place = error_in(body);
@@ -338,10 +365,10 @@ impl Netfilter {
             let length = self.receive()?;
             let mut answer = None;
             for (kind, number, body) in parts(&self.bytes[..length]) {
-                if kind == ERROR && number == serial {
+                if kind.kind == ERROR && number == serial {
                     answer = Some(error_in(body));
                 } else {
-                    each(kind, body.get(4..).unwrap_or(&[]));
+                    each(kind.kind, body.get(4..).unwrap_or(&[]));
                 }
             }
             if let Some(error) = answer {
@@ -359,7 +386,7 @@ impl Netfilter {
         match recv(&self.socket, &mut self.bytes[..], RecvFlags::DONTWAIT) {
             Ok((length, _)) => {
                 for (kind, _, body) in parts(&self.bytes[..length]) {
-                    each(kind, body.get(4..).unwrap_or(&[]));
+                    each(kind.kind, body.get(4..).unwrap_or(&[]));
                 }
                 Ok(true)
             }
@@ -393,34 +420,61 @@ impl Netfilter {
         }
     }
 
-    /// Reads up to the end of the answer to `serial`.
-    fn collect(&mut self, serial: u32, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    /// Reads up to the end of the answer to `serial`; whether it is whole.
+    fn collect(&mut self, serial: u32, mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+        let mut whole = true;
         loop {
             let length = self.receive()?;
-            for (kind, number, body) in parts(&self.bytes[..length]) {
-                if number != serial {
-                    continue;
-                }
-                match kind {
-                    ERROR => {
-                        let error = error_in(body).map(io::Error::from_raw_os_error);
-                        return error.map_or(Ok(()), Err);
-                    }
-                    DONE => return Ok(()),
-                    // After the family, the version and the resource.
-                    _ => each(body.get(4..).unwrap_or(&[])),
-                }
+            if collected(&self.bytes[..length], serial, &mut whole, &mut each)? {
+                return Ok(whole);
             }
         }
     }
 }
 
+/// Takes what belongs to `serial` out of what was received; whether that is its
+/// end. What is not `whole` changed meanwhile.
+fn collected(
+    bytes: &[u8],
+    serial: u32,
+    whole: &mut bool,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<bool> {
+    for (kind, number, body) in parts(bytes) {
+        if number != serial {
+            continue;
+        }
+        *whole &= kind.flags & INTERRUPTED == 0;
+        match kind.kind {
+            // Both hold an error number, or that all is well.
+            ERROR | DONE => {
+                let error = error_in(body).map(io::Error::from_raw_os_error);
+                return error.map_or(Ok(true), Err);
+            }
+            // After the family, the version and the resource.
+            _ => each(body.get(4..).unwrap_or(&[])),
+        }
+    }
+    Ok(false)
+}
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    kind: u16,
+    flags: u16,
+}
+
 /// The messages in what was received: kind, serial number, body.
-pub(crate) fn parts(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
+pub(crate) fn parts(mut bytes: &[u8]) -> impl Iterator<Item = (Kind, u32, &[u8])> {
     std::iter::from_fn(move || {
         let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let length = word(0)? as usize;
-        let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+        let half = |at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+        let kind = Kind {
+            kind: half(4)?,
+            flags: half(6)?,
+        };
         let (serial, body) = (word(8)?, bytes.get(HEADER - 4..length)?);
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         Some((kind, serial, body))
@@ -471,6 +525,40 @@ mod tests {
         }
     }
 
+    fn part(kind: u16, flags: u16, serial: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![u8::try_from(16 + body.len()).unwrap(), 0, 0, 0];
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&flags.to_ne_bytes());
+        bytes.extend_from_slice(&serial.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    #[test]
+    fn an_answer_that_ends_in_an_error_is_none_and_one_that_changed_is_not_whole() {
+        const MULTI: u16 = 2;
+        let entry = |flags| part(0xa0d, MULTI | flags, 7, &[2, 0, 0, 0, 1, 2, 3, 4]);
+        let done = |flags, error: i32| part(DONE, MULTI | flags, 7, &error.to_ne_bytes());
+        let collect = |some: &[Vec<u8>]| {
+            let (mut whole, mut told) = (true, Vec::new());
+            let all = some.concat();
+            let end = collected(&all, 7, &mut whole, |answer| told.push(answer.to_vec()));
+            (end.map_err(|error| error.raw_os_error()), whole, told.len())
+        };
+        assert_eq!(collect(&[entry(0), entry(0)]), (Ok(false), true, 2));
+        let other = part(DONE, MULTI, 6, &[0; 4]);
+        let all = [entry(0), other, entry(0), done(0, 0)];
+        assert_eq!(collect(&all), (Ok(true), true, 2));
+        assert_eq!(collect(&[entry(0), done(0, -5)]), (Err(Some(5)), true, 1));
+        for changed in [
+            [entry(INTERRUPTED), done(0, 0)],
+            [entry(0), done(INTERRUPTED, 0)],
+        ] {
+            assert_eq!(collect(&changed), (Ok(true), false, 1));
+        }
+    }
+
     #[test]
     fn an_acknowledgement_is_an_error_or_none() {
         let mut bytes = vec![20, 0, 0, 0, 2, 0, 0, 0];
@@ -478,7 +566,7 @@ mod tests {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&(-17_i32).to_ne_bytes());
         let (kind, serial, body) = parts(&bytes).next().unwrap();
-        assert_eq!((kind, serial, error_in(body)), (2, 9, Some(17)));
+        assert_eq!((kind.kind, serial, error_in(body)), (2, 9, Some(17)));
         assert_eq!(error_in(&[0; 4]), None);
     }
 }

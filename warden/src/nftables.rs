@@ -119,14 +119,12 @@ impl Nftables {
         let message = Message::new(NFTABLES, GET_ELEMENTS, FAMILY_INET, 0)
             .with_text(TABLE, NFT_TABLE)
             .with_text(SET, &self.names[usize::from(networks)]);
-        let mut marks = Vec::new();
-        let read = self.netfilter().and_then(|netfilter| {
-            netfilter.dump(message, |answer| {
-                let list = netfilter::attribute(answer, ELEMENTS).unwrap_or(&[]);
-                marks.extend(elements::marks(list, now));
-            })
-        });
-        read.map_err(|error| self.failed(&error))?;
+        let take = |marks: &mut Vec<elements::Mark>, answer: &[u8]| {
+            let list = netfilter::attribute(answer, ELEMENTS).unwrap_or(&[]);
+            marks.extend(elements::marks(list, now));
+        };
+        let read = self.netfilter().and_then(|n| n.dump(&message, take));
+        let marks = read.map_err(|error| self.failed(&error))?;
         if networks {
             ends.extend(elements::intervals(marks, self.ipv6));
         } else {
@@ -311,6 +309,22 @@ impl Kernel for Nftables {
                 Some(error) => Err(problem(&error.into())),
             })
             .collect()
+    }
+
+    fn flush(&mut self) -> Result<(), Problem> {
+        // Without elements: all of them (nf_tables_delsetelem).
+        let flush = |name: &String| {
+            Message::new(NFTABLES, DELETE_ELEMENTS, FAMILY_INET, 0)
+                .with_text(TABLE, NFT_TABLE)
+                .with_text(SET, name)
+        };
+        let mut messages: Vec<Message> = self.names.iter().map(flush).collect();
+        let errors = self.netfilter().and_then(|n| n.transact(&mut messages));
+        let errors = errors.map_err(|error| self.failed(&error))?;
+        match errors.into_iter().flatten().next().map(Errno::from_raw) {
+            None => Ok(()),
+            Some(error) => Err(problem(&error.into())),
+        }
     }
 
     /// Whether our chain is there and has a rule.

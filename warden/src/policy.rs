@@ -57,6 +57,19 @@ pub fn gate_set(name: &str, ipv6: bool) -> String {
     format!("{name}{}", if ipv6 { 6 } else { 4 })
 }
 
+/// The widest networks of verdicts, IPv4's and IPv6's: one address, and what one
+/// customer gets.
+pub const VERDICT_PREFIX: [u8; 2] = [32, 48];
+/// What an admin, or his script, asks for in a second, and how many of his bans
+/// are put in again; and a worker that was taken over.
+pub const BY_HAND_PER_SECOND: u32 = 200;
+
+/// Whether a network is no wider than these, IPv4's and IPv6's.
+#[must_use]
+pub fn is_narrow(network: IpNetwork, [least4, least6]: [u8; 2]) -> bool {
+    network.prefix() >= if network.is_ipv4() { least4 } else { least6 }
+}
+
 /// What the warden may do.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]

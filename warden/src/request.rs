@@ -45,6 +45,11 @@ pub enum Request {
         /// The network, as it was banned.
         network: IpNetwork,
     },
+    /// Take all out of the set of one family, as an admin wants it.
+    Flush {
+        /// That of IPv6, else that of IPv4.
+        ipv6: bool,
+    },
     /// Put a ban that was there before into its set again, for what is left
     /// of it.
     Restore {
@@ -106,14 +111,12 @@ pub enum Outcome {
     RefusedAllowlisted = 16,
     /// To a look: somebody else emptied the set, or put another in its place.
     Emptied = 17,
-    /// To a look: what the set should hold was not known; it is from now on.
-    Unknown = 18,
     /// To a look: the set is as it should be, but no rule uses it.
-    Unused = 19,
+    Unused = 18,
 }
 
 impl Outcome {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 19] = [
         Self::Done,
         Self::Extended,
         Self::Kept,
@@ -132,7 +135,6 @@ impl Outcome {
         Self::TooMany,
         Self::RefusedAllowlisted,
         Self::Emptied,
-        Self::Unknown,
         Self::Unused,
     ];
 
@@ -140,6 +142,13 @@ impl Outcome {
     #[must_use]
     pub fn is_banned(self) -> bool {
         self.is_new() || matches!(self, Self::Extended | Self::Kept)
+    }
+
+    /// Whether it tells what the warden will not tell again: that the set lost
+    /// what it held.
+    #[must_use]
+    pub fn is_told_once(self) -> bool {
+        matches!(self, Self::Remade | Self::Emptied)
     }
 
     /// Whether what was asked for was done now; for a ban, that it was not
@@ -180,7 +189,6 @@ impl fmt::Display for Outcome {
             Self::TooMany => "refused: too many in a second",
             Self::RefusedAllowlisted => "refused: it holds an allowlisted address",
             Self::Emptied => "it was emptied, or another was put in its place",
-            Self::Unknown => "what it should hold was not known",
             Self::Unused => {
                 "no firewall rule uses it, so nobody is shut out (mend it with: rblfilter firewall apply)"
             }
@@ -214,6 +222,10 @@ impl Request {
             Self::Watch => bytes[1] = 3,
             Self::Look { ipv6 } => {
                 bytes[1] = 7;
+                bytes[12] = u8::from(*ipv6);
+            }
+            Self::Flush { ipv6 } => {
+                bytes[1] = 8;
                 bytes[12] = u8::from(*ipv6);
             }
             Self::Ban { network, seconds } => {
@@ -273,6 +285,9 @@ impl Request {
                 force: bytes[12] == 1,
             },
             7 => Self::Look {
+                ipv6: bytes[12] == 1,
+            },
+            8 => Self::Flush {
                 ipv6: bytes[12] == 1,
             },
             _ => return None,
@@ -356,6 +371,8 @@ mod tests {
             Request::Watch,
             Request::Look { ipv6: false },
             Request::Look { ipv6: true },
+            Request::Flush { ipv6: false },
+            Request::Flush { ipv6: true },
             ban("127.66.1.2/32", 3600),
             ban("2001:db8:1:2::/64", u32::MAX),
             Request::Unban {
@@ -412,7 +429,7 @@ mod tests {
             layers: Layers::default(),
         }
         .encode();
-        bad[1] = 20;
+        bad[1] = 19;
         assert_eq!(Reply::decode(&bad), None);
     }
 }

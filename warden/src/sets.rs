@@ -119,6 +119,8 @@ pub trait Kernel {
     fn look(&mut self) -> Result<bool, Problem>;
     /// Which of these networks it holds, by themselves or within others.
     fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem>;
+    /// Takes all entries out.
+    fn flush(&mut self) -> Result<(), Problem>;
     /// Whether a rule uses it.
     fn is_used(&mut self) -> Result<bool, Problem>;
     /// Whether it says itself when it is full, and takes a network within
@@ -131,6 +133,9 @@ pub trait Kernel {
 pub enum Wish {
     /// That a network be banned for so many seconds.
     Ban(IpNetwork, u32),
+    /// That a ban of before be there again, for what is left of it: no other is
+    /// to make room that ends later.
+    Restore(IpNetwork, u32),
     /// That it be banned no longer.
     Unban(IpNetwork),
 }
@@ -138,7 +143,7 @@ pub enum Wish {
 impl Wish {
     fn network(self) -> IpNetwork {
         match self {
-            Self::Ban(network, _) | Self::Unban(network) => network,
+            Self::Ban(network, _) | Self::Restore(network, _) | Self::Unban(network) => network,
         }
     }
 }
@@ -198,6 +203,12 @@ impl Sets {
         set.look(now)
     }
 
+    /// Takes everything out of the set of this family.
+    pub fn flush(&mut self, ipv6: bool) -> Outcome {
+        let set = if ipv6 { &mut self.v6 } else { &mut self.v4 };
+        set.flush()
+    }
+
     /// Does what is wished, in this order where it is about the same network.
     pub fn apply(&mut self, wishes: &[Wish], now: Instant) -> Vec<Outcome> {
         let mut outcomes = vec![Outcome::Failed; wishes.len()];
@@ -235,6 +246,9 @@ impl<K: Kernel + ?Sized> Kernel for Box<K> {
     fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem> {
         (**self).holds(networks)
     }
+    fn flush(&mut self) -> Result<(), Problem> {
+        (**self).flush()
+    }
     fn is_used(&mut self) -> Result<bool, Problem> {
         (**self).is_used()
     }
@@ -249,20 +263,22 @@ struct Set<K> {
     ends: Ends,
     /// Entries that the last look found. In a wave the new ones soon outnumber
     /// those of a set that was emptied.
-    witnesses: Vec<IpNetwork>,
+    witnesses: [Vec<IpNetwork>; 2],
     /// With so many, those that have ended are taken out.
     prune_at: usize,
     /// Whether that is what the set holds; if not, it is read before the next
     /// change.
     known: bool,
-    /// Whether it ever was.
-    was_known: bool,
     /// Whether somebody else put something in, and from when on it may be read
     /// for that.
     stale: bool,
     read_from: Option<Instant>,
     /// Whether it was made anew, and nobody was told yet.
     remade: bool,
+    /// Which of those that are done now are bans of before; and when the first
+    /// of all that are in ends, once that was looked for.
+    restored: HashSet<IpNetwork>,
+    soonest: Option<Instant>,
     configured: u32,
     /// The most entries that it has room for now, as far as we know.
     most: u32,
@@ -275,13 +291,14 @@ impl<K: Kernel> Set<K> {
             kernel,
             name,
             ends: Ends::new(),
-            witnesses: Vec::new(),
+            witnesses: Default::default(),
             prune_at: 0,
             known: false,
-            was_known: false,
             stale: false,
             read_from: None,
             remade: false,
+            restored: HashSet::new(),
+            soonest: None,
             configured: most,
             most,
             when_full,
@@ -307,7 +324,7 @@ impl<K: Kernel> Set<K> {
         match self.kernel.read(now) {
             Ok(ends) => {
                 self.ends = ends;
-                (self.known, self.was_known, self.stale) = (true, true, false);
+                (self.known, self.stale) = (true, false);
                 let took = now.elapsed();
                 self.read_from = Some(Instant::now() + READ_EVERY.max(took * READ_SHARE));
                 Ok(())
@@ -325,7 +342,7 @@ impl<K: Kernel> Set<K> {
             self.name
         ));
         self.ends.clear();
-        (self.known, self.was_known, self.remade) = (true, true, true);
+        (self.known, self.remade) = (true, true);
         Ok(())
     }
 
@@ -355,41 +372,41 @@ impl<K: Kernel> Set<K> {
                 return Ok(Outcome::Emptied);
             }
         }
-        if !self.known {
-            let first = !self.was_known;
-            self.ready(now, true)?;
-            // After an error the filter fills the set by itself.
-            if first {
-                return Ok(Outcome::Unknown);
-            }
+        // What it should hold the filter knows: it puts all in again when a
+        // warden is new to it, and after an error.
+        self.ready(now, true)?;
+        if std::mem::take(&mut self.remade) {
+            return Ok(Outcome::Remade);
         }
         self.forget_ended(now);
-        let runs = |end: &Option<Instant>| end.is_none_or(|end| end > now + SLACK);
-        let mut sample = std::mem::take(&mut self.witnesses);
-        sample.retain(|network| self.ends.get(network).is_some_and(runs));
-        let seen = sample.len();
-        let others = self
-            .ends
-            .iter()
-            .filter(|(network, end)| runs(end) && !sample[..seen].contains(network))
-            .map(|(network, _)| *network)
-            .take(SAMPLE.saturating_sub(seen));
-        let others: Vec<IpNetwork> = others.collect();
-        sample.extend(others);
-        let held = self.kernel.holds(&sample)?;
-        let emptied = |held: &[bool]| {
-            let gone = held.iter().filter(|held| !**held).count();
-            gone > 1 && gone * 2 > held.len()
-        };
-        if emptied(&held) || held.get(..seen).is_some_and(emptied) {
-            self.known = false;
-            return Ok(Outcome::Emptied);
-        }
-        for (network, held) in sample.into_iter().zip(held) {
-            if held {
-                self.witnesses.push(network);
-            } else {
-                self.ends.remove(&network);
+        for (part, mut sample) in std::mem::take(&mut self.witnesses).into_iter().enumerate() {
+            let runs = |end: &Option<Instant>| end.is_none_or(|end| end > now + SLACK);
+            sample.retain(|network| self.ends.get(network).is_some_and(runs));
+            let seen = sample.len();
+            let others: Vec<IpNetwork> = self
+                .ends
+                .iter()
+                .filter(|(network, end)| self.part_of(**network) == part && runs(end))
+                .map(|(network, _)| *network)
+                .filter(|network| !sample.contains(network))
+                .take(SAMPLE.saturating_sub(seen))
+                .collect();
+            sample.extend(others);
+            let held = self.kernel.holds(&sample)?;
+            let emptied = |held: &[bool]| {
+                let gone = held.iter().filter(|held| !**held).count();
+                gone > 1 && gone * 2 > held.len()
+            };
+            if emptied(&held) || held.get(..seen).is_some_and(emptied) {
+                self.known = false;
+                return Ok(Outcome::Emptied);
+            }
+            for (network, held) in sample.into_iter().zip(held) {
+                if held {
+                    self.witnesses[part].push(network);
+                } else {
+                    self.ends.remove(&network);
+                }
             }
         }
         Ok(match self.kernel.is_used()? {
@@ -398,13 +415,40 @@ impl<K: Kernel> Set<K> {
         })
     }
 
+    /// Which of the kernel's sets holds it, where networks have one of their own.
+    fn part_of(&self, network: IpNetwork) -> usize {
+        usize::from(!self.kernel.is_ipset() && !is_single(network))
+    }
+
+    /// Takes all out.
+    fn flush(&mut self) -> Outcome {
+        match self.kernel.flush() {
+            Ok(()) => {
+                self.ends.clear();
+                Outcome::Done
+            }
+            Err(problem) => {
+                self.known = false;
+                problem.outcome()
+            }
+        }
+    }
+
     fn apply(&mut self, wishes: &[Wish], now: Instant) -> Vec<Outcome> {
         if wishes.is_empty() {
             return Vec::new();
         }
-        let bans = wishes.iter().any(|wish| matches!(wish, Wish::Ban(..)));
+        let bans = wishes.iter().any(|wish| !matches!(wish, Wish::Unban(_)));
         if let Err(problem) = self.ready(now, bans) {
             return vec![problem.outcome(); wishes.len()];
+        }
+        self.soonest = None;
+        self.restored.clear();
+        for wish in wishes {
+            match wish {
+                Wish::Restore(network, _) => self.restored.insert(*network),
+                other => self.restored.remove(&other.network()),
+            };
         }
         let mut outcomes = Vec::with_capacity(wishes.len());
         let (mut changes, mut touched) = (Vec::new(), HashSet::new());
@@ -430,17 +474,39 @@ impl<K: Kernel> Set<K> {
     fn change(&self, wish: Wish, now: Instant) -> Change {
         match wish {
             Wish::Unban(network) => Change::Remove(network),
-            Wish::Ban(network, seconds) => match self.ends.get(&network) {
-                Some(Some(old)) if *old > now && *old < end(now, seconds) => {
-                    Change::Replace(network, seconds)
+            Wish::Ban(network, seconds) | Wish::Restore(network, seconds) => {
+                match self.ends.get(&network) {
+                    Some(Some(old)) if *old > now && *old < end(now, seconds) => {
+                        Change::Replace(network, seconds)
+                    }
+                    // Where it runs longer, the kernel must say that it is still in.
+                    _ => Change::Add(network, seconds),
                 }
-                // Where it runs longer, the kernel must say that it is still in.
-                _ => Change::Add(network, seconds),
-            },
+            }
         }
     }
 
     fn commit(&mut self, changes: &[Change], now: Instant) -> Vec<Outcome> {
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let refused = self.refused(changes, now);
+        if !refused.is_empty() {
+            let is_kept = |change: &&Change| !refused.contains(&change.network());
+            let kept: Vec<Change> = changes.iter().filter(is_kept).copied().collect();
+            let mut outcomes = self.commit_all(&kept, now).into_iter();
+            let all = changes.iter();
+            return all
+                .map(|change| match refused.contains(&change.network()) {
+                    true => Outcome::Full,
+                    false => outcomes.next().unwrap_or(Outcome::Failed),
+                })
+                .collect();
+        }
+        self.commit_all(changes, now)
+    }
+
+    fn commit_all(&mut self, changes: &[Change], now: Instant) -> Vec<Outcome> {
         if changes.is_empty() {
             return Vec::new();
         }
@@ -588,8 +654,62 @@ impl<K: Kernel> Set<K> {
         Some((Outcome::Replaced, beyond))
     }
 
+    /// Where the set does not say itself that it is full: the bans of before for
+    /// which it has no room.
+    fn refused(&mut self, changes: &[Change], now: Instant) -> HashSet<IpNetwork> {
+        let mut refused = HashSet::new();
+        if self.kernel.is_ipset() || self.restored.is_empty() {
+            return refused;
+        }
+        let is_new = |set: &Self, change: &Change| matches!(change, Change::Add(network, _) if !set.ends.contains_key(network));
+        let new = changes.iter().filter(|change| is_new(self, change)).count();
+        if self.ends.len() + new <= self.most as usize {
+            return refused;
+        }
+        self.forget_ended(now);
+        let mut room = (self.most as usize).saturating_sub(self.ends.len());
+        // Those before it in the batch are as good as in.
+        let mut first: Option<Instant> = None;
+        for change in changes {
+            let Change::Add(network, seconds) = *change else {
+                continue;
+            };
+            if !is_new(self, change) {
+                continue;
+            }
+            if room == 0 && self.has_no_room_for(*change, first, now) {
+                refused.insert(network);
+                continue;
+            }
+            room = room.saturating_sub(1);
+            let ends = end(now, seconds);
+            first = Some(first.map_or(ends, |first| first.min(ends)));
+        }
+        refused
+    }
+
+    /// Whether this is a ban of before, and would take the place in a full set of
+    /// one that ends later; `first`: so does the first of those that come with it.
+    fn has_no_room_for(&mut self, change: Change, first: Option<Instant>, now: Instant) -> bool {
+        let Change::Add(network, seconds) = change else {
+            return false;
+        };
+        if !self.restored.contains(&network) || self.may_grow() {
+            return false;
+        }
+        if self.soonest.is_none() {
+            self.forget_ended(now);
+            self.soonest = self.ends.values().flatten().min().copied();
+        }
+        let soonest = self.soonest.iter().chain(&first).min();
+        soonest.is_some_and(|soonest| end(now, seconds) <= *soonest)
+    }
+
     /// The kernel says that the set is full.
     fn make_room(&mut self, change: Change, now: Instant) -> Outcome {
+        if self.has_no_room_for(change, None, now) {
+            return Outcome::Full;
+        }
         // Others of the same batch made room already.
         let mut outcome = Outcome::Replaced;
         for _ in 0..=ROOM_TRIES {
@@ -634,6 +754,7 @@ impl<K: Kernel> Set<K> {
 
     /// Takes out the bans that end soonest, at least so many.
     fn evict(&mut self, least: usize) {
+        self.soonest = None;
         let mut ending: Vec<(Instant, IpNetwork)> = self
             .ends
             .iter()

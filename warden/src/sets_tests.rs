@@ -47,6 +47,13 @@ impl Kernel for Memory {
         let held = |network| self.held.contains_key(network);
         Ok(networks.iter().map(held).collect())
     }
+    fn flush(&mut self) -> Result<(), Problem> {
+        if self.missing {
+            return Err(Problem::NoSet);
+        }
+        self.held.clear();
+        Ok(())
+    }
     fn is_used(&mut self) -> Result<bool, Problem> {
         Ok(!self.unused)
     }
@@ -151,6 +158,34 @@ fn in_a_full_set_those_that_end_soonest_make_room() {
     }
 }
 
+/// Else a filter that puts all in again, more than fit, would go on for ever.
+#[test]
+fn in_a_full_set_a_ban_of_before_takes_the_place_of_none_that_ends_later() {
+    let again = |host, seconds| match ban(host, seconds) {
+        Wish::Ban(network, seconds) => Wish::Restore(network, seconds),
+        other => other,
+    };
+    for nft in [false, true] {
+        let (mut set, now) = (set(nft, 3, WhenFull::Replace), Instant::now());
+        let some = [again(1, 90), again(2, 30), again(3, 60), again(4, 20)];
+        use Outcome::{Done, Full, Replaced};
+        let outcomes = set.apply(&some, now);
+        assert_eq!(outcomes, [Done, Done, Done, Full], "nft {nft}");
+        assert_eq!(set.apply(&[again(5, 30)], now), [Full]);
+        let both = [again(6, 25), ban(7, 20)];
+        assert_eq!(set.apply(&both, now), [Full, Replaced]);
+        assert_eq!(seconds(&set, 2), None, "it ended soonest");
+        assert_eq!(set.apply(&[again(8, 50)], now), [Replaced]);
+        assert_eq!(seconds(&set, 7), None);
+        assert_eq!(set.apply(&[again(8, 55)], now), [Outcome::Extended]);
+        assert_eq!(set.kernel.held.len(), 3);
+        // What has ended has made room.
+        let later = now + Duration::from_secs(70);
+        set.kernel.held.retain(|_, seconds| *seconds > 70);
+        assert_eq!(set.apply(&[again(2, 5)], later), [Done]);
+    }
+}
+
 #[test]
 fn or_it_grows_up_to_four_times() {
     for nft in [false, true] {
@@ -206,7 +241,6 @@ fn where_networks_cannot_overlap_the_wider_one_holds_the_others() {
 #[test]
 fn a_set_that_somebody_else_emptied_is_seen_and_one_entry_that_he_took_is_let_be() {
     let (mut set, now) = (set(false, 999, WhenFull::Replace), Instant::now());
-    assert_eq!(set.look(now), Outcome::Unknown, "nothing was read yet");
     assert_eq!(set.look(now), Outcome::Done, "nothing need be there");
     let wishes: Vec<Wish> = (0..200).map(|host| ban(host, 60)).collect();
     set.apply(&wishes, now);
@@ -227,6 +261,34 @@ fn a_set_that_somebody_else_emptied_is_seen_and_one_entry_that_he_took_is_let_be
     // What has ended by itself is not missed.
     set.kernel.held.clear();
     assert_eq!(set.look(now + Duration::from_secs(58)), Outcome::Done);
+}
+
+#[test]
+fn one_of_the_two_sets_of_a_family_that_was_emptied_alone_is_seen() {
+    for networks in [false, true] {
+        let (mut set, now) = (set(true, 999, WhenFull::Replace), Instant::now());
+        let mut wishes: Vec<Wish> = (0..100).map(|host| ban(host, 60)).collect();
+        wishes.truncate(if networks { 100 } else { 2 });
+        let wide = (0..if networks { 2_u8 } else { 100 })
+            .map(|net| Wish::Ban(format!("10.9.{net}.0/24").parse().unwrap(), 60));
+        wishes.extend(wide);
+        set.apply(&wishes, now);
+        assert_eq!(set.look(now), Outcome::Done);
+        set.kernel.held.retain(|net, _| is_single(*net) == networks);
+        assert_eq!(set.look(now), Outcome::Emptied);
+    }
+}
+
+#[test]
+fn a_set_that_we_emptied_ourselves_is_as_it_should_be() {
+    let (mut set, now) = (set(false, 9, WhenFull::Replace), Instant::now());
+    set.apply(&[ban(1, 60), ban(2, 60), ban(3, 60)], now);
+    assert_eq!(set.flush(), Outcome::Done);
+    assert!(set.kernel.held.is_empty());
+    assert_eq!(set.look(now), Outcome::Done);
+    assert_eq!(set.apply(&[ban(1, 60)], now), [Outcome::Done]);
+    set.kernel.missing = true;
+    assert_eq!(set.flush(), Outcome::NoSet);
 }
 
 #[test]

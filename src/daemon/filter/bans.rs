@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use rblfilter_warden::request::{Outcome, Request};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Filter;
 use crate::config::Mode;
 use crate::degraded::Part;
 use crate::enforce::allows::Allows;
-use crate::enforce::ban;
+use crate::enforce::ban::{self, overlap};
 use crate::enforce::book::{Book, Next, Record, Why};
 use crate::enforce::grounds::Grounds;
 use crate::judge::{self, Conviction};
@@ -35,31 +35,79 @@ const LOOKS: usize = 32;
 /// Bans whose ends are written down in a second, where a wave's all come at once.
 const ENDS: usize = 5000;
 /// How often the file is given all, where it lost something and works again.
-const REPAIR_EVERY: u64 = 10;
-/// How often it forgets who delivered mail long ago.
+const REPAIR_EVERY: Duration = Duration::from_secs(10);
+/// How often it forgets who delivered mail, or was banned, long ago.
 const PRUNE_EVERY: u64 = 3600;
-/// Rows that are handed to the store at once.
-const ROWS: usize = 1000;
+/// Bans that are gathered at once, before others have their turn.
+const ROWS: usize = 4096;
 
 /// What is in a file that takes longer to read than the start waits for.
 #[derive(Debug, Default)]
 pub(super) struct Late {
     loaded: Option<oneshot::Receiver<Loaded>>,
-    /// Whether it is still to come; then which of its bans were ended meanwhile.
+    /// Whether it is still to come; then what was done about its rows meanwhile.
     awaited: bool,
+    /// Bans that were ended.
     ended: HashSet<IpNetwork>,
     all_ended: bool,
+    /// Whom the admin freed, and whom he lets in no longer, whatever the rows are
+    /// called that touch them.
+    freed: Vec<IpNetwork>,
+    shut_out: Vec<IpNetwork>,
 }
 
-impl Filter {
-    fn late(&self) -> MutexGuard<'_, Late> {
-        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+/// The most networks that an admin frees, or lets in no longer, while the file is
+/// read.
+const MOST_LATE: usize = 10_000;
+
+impl Late {
+    /// The kernel has this ban no longer.
+    fn end(&mut self, network: IpNetwork) {
+        if self.awaited {
+            self.ended.insert(network);
+        }
+    }
+
+    /// The admin freed it, and all that it touches.
+    pub(super) fn free(&mut self, network: IpNetwork) {
+        if self.awaited && self.freed.len() < MOST_LATE {
+            self.freed.push(network);
+        }
+    }
+
+    /// The admin lets in no longer what it touches.
+    pub(super) fn shut_out(&mut self, network: IpNetwork) {
+        if self.awaited && self.shut_out.len() < MOST_LATE {
+            self.shut_out.push(network);
+        }
     }
 
     /// All bans are to be ended, those in a file that is not read yet too.
-    pub(super) fn end_late(&self) {
-        let mut late = self.late();
-        late.all_ended = late.awaited;
+    pub(super) fn end_all(&mut self) {
+        self.all_ended = self.awaited;
+    }
+
+    fn has_freed(&self, network: IpNetwork) -> bool {
+        self.all_ended || self.freed.iter().any(|freed| overlap(*freed, network))
+    }
+
+    fn has_shut_out(&self, network: IpNetwork) -> bool {
+        self.shut_out.iter().any(|shut| overlap(*shut, network))
+    }
+}
+
+/// Whatever becomes of it, the file is waited for no longer.
+struct Awaited<'a>(&'a Filter);
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        *self.0.late() = Late::default();
+    }
+}
+
+impl Filter {
+    pub(super) fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in what took longer to read than the start waited for.
@@ -67,12 +115,17 @@ impl Filter {
         let Some(loaded) = self.late().loaded.take() else {
             return;
         };
+        let awaited = Awaited(self);
         // Else there is no store, which was said.
         if let Ok(loaded) = loaded.await {
             self.restore_from(loaded).await;
-            self.degraded.leave(&Part::Store, Instant::now());
+            self.lift_open().await;
+            drop(awaited);
+            // It is read; that it can be written too, the store says.
+            if let Some(store) = self.store.get() {
+                let _ = store.commit(Vec::new()).await;
+            }
         }
-        *self.late() = Late::default();
     }
 
     /// Seconds since 1970, as they are counted in the book of bans.
@@ -135,11 +188,6 @@ impl Filter {
             }),
             hand: None,
         };
-        if next.running {
-            // The kernel did not have it: somebody emptied the set.
-            self.lacking.note(network.is_ipv6());
-            return;
-        }
         let write = Write::Ban(Box::new(self.stored(&record)));
         if self.book().insert(record, now) {
             self.put(write);
@@ -154,20 +202,9 @@ impl Filter {
 
     /// A ban as it stands in the file.
     pub(super) fn stored(&self, record: &Record) -> store::Ban {
-        let names = record.grounds.rests_on.iter();
-        store::Ban {
-            network: record.network,
-            client: record.client,
-            since: record.since,
-            until: record.until,
-            count: record.count,
-            zones: record.grounds.zones.clone(),
-            rests_on: names
-                .filter_map(|list| Some(self.lists.zone(*list)?.name().to_owned()))
-                .collect(),
-            own: record.grounds.own,
-            hand: record.hand.clone(),
-        }
+        stored(record, |list| {
+            Some(self.lists.zone(list)?.name().to_owned())
+        })
     }
 
     fn of_store(&self, ban: store::Ban) -> Record {
@@ -196,7 +233,8 @@ impl Filter {
     /// takes longer than three seconds; what is read later comes in later.
     pub async fn open_store(&self) {
         let path = self.paths.state().join(FILE);
-        let (store, mut loaded) = store::Store::start(path, self.clock, &self.degraded);
+        let window = self.config.ban.durations.window;
+        let (store, mut loaded) = store::Store::start(path, window, self.clock, &self.degraded);
         // It is opened once, so the place is free.
         let _ = self.store.set(store);
         match timeout(LOAD_TIME, &mut loaded).await {
@@ -222,6 +260,8 @@ impl Filter {
         self.lacking.note(true);
     }
 
+    /// Writes into the book what was in the file, a few at a time: there may be a
+    /// million, and others want their turn.
     async fn take_in(&self, loaded: Loaded) {
         let (now, instant) = (self.now(), Instant::now());
         for (client, at) in loaded.senders {
@@ -233,41 +273,70 @@ impl Filter {
             }
         }
         for (network, until) in loaded.allows {
-            self.allows().insert(network, until, now);
+            let mut allows = self.allows();
+            let is_newer = allows.running(now).any(|(allowed, _)| allowed == network);
+            if !is_newer && !self.late().has_shut_out(network) {
+                allows.insert(network, until, now);
+            }
         }
         // Where nobody is banned, those of the file wait.
         if self.config.mode == Mode::Observe {
             return;
         }
+        let mut past = loaded.past.into_iter();
+        while past.len() > 0 {
+            {
+                let mut book = self.book();
+                for (network, past) in past.by_ref().take(ROWS) {
+                    // Who is banned again meanwhile has it counted there.
+                    if book.past(network).is_none() {
+                        book.remember(network, past.count, past.ended);
+                    }
+                }
+            }
+            yield_now().await;
+        }
         let mut freed = Vec::new();
-        {
-            let late = std::mem::take(&mut *self.late());
-            let mut protected = self
-                .protected
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = protected.refresh(instant) {
-                self.degraded.enter(Part::OwnAddresses, error, instant);
-            }
-            let mut book = self.book();
-            for (network, past) in loaded.past {
-                book.remember(network, past.count, past.ended);
-            }
-            for ban in loaded.bans {
-                // Whom the admin allowed meanwhile; what he forced stays.
-                let forced = ban.hand.as_ref().is_some_and(|hand| hand.forced);
-                if late.ended.contains(&ban.network) {
-                    continue;
-                }
-                if late.all_ended || !forced && protected.overlaps(ban.network) {
-                    freed.push(ban.network);
-                } else {
-                    book.insert(self.of_store(ban), now);
-                }
-            }
+        let mut bans = loaded.bans.into_iter();
+        while bans.len() > 0 {
+            self.take_bans(bans.by_ref().take(ROWS), &mut freed);
+            yield_now().await;
         }
         for network in freed {
-            self.end_ban(network, Why::Wrong).await;
+            // A new one may be there by now.
+            let is_banned = self.book().get(network).is_some();
+            if !is_banned {
+                self.end_ban(network, Why::Wrong).await;
+            }
+        }
+    }
+
+    /// Those of the file that still hold come into the book, the others to `freed`.
+    fn take_bans(&self, bans: impl Iterator<Item = store::Ban>, freed: &mut Vec<IpNetwork>) {
+        let (now, instant) = (self.now(), Instant::now());
+        let mut protected = self
+            .protected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = protected.refresh(instant) {
+            self.degraded.enter(Part::OwnAddresses, error, instant);
+        }
+        let (late, allows) = (self.late(), self.allows());
+        let mut book = self.book();
+        for ban in bans {
+            // Whom the admin allowed meanwhile; what he forced stays.
+            let forced = ban.hand.as_ref().is_some_and(|hand| hand.forced);
+            let network = ban.network;
+            if late.ended.contains(&network) {
+                continue;
+            }
+            // Who is let in by hand was freed then, or in a file that is older.
+            let allowed = late.awaited && allows.touches(network, now);
+            if late.has_freed(network) || !forced && (allowed || protected.overlaps(network)) {
+                freed.push(network);
+            } else {
+                book.insert(self.of_store(ban), now);
+            }
         }
     }
 
@@ -276,20 +345,14 @@ impl Filter {
     /// # Errors
     /// Why the kernel still has it, in words.
     pub(super) async fn try_end(&self, network: IpNetwork, why: Why) -> Result<(), String> {
-        match self.warden.ask(Request::Unban { network }).await {
+        match self.warden.ask_patiently(Request::Unban { network }).await {
             Ok(reply) => {
                 self.ban_state(reply.ipv6, reply.outcome);
                 // In a set that is not there nobody is banned.
                 if !reply.outcome.is_new() && reply.outcome != Outcome::NoSet {
                     return Err(reply.outcome.to_string());
                 }
-                let past = self.book().remove(network, why, self.now());
-                let mut late = self.late();
-                if late.awaited {
-                    late.ended.insert(network);
-                }
-                drop(late);
-                self.put(Write::End(network, past));
+                self.note_end(network, why);
                 Ok(())
             }
             Err(error) => {
@@ -298,6 +361,13 @@ impl Filter {
                 Err(text)
             }
         }
+    }
+
+    /// The kernel does not have this one any longer.
+    pub(super) fn note_end(&self, network: IpNetwork, why: Why) {
+        let past = self.book().remove(network, why, self.now());
+        self.late().end(network);
+        self.put(Write::End(network, past));
     }
 
     async fn end_ban(&self, network: IpNetwork, why: Why) {
@@ -318,7 +388,12 @@ impl Filter {
             self.keep_filled(),
             self.keep_looking(),
             self.keep_time(),
-            self.take_late()
+            self.keep_stored(),
+            async {
+                // Those that were read in time, and then the others.
+                self.lift_open().await;
+                self.take_late().await;
+            }
         );
     }
 
@@ -340,12 +415,12 @@ impl Filter {
                 self.put(Write::EndAllow(network));
             }
             self.look_again(now, &turns, &mut looks);
-            if tick % PRUNE_EVERY == 0 {
+            // The first time at once: this process may not live for an hour.
+            if tick % PRUNE_EVERY == 1 {
                 let day = u32::try_from(LATELY.as_secs()).unwrap_or(u32::MAX);
                 self.put(Write::ForgetSenders(now.saturating_sub(day)));
-            }
-            if tick % REPAIR_EVERY == 0 {
-                self.repair_store().await;
+                let window = self.config.ban.durations.window;
+                self.put(Write::ForgetOffences(now.saturating_sub(window)));
             }
         }
     }
@@ -372,47 +447,74 @@ impl Filter {
         }
     }
 
+    /// Gives the file all that it should hold, where it lost something, until the
+    /// future is dropped.
+    async fn keep_stored(&self) {
+        let mut clock = interval(REPAIR_EVERY);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            // Why it did not, and that it is to be done again, the store knows.
+            let _ = self.repair_store().await;
+        }
+    }
+
     /// Gives the file all bans again where it lost something.
-    async fn repair_store(&self) {
-        let Some(store) = self.store.get() else {
-            return;
-        };
+    async fn repair_store(&self) -> Result<(), String> {
         // What the file holds that is not in the book yet must not be lost.
         if self.config.mode == Mode::Observe
             || self.late().awaited
             || self.degraded.is_entered(&Part::Store)
-            || !store.take_lost()
         {
-            return;
+            return Ok(());
         }
+        let Some(repair) = self.store.get().and_then(store::Store::repair) else {
+            return Ok(());
+        };
         let now = self.now();
-        let allows: Vec<Write> = {
+        let mut others: Vec<Write> = {
             let allows = self.allows();
             let running = allows.running(now);
             running
                 .map(|(network, until)| Write::Allow(network, until))
                 .collect()
         };
-        store.everything(allows);
+        // A file that was made anew lacks those, too.
+        let instant = Instant::now();
+        others.extend(self.senders.lately(instant).map(|(client, at)| {
+            let age = instant.saturating_duration_since(at).as_secs();
+            let age = u32::try_from(age).unwrap_or(u32::MAX);
+            Write::Sender(client, now.saturating_sub(age))
+        }));
         let networks: Vec<IpNetwork> = {
             let book = self.book();
             let running = book.running(now).map(|ban| ban.network);
             running.chain(book.with_past()).collect()
         };
+        // What changes from here on is written after them.
+        let (mut bans, mut past) = (Vec::new(), Vec::new());
         for networks in networks.chunks(ROWS) {
-            // As they are at this moment: a ban may have been ended meanwhile.
-            let writes: Vec<Write> = {
+            {
                 let book = self.book();
-                let write = |network: &IpNetwork| match book.get(*network) {
-                    Some(record) => Some(Write::Ban(Box::new(self.stored(&record)))),
-                    None => Some(Write::End(*network, Some(book.past(*network)?))),
-                };
-                networks.iter().filter_map(write).collect()
-            };
-            if store.commit(writes).await.is_err() {
-                return;
+                for network in networks {
+                    match book.get(*network) {
+                        Some(record) => bans.push(record),
+                        None => past.extend(book.past(*network).map(|past| (*network, past))),
+                    }
+                }
             }
+            yield_now().await;
         }
+        let names: Vec<String> = (0..self.config.zones.len())
+            .map_while(|list| Some(self.lists.zone(list)?.name().to_owned()))
+            .collect();
+        let bans = bans
+            .into_iter()
+            .map(move |ban| Write::Ban(Box::new(stored(&ban, |list| names.get(list).cloned()))));
+        let past = past
+            .into_iter()
+            .map(|(network, past)| Write::End(network, Some(past)));
+        repair.write(Box::new(bans.chain(past).chain(others))).await
     }
 
     /// Waits, for a limited time, until all is on disk and the file closed.
@@ -422,3 +524,23 @@ impl Filter {
         }
     }
 }
+
+/// A ban as it stands in the file, with the lists' names instead of their places.
+fn stored(record: &Record, name: impl Fn(usize) -> Option<String>) -> store::Ban {
+    let lists = record.grounds.rests_on.iter();
+    store::Ban {
+        network: record.network,
+        client: record.client,
+        since: record.since,
+        until: record.until,
+        count: record.count,
+        zones: record.grounds.zones.clone(),
+        rests_on: lists.filter_map(|list| name(*list)).collect(),
+        own: record.grounds.own,
+        hand: record.hand.clone(),
+    }
+}
+
+#[cfg(test)]
+#[path = "bans_tests.rs"]
+mod tests;

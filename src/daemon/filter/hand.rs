@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use rblfilter_warden::policy::MAX_BAN_SECONDS;
 use rblfilter_warden::request::{Outcome, Request as Ask};
-use tokio::task::JoinSet;
 
 use super::Filter;
 use crate::config::Mode;
@@ -20,8 +19,8 @@ use crate::enforce::grounds::Grounds;
 use crate::log::Event;
 use crate::store::Write;
 
-/// Bans that are ended at the same time.
-const AT_ONCE: usize = 512;
+/// Bans that are ended at once, before others have their turn.
+const AT_ONCE: usize = 4096;
 
 /// What a hand did, or why it could not, in words.
 type Told = Result<String, String>;
@@ -76,7 +75,7 @@ impl Filter {
             seconds,
             force,
         };
-        let reply = self.warden.ask(request).await.map_err(|error| {
+        let reply = self.warden.ask_patiently(request).await.map_err(|error| {
             let text = format!("the warden: {error}");
             self.degraded.enter(Part::Warden, error, Instant::now());
             text
@@ -92,7 +91,7 @@ impl Filter {
             return Err(format!("the warden did not ban {network}: {why}"));
         }
         let now = self.now();
-        let ended = self.allows().end(network);
+        let ended = self.shut_out(network);
         // What counted of its bans by verdict goes on to count.
         let next = self.book().next(network, now);
         let count = next.count - u16::from(!next.running && next.count > 0);
@@ -168,6 +167,7 @@ impl Filter {
                     failed.push(too_many());
                 }
             }
+            self.late().free(*network);
             self.lists.forget(*network);
             self.gate.forget(*network);
             let mut banned = self.book().touching(*network);
@@ -204,43 +204,67 @@ impl Filter {
         }
     }
 
-    async fn unban_all(self: &Arc<Self>, user: &str) -> Told {
-        let now = self.now();
-        self.end_late();
-        let mut networks: Vec<IpNetwork> = {
-            let book = self.book();
-            book.running(now).map(|ban| ban.network).collect()
-        };
-        let all = networks.len();
-        let mut failed = Vec::new();
-        while !networks.is_empty() {
-            let rest = networks.split_off(networks.len().saturating_sub(AT_ONCE));
-            let mut tasks = JoinSet::new();
-            for network in rest {
-                let filter = Arc::clone(self);
-                tasks.spawn(async move { filter.try_end(network, Why::Wrong).await });
+    /// Empties the sets, of what the book does not know, too.
+    async fn flush(&self) -> Result<(), String> {
+        for ipv6 in [false, true] {
+            let reply = self.warden.ask_patiently(Ask::Flush { ipv6 }).await;
+            let reply = reply.map_err(|error| {
+                let text = error.to_string();
+                self.degraded.enter(Part::Warden, error, Instant::now());
+                text
+            })?;
+            // In a set that is not there nobody is banned.
+            if reply.outcome != Outcome::Done && reply.outcome != Outcome::NoSet {
+                self.ban_state(reply.ipv6, reply.outcome);
+                return Err(reply.outcome.to_string());
             }
-            failed.extend(tasks.join_all().await.into_iter().filter_map(Result::err));
+        }
+        Ok(())
+    }
+
+    async fn unban_all(&self, user: &str) -> Told {
+        let now = self.now();
+        self.late().end_all();
+        let failed = |error| format!("the warden did not free all: {error}");
+        if self.config.mode != Mode::Observe {
+            self.flush().await.map_err(failed)?;
+        }
+        let networks: Vec<IpNetwork> = {
+            let book = self.book();
+            book.ends(now).map(|(network, _)| network).collect()
+        };
+        for networks in networks.chunks(AT_ONCE) {
+            for network in networks {
+                self.note_end(*network, Why::Wrong);
+            }
             // No faster than the disk; that it is slow is told at the end.
             if let Some(store) = self.store.get() {
                 let _ = store.commit(Vec::new()).await;
             }
-            if failed.len() >= AT_ONCE {
-                break;
+        }
+        // Some may have been on their way into the sets; and who was banned since
+        // the beginning is in the book, and comes in again.
+        if self.config.mode != Mode::Observe {
+            self.flush().await.map_err(failed)?;
+            for ipv6 in [false, true] {
+                self.lacking.note(ipv6);
             }
         }
         self.tell("unban-all", None, 0, user, "");
-        if let Some(first) = failed.first() {
-            return Err(format!("the warden did not free all {all}: {first}"));
-        }
-        self.committed(Vec::new(), format!("{all} bans are ended"))
-            .await
+        let told = format!("{} bans are ended", networks.len());
+        self.committed(Vec::new(), told).await
+    }
+
+    /// Ends that anybody in `network` is let in by hand, and tells what was ended.
+    fn shut_out(&self, network: IpNetwork) -> Vec<IpNetwork> {
+        self.late().shut_out(network);
+        self.allows().end(network)
     }
 
     async fn allow(&self, network: IpNetwork, seconds: u32, user: &str) -> Told {
         let now = self.now();
         let (writes, told) = if seconds == 0 {
-            let ended = self.allows().end(network);
+            let ended = self.shut_out(network);
             let told = format!("{} networks are no longer let in", ended.len());
             (ended.into_iter().map(Write::EndAllow).collect(), told)
         } else {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rblfilter_warden::request as warden_request;
@@ -28,6 +28,10 @@ const CONFIRM_TIME: Duration = Duration::from_millis(500);
 
 /// The pause before bans are lifted that the warden did not answer for.
 const LIFT_AGAIN: Duration = Duration::from_secs(10);
+
+/// The lists of which nothing counts, for a family, and since when: the last time
+/// that they were right; `None`: never.
+pub(super) type Open = HashMap<(usize, Family), Option<Instant>>;
 
 impl Filter {
     /// The sentence for a session that nothing exempts.
@@ -141,11 +145,13 @@ impl Filter {
                     let start = self.clock.instant(0) + Duration::from_secs(2);
                     let start = (!reason.is_lie()).then_some(start);
                     let passed = passed.or(start);
+                    self.note_open(list, family, passed);
                     self.degraded.enter(Part::List(name, family), reason, now);
                     self.lift(list, family, passed).await;
                 }
                 News::FirstPassed => self.degraded.leave(&Part::Resolver, now),
                 News::Closed(family) => {
+                    self.open().remove(&(list, family));
                     self.degraded.leave(&Part::Resolver, now);
                     self.degraded.leave(&Part::List(name, family), now);
                 }
@@ -175,6 +181,28 @@ impl Filter {
         self.gate.forget_all();
         self.book().lift(list, family == Family::V6, since);
         self.lift_wrong().await;
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing of what this list said since then counts.
+    pub(super) fn note_open(&self, list: usize, family: Family, since: Option<Instant>) {
+        self.open().insert((list, family), since);
+    }
+
+    /// Lifts the bans that came from the file after a list that they rest on was
+    /// known to be wrong.
+    pub(super) async fn lift_open(&self) {
+        let open: Vec<_> = self
+            .open()
+            .iter()
+            .map(|(of, since)| (*of, *since))
+            .collect();
+        for ((list, family), since) in open {
+            self.lift(list, family, since).await;
+        }
     }
 
     /// Has the warden lift the bans that turned out to be wrong. Where it does

@@ -1,16 +1,17 @@
 //! The kernel's sets, as they should be: what the warden says of them, and how
 //! they get back what somebody else took.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use rblfilter_warden::policy::Backend;
+use rblfilter_warden::policy::{BY_HAND_PER_SECOND, Backend, VERDICT_PREFIX, is_narrow};
 use rblfilter_warden::request::{Outcome, Reply, Request};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::Filter;
 use crate::config::Mode;
@@ -26,8 +27,13 @@ const AT_ONCE: usize = 512;
 /// How often one that the warden did not answer is asked again, and the pause.
 const TRIES: u32 = 5;
 const TRY_AGAIN: Duration = Duration::from_secs(2);
-/// The least time between two fillings of the sets.
+/// The least time between two fillings of the sets; the longest, where one after
+/// the other does not come to its end.
 const REFILL_AFTER: Duration = Duration::from_secs(10);
+const REFILL_AFTER_MOST: Duration = Duration::from_secs(320);
+/// How often a network is put in again that counts as one by hand: half as often
+/// as the warden allows, which leaves the admin the other half.
+const WIDE_EVERY: Duration = Duration::from_millis(2000 / BY_HAND_PER_SECOND as u64);
 /// How often the sets are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often it is said that a set is full.
@@ -38,13 +44,26 @@ const SAY_FULL_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Lacking {
     families: [AtomicBool; 2],
     noted: Notify,
+    /// Notified where it may go better now.
+    hurry: Notify,
 }
 
 impl Lacking {
     /// The set of this family does.
     pub(super) fn note(&self, ipv6: bool) {
+        self.still(ipv6);
+        self.hurry.notify_one();
+    }
+
+    /// It does still, after it was filled.
+    fn still(&self, ipv6: bool) {
         self.families[usize::from(ipv6)].store(true, Relaxed);
         self.noted.notify_one();
+    }
+
+    /// Whether one was noted since.
+    fn is_noted(&self) -> bool {
+        self.families.iter().any(|family| family.load(Relaxed))
     }
 
     /// Waits until one does; whether those of IPv4 and IPv6 did.
@@ -54,12 +73,80 @@ impl Lacking {
     }
 }
 
-/// When it was last said of each set that it is full, and how many bans found
-/// it so since then.
+/// Bans on their way into the sets again.
+struct Filling {
+    /// Those that end last come last, and go first.
+    left: Mutex<Vec<(IpNetwork, u32)>>,
+    done: AtomicUsize,
+    /// The sets that are full, or could not be filled for another reason: no
+    /// further ban is tried.
+    full: [AtomicBool; 2],
+    failed: [AtomicBool; 2],
+}
+
+impl Filling {
+    fn next(&self) -> Option<(IpNetwork, u32)> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let (network, until) = left.pop()?;
+            if !self.is_over(network.is_ipv6()) {
+                return Some((network, until));
+            }
+        }
+    }
+
+    fn is_over(&self, ipv6: bool) -> bool {
+        let at = usize::from(ipv6);
+        self.full[at].load(Relaxed) || self.failed[at].load(Relaxed)
+    }
+
+    fn note(&self, ipv6: bool, restored: Restored) {
+        let at = usize::from(ipv6);
+        match restored {
+            Restored::Done => {
+                self.done.fetch_add(1, Relaxed);
+            }
+            Restored::MadeRoom => {
+                self.done.fetch_add(1, Relaxed);
+                self.full[at].store(true, Relaxed);
+            }
+            Restored::Full => self.full[at].store(true, Relaxed),
+            Restored::Failed => self.failed[at].store(true, Relaxed),
+            Restored::Nothing => {}
+        }
+    }
+}
+
+/// What became of a ban that was to be put in again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restored {
+    /// It is there.
+    Done,
+    /// It is, and others made room.
+    MadeRoom,
+    /// All that are there end later.
+    Full,
+    /// It is over, or may not be there.
+    Nothing,
+    /// It is not there, and should be.
+    Failed,
+}
+
+/// When it was last said of each set that it is full, how many bans found it so
+/// since then, and whether it is, as far as we know.
 #[derive(Debug, Default)]
-pub(super) struct Full(Mutex<[(Option<Instant>, u64); 2]>);
+pub(super) struct Full(Mutex<[(Option<Instant>, u64); 2]>, [AtomicBool; 2]);
 
 impl Full {
+    /// Whether bans that run may be missing because they made room for others.
+    fn is_met(&self, ipv6: bool) -> bool {
+        self.1[usize::from(ipv6)].load(Relaxed)
+    }
+
+    fn set(&self, ipv6: bool, full: bool) {
+        self.1[usize::from(ipv6)].store(full, Relaxed);
+    }
+
     /// Another ban found it full; how many did, where it is to be said.
     fn met(&self, ipv6: bool, now: Instant) -> Option<u64> {
         let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +197,6 @@ impl Filter {
             | Outcome::Replaced
             | Outcome::Grown
             | Outcome::Emptied
-            | Outcome::Unknown
             | Outcome::Unused => {
                 self.note_state(ipv6, outcome, now);
                 // It lacks what was banned meanwhile.
@@ -120,7 +206,18 @@ impl Filter {
                 self.degraded.leave(&set, now);
             }
         }
-        self.degraded.leave(&Part::Warden, now);
+        if self.degraded.is_entered(&Part::Warden) {
+            self.lacking.hurry.notify_one();
+            self.degraded.leave(&Part::Warden, now);
+        }
+    }
+
+    /// What the warden answered for a ban that runs: where the kernel did not have
+    /// it, somebody emptied the set, unless it made room for another.
+    pub(super) fn note_missing(&self, ipv6: bool, outcome: Outcome) {
+        if outcome == Outcome::Done && !self.full.is_met(ipv6) {
+            self.lacking.note(ipv6);
+        }
     }
 
     /// Tells and counts what is out of the ordinary with a set that works.
@@ -139,11 +236,8 @@ impl Filter {
                 self.lacking.note(ipv6);
                 return;
             }
-            Outcome::Unknown => {
-                self.lacking.note(ipv6);
-                return;
-            }
             Outcome::Replaced => {
+                self.full.set(ipv6, true);
                 self.metrics.replaced.inc();
                 "replaced"
             }
@@ -159,77 +253,135 @@ impl Filter {
     }
 
     /// Fills the sets again where they lack something, until the future is
-    /// dropped.
+    /// dropped. One that does not get all is filled again after a pause, which
+    /// gets longer until it does, or there is news.
     pub(super) async fn keep_filled(self: &Arc<Self>) {
+        let mut pause = REFILL_AFTER;
         loop {
             let families = self.lacking.taken().await;
-            self.refill(families).await;
+            let Some(failed) = self.refill(families).await else {
+                continue;
+            };
             sleep(REFILL_AFTER).await;
+            if failed == [false; 2] {
+                pause = REFILL_AFTER;
+                continue;
+            }
+            for ipv6 in [false, true] {
+                if failed[usize::from(ipv6)] {
+                    self.lacking.still(ipv6);
+                }
+            }
+            // It is up, or there is news: either way it is tried again.
+            let _ = timeout(pause - REFILL_AFTER, self.lacking.hurry.notified()).await;
+            pause = (pause * 2).min(REFILL_AFTER_MOST);
         }
     }
 
     /// Puts the bans of these families that run into the kernel's sets again,
     /// with what is left of them: after a start, and whenever a set was emptied
-    /// or had to be made anew.
-    async fn refill(self: &Arc<Self>, families: [bool; 2]) {
+    /// or had to be made anew. `None`: there were none; else which sets still
+    /// lack something that they have room for.
+    async fn refill(self: &Arc<Self>, families: [bool; 2]) -> Option<[bool; 2]> {
         let begun = Instant::now();
         let now = self.now();
-        let bans: Vec<(IpNetwork, u32)> = {
+        let (narrow, mut wide): (Vec<_>, Vec<_>) = {
             let book = self.book();
-            let running = book.running(now);
-            let lacking = running.filter(|ban| families[usize::from(ban.network.is_ipv6())]);
-            lacking.map(|ban| (ban.network, ban.until)).collect()
+            let lacking = |network: &IpNetwork| families[usize::from(network.is_ipv6())];
+            let bans = book.ends(now).filter(|(network, _)| lacking(network));
+            bans.partition(|(network, _)| {
+                is_narrow(*network, VERDICT_PREFIX) && !book.is_forced(*network)
+            })
         };
-        if bans.is_empty() {
-            return;
+        let all = narrow.len() + wide.len();
+        if all == 0 {
+            return None;
         }
-        let all = bans.len();
-        let left = Arc::new(Mutex::new(bans));
+        wide.sort_unstable_by_key(|(_, until)| *until);
+        // There may be a million.
+        let sorting = tokio::task::spawn_blocking(move || {
+            let mut narrow = narrow;
+            narrow.sort_unstable_by_key(|(_, until)| *until);
+            narrow
+        });
+        let filling = Arc::new(Filling {
+            left: Mutex::new(sorting.await.unwrap_or_default()),
+            done: AtomicUsize::new(0),
+            full: Default::default(),
+            failed: Default::default(),
+        });
         let mut tasks = JoinSet::new();
         for _ in 0..AT_ONCE.min(all) {
-            let (filter, left) = (Arc::clone(self), Arc::clone(&left));
+            let (filter, filling) = (Arc::clone(self), Arc::clone(&filling));
             tasks.spawn(async move {
-                let mut done = 0;
-                loop {
-                    let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                    let Some((network, until)) = next else {
-                        return done;
-                    };
-                    done += usize::from(filter.restore(network, until).await);
+                while let Some((network, until)) = filling.next() {
+                    let restored = filter.restore(network, until).await;
+                    filling.note(network.is_ipv6(), restored);
                 }
             });
         }
-        let done: usize = tasks.join_all().await.into_iter().sum();
+        tasks.join_all().await;
+        while let Some((network, until)) = wide.pop() {
+            let ipv6 = network.is_ipv6();
+            if filling.is_over(ipv6) {
+                continue;
+            }
+            // A set that was emptied meanwhile is more urgent.
+            if self.lacking.is_noted() {
+                filling.note(ipv6, Restored::Failed);
+                continue;
+            }
+            let restored = self.restore(network, until).await;
+            filling.note(ipv6, restored);
+            sleep(WIDE_EVERY).await;
+        }
+        let [full, failed] = [&filling.full, &filling.failed]
+            .map(|flags| [0, 1].map(|family: usize| flags[family].load(Relaxed)));
+        for ipv6 in [false, true] {
+            let at = usize::from(ipv6);
+            if families[at] && !failed[at] {
+                self.full.set(ipv6, full[at]);
+            }
+        }
         let event = Event::new("restored")
-            .field("bans", done)
+            .field("bans", filling.done.load(Relaxed))
             .field("of", all)
             .field("took", format!("{}ms", begun.elapsed().as_millis()));
         log::info!("{event}");
+        Some(failed)
     }
 
-    /// Has one ban put into its set again; whether it is there.
-    async fn restore(&self, network: IpNetwork, until: u32) -> bool {
+    /// Has one ban put into its set again.
+    async fn restore(&self, network: IpNetwork, until: u32) -> Restored {
         for _ in 0..TRIES {
             let seconds = until.saturating_sub(self.now());
             // It may have been ended since the bans were gathered.
             let Some(ban) = self.book().get(network).filter(|_| seconds > 0) else {
-                return false;
+                return Restored::Nothing;
             };
             // A set that is not there will have them all once it is.
             if self.sets_rest.is_resting(network.is_ipv6(), Instant::now()) {
-                return false;
+                return Restored::Failed;
             }
             match self.warden.ask(restoring(&ban, seconds)).await {
                 // So many in a second, and those of wide networks fewer.
                 Ok(reply) if reply.outcome == Outcome::TooMany => sleep(TRY_AGAIN).await,
+                Ok(reply) if reply.outcome == Outcome::Full => return Restored::Full,
                 Ok(reply) => {
                     self.ban_state(reply.ipv6, reply.outcome);
                     let banned = reply.outcome.is_banned();
                     if banned && self.book().get(network).is_none() {
                         self.take_back(network).await;
-                        return false;
+                        return Restored::Nothing;
                     }
-                    return banned;
+                    return match reply.outcome {
+                        Outcome::Replaced => Restored::MadeRoom,
+                        _ if banned => Restored::Done,
+                        Outcome::RefusedProtected
+                        | Outcome::RefusedAllowlisted
+                        | Outcome::RefusedRange => Restored::Nothing,
+                        _ => Restored::Failed,
+                    };
                 }
                 Err(error) => {
                     self.degraded.enter(Part::Warden, error, Instant::now());
@@ -237,7 +389,7 @@ impl Filter {
                 }
             }
         }
-        false
+        Restored::Failed
     }
 
     /// A ban was ended while it was put in again: the kernel may have been told
@@ -261,16 +413,30 @@ impl Filter {
         // The start has looked.
         clock.tick().await;
         loop {
-            clock.tick().await;
+            tokio::select! {
+                _ = clock.tick() => {}
+                (ipv6, outcome) = self.warden.overheard() => {
+                    self.ban_state(ipv6, outcome);
+                    continue;
+                }
+            }
             for ipv6 in [false, true] {
                 match self.warden.ask(Request::Look { ipv6 }).await {
                     Ok(reply) => self.looked(reply),
-                    // It is busy; a ban tells where that is not all.
-                    Err(Error::Silent) => {}
+                    // It is busy; what it will not say again is overheard.
+                    Err(Error::Silent(_)) => {}
                     Err(error) => self.degraded.enter(Part::Warden, error, Instant::now()),
                 }
             }
         }
+    }
+
+    /// A warden has been started, with `socket` as the way to it. What became of
+    /// the sets while there was none it cannot know.
+    pub fn warden_arrived(&self, socket: OwnedFd) {
+        self.warden.arrived(socket);
+        self.lacking.note(false);
+        self.lacking.note(true);
     }
 
     fn looked(&self, reply: Reply) {
@@ -303,27 +469,5 @@ fn restoring(ban: &Record, seconds: u32) -> Request {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_set_is_said_so_once_a_minute_with_the_bans_that_found_it_so() {
-        let (full, now) = (Full::default(), Instant::now());
-        assert_eq!(full.met(false, now), Some(1));
-        for _ in 0..9 {
-            assert_eq!(full.met(false, now + Duration::from_secs(59)), None);
-        }
-        assert_eq!(full.met(true, now), Some(1), "the other set is another");
-        assert_eq!(full.met(false, now + SAY_FULL_EVERY), Some(10));
-    }
-
-    #[tokio::test]
-    async fn what_is_lacking_is_told_once() {
-        let lacking = Lacking::default();
-        lacking.note(true);
-        lacking.note(true);
-        assert_eq!(lacking.taken().await, [false, true]);
-        lacking.note(false);
-        assert_eq!(lacking.taken().await, [true, false]);
-    }
-}
+#[path = "sets_tests.rs"]
+pub(super) mod tests;

@@ -1,0 +1,130 @@
+//! What is taken out of the file of bans, with a warden of the test's own.
+
+use crate::daemon::filter::sets::tests::{filter, net, warden};
+use crate::dnsbl::Family;
+use crate::enforce::book::Hand;
+use crate::enforce::durations::Past;
+
+use super::*;
+
+fn in_file(filter: &Filter, network: &str) -> store::Ban {
+    let (network, now) = (net(network), filter.now());
+    store::Ban {
+        network,
+        client: network.ip(),
+        since: now,
+        until: now + 3600,
+        count: 1,
+        zones: vec!["bl.test".into()],
+        rests_on: vec!["bl.test".into()],
+        own: true,
+        hand: None,
+    }
+}
+
+fn banned(filter: &Filter) -> Vec<IpNetwork> {
+    let mut networks: Vec<IpNetwork> = filter.bans().iter().map(|ban| ban.network).collect();
+    networks.sort_unstable();
+    networks
+}
+
+/// The admin's hand is faster than a slow disk.
+#[tokio::test]
+async fn a_file_that_is_read_late_puts_back_nothing_that_was_lifted_meanwhile() {
+    let filter = filter("");
+    let heard = warden(&filter, |_| Some(Outcome::Done));
+    filter.late().awaited = true;
+    let now = filter.now();
+    filter.allows().insert(net("10.1.1.1/32"), now + 600, now);
+    filter.allows().insert(net("10.8.8.8/32"), now + 900, now);
+    filter.late().free(net("10.2.2.2/32"));
+    filter.late().shut_out(net("10.3.3.3/32"));
+    filter.late().end(net("10.4.4.4/32"));
+    let forced = store::Ban {
+        hand: Some(Arc::new(Hand {
+            forced: true,
+            ..Hand::default()
+        })),
+        ..in_file(&filter, "10.1.1.1/32")
+    };
+    let bans = ["10.1.1.0/24", "10.2.0.0/16", "10.4.4.4/32", "10.5.5.5/32"];
+    let loaded = Loaded {
+        bans: bans
+            .iter()
+            .map(|network| in_file(&filter, network))
+            .chain([forced])
+            .collect(),
+        allows: vec![
+            (net("10.3.0.0/16"), now + 600),
+            (net("10.8.8.8/32"), now + 60),
+        ],
+        past: vec![(
+            net("10.6.6.6/32"),
+            Past {
+                count: 1,
+                ended: now,
+            },
+        )],
+        ..Loaded::default()
+    };
+    filter.take_in(loaded).await;
+    assert_eq!(banned(&filter), [net("10.1.1.1/32"), net("10.5.5.5/32")]);
+    let mut freed: Vec<IpNetwork> = heard
+        .try_iter()
+        .filter_map(|request| match request {
+            Request::Unban { network } => Some(network),
+            _ => None,
+        })
+        .collect();
+    freed.sort_unstable();
+    assert_eq!(freed, [net("10.1.1.0/24"), net("10.2.0.0/16")]);
+    let client = |text: &str| text.parse().unwrap();
+    assert!(!filter.allows().contains(client("10.3.3.3"), now));
+    assert!(filter.allows().contains(client("10.8.8.8"), now + 800));
+    assert!(filter.book().past(net("10.6.6.6/32")).is_some());
+}
+
+/// One that is read in time puts all back, beside what is let in by hand.
+#[tokio::test]
+async fn what_is_let_in_by_hand_ends_no_ban_of_a_file_that_is_read_in_time() {
+    let filter = filter("");
+    let now = filter.now();
+    let loaded = Loaded {
+        bans: vec![in_file(&filter, "10.1.0.0/16")],
+        allows: vec![(net("10.1.1.1/32"), now + 600)],
+        ..Loaded::default()
+    };
+    filter.take_in(loaded).await;
+    assert_eq!(banned(&filter), [net("10.1.0.0/16")]);
+}
+
+/// The list was known to be wrong before the file was read.
+#[tokio::test]
+async fn bans_that_come_late_are_lifted_with_the_list_that_they_rest_on() {
+    let filter = filter("[[dnsbl]]\nzone = \"bl.test\"\n");
+    let _heard = warden(&filter, |_| Some(Outcome::Done));
+    filter.note_open(0, Family::V4, None);
+    let loaded = Loaded {
+        bans: ["10.1.1.1/32", "fd00:1::/64"]
+            .map(|network| in_file(&filter, network))
+            .to_vec(),
+        ..Loaded::default()
+    };
+    filter.take_in(loaded).await;
+    filter.lift_open().await;
+    assert_eq!(banned(&filter), [net("fd00:1::/64")]);
+}
+
+/// What became of the reading, the file is repaired again.
+#[tokio::test]
+async fn a_file_that_was_never_read_is_not_waited_for_for_ever() {
+    let filter = filter("");
+    let (sender, receiver) = oneshot::channel();
+    {
+        let mut late = filter.late();
+        (late.loaded, late.awaited) = (Some(receiver), true);
+    }
+    drop(sender);
+    filter.take_late().await;
+    assert!(!filter.late().awaited);
+}
