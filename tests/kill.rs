@@ -192,10 +192,10 @@ fn a_message_of_a_session_that_is_being_ended_is_known_for_it() {
     let pid = identified.esmtpd().pid();
     // Before the watch has seen it: nothing is known of it, and it is not claimed after.
     assert!(!table.of_submit(peer()).unwrap().ending);
-    let entry = table.enter(pid).unwrap();
+    let entry = table.enter(pid, false).unwrap();
     assert!(!table.claim(pid, false), "it may have been accepted");
     drop(entry);
-    let entry = table.enter(pid).unwrap();
+    let entry = table.enter(pid, false).unwrap();
     entry.identified(&identified);
     assert!(table.claim(pid, false));
     let sender = table.of_submit(peer()).unwrap();

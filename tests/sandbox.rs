@@ -6,6 +6,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
@@ -187,6 +188,38 @@ fn a_running_filter_is_walled_in_and_says_so() {
     }
     // What runs aliaslookup gains nothing by it.
     let aliases = pid_of(&lab, "rblfilter-alias", None);
+    let supervisor = filter(&lab).supervisor;
+    for (pid, what) in [
+        (supervisor, "supervisor"),
+        (aliases, "aliases"),
+        (warden, "warden"),
+    ] {
+        for file in ["mem", "environ"] {
+            let path = format!("/proc/{pid}/{file}");
+            assert_eq!(fs::metadata(&path).unwrap().uid(), 0, "{what}: {path}");
+            // The walls let the worker open files: whoever has its user may try.
+            let attempt = format!("exec 3<>{path}");
+            let output = lab
+                .run(&[
+                    "setpriv",
+                    "--reuid=courier",
+                    "--regid=courier",
+                    "--clear-groups",
+                    "sh",
+                    "-c",
+                    &attempt,
+                ])
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                !output.status.success() && said.contains("ermission denied"),
+                "{what}: {said}"
+            );
+        }
+    }
+    // That is how it is known that it is refused.
+    let mem = format!("/proc/{worker}/mem");
+    assert_ne!(fs::metadata(mem).unwrap().uid(), 0);
     assert_eq!(wrong(aliases, &[("NoNewPrivs", "1")]), [""; 0]);
     let limits = fs::read_to_string(format!("/proc/{warden}/limits")).unwrap();
     for (name, most) in [

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,13 +20,14 @@ use nix::sys::prctl;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, socketpair, sockopt,
 };
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 
 use super::control_file::Alias;
-use crate::sys::{spawn_with, watched};
+use crate::sys::{forbid_tracing, spawn_with, watched};
 
 /// The first argument of the process that runs `aliaslookup`.
 pub const ROLE: &str = "alias-lookups";
@@ -45,8 +47,9 @@ const HEADER: usize = NUMBER + 1;
 /// The way to the process that looks aliases up.
 #[derive(Debug)]
 pub struct Aliases {
-    /// It ends with the socket. It is waited for by whoever waits for all.
-    _process: Child,
+    /// It ends with the socket. One that ended before is collected when it is
+    /// missed.
+    process: StdMutex<Child>,
     way: Mutex<Way>,
 }
 
@@ -73,7 +76,7 @@ impl Aliases {
         )?;
         let arguments = |_: &_| vec![ROLE.into(), aliaslookup.into()];
         Ok(Self {
-            _process: spawn_with(own, name, &theirs, &[], arguments)?,
+            process: StdMutex::new(spawn_with(own, name, &theirs, &[], arguments)?),
             way: Mutex::new(Way {
                 socket: Some(ours),
                 watched: OnceCell::new(),
@@ -107,6 +110,17 @@ impl Aliases {
         timeout(PATIENCE, all)
             .await
             .unwrap_or(Err(ErrorKind::TimedOut.into()))
+            .map_err(|error| self.ended().unwrap_or(error))
+    }
+
+    /// That the process has ended, where it has. We may start none: a next worker
+    /// can.
+    fn ended(&self) -> Option<io::Error> {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = process.try_wait().ok()??;
+        Some(io::Error::other(format!(
+            "the process that looks them up has ended ({status}); rblfilter reload starts another"
+        )))
     }
 }
 
@@ -165,6 +179,7 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
     if !is_ours {
         return usage();
     }
+    forbid_tracing();
     // So that whoever looks at processes knows it.
     let _ = prctl::set_name(c"rblfilter-alias");
     // A kernel without it: it runs one program, which needs nothing else.
@@ -212,11 +227,14 @@ fn look_up(program: &Path, alias: &[u8]) -> io::Result<Vec<u8>> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| io::Error::new(error.kind(), format!("cannot run {shown}: {error}")))?;
+    let end = Instant::now() + PATIENCE;
     let read = child
         .stdout
         .take()
         .ok_or(ErrorKind::BrokenPipe.into())
-        .and_then(|stdout| read(stdout, Instant::now() + PATIENCE));
+        .and_then(|stdout| read(stdout, end))
+        // One that prints no more may stay all the same.
+        .and_then(|text| ends(&child, end).map(|()| text));
     if read.is_err() {
         // It may have ended meanwhile; its status is collected in any case.
         let _ = child.kill();
@@ -230,17 +248,29 @@ fn look_up(program: &Path, alias: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Waits until `child` has ended, before `end`.
+fn ends(child: &Child, end: Instant) -> io::Result<()> {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    wait_for(&pidfd, end)
+}
+
+/// Waits until `fd` is readable, before `end`.
+fn wait_for(fd: &impl AsFd, end: Instant) -> io::Result<()> {
+    let left = end.saturating_duration_since(Instant::now());
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    if poll(&mut fds, timeout)? == 0 {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    Ok(())
+}
+
 /// What comes until the other end is closed, before `end`.
 fn read(mut pipe: impl Read + AsFd, end: Instant) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut bytes = [0; 4096];
     loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        if poll(&mut fds, timeout)? == 0 {
-            return Err(ErrorKind::TimedOut.into());
-        }
+        wait_for(&pipe, end)?;
         let length = pipe.read(&mut bytes)?;
         if length == 0 {
             return Ok(text);
@@ -254,6 +284,8 @@ fn read(mut pipe: impl Read + AsFd, end: Instant) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn look(program: &str, alias: &str) -> io::Result<String> {
@@ -278,6 +310,38 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!(look("/usr/bin/yes", "y").is_err());
         assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn one_that_closes_its_output_and_stays_is_ended() {
+        let folder = std::env::temp_dir().join(format!("rblfilter-alias-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let script = folder.join("stays");
+        std::fs::write(&script, "#!/bin/sh\nexec >&-\nexec sleep 60\n").unwrap();
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o700)).unwrap();
+        let begun = Instant::now();
+        let error = look(script.to_str().unwrap(), "a@b.test").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_has_ended_is_collected_and_told_of() {
+        // It takes its arguments for what to print, and ends.
+        let aliases = Aliases::start(Path::new("/bin/echo"), "echo", Path::new("x")).unwrap();
+        let pid = aliases.process.lock().unwrap().id();
+        let question = || vec![("a".into(), "a@b.test".into())];
+        let end = Instant::now() + Duration::from_secs(30);
+        let error = loop {
+            let error = aliases.all_stand(question()).await.unwrap_err();
+            if error.to_string().contains("has ended") {
+                break error.to_string();
+            }
+            assert!(Instant::now() < end, "{error}");
+        };
+        assert!(error.contains("rblfilter reload"), "{error}");
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
 
     #[test]

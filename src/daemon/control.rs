@@ -319,8 +319,17 @@ async fn list(stream: &mut UnixStream, filter: &Arc<Filter>) -> io::Result<()> {
 
 /// The name of a user, for the log.
 async fn name(uid: u32) -> String {
+    /// A look-up that hangs holds one thread, whoever asks meanwhile.
+    static ONE: Semaphore = Semaphore::const_new(1);
+    let Ok(place) = ONE.try_acquire() else {
+        return format!("uid-{uid}");
+    };
     // It may ask a directory server.
-    let named = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid)));
+    let named = tokio::task::spawn_blocking(move || {
+        let user = User::from_uid(Uid::from_raw(uid));
+        drop(place);
+        user
+    });
     match timeout(Duration::from_secs(1), named).await {
         Ok(Ok(Ok(Some(user)))) => user.name,
         _ => format!("uid-{uid}"),

@@ -42,7 +42,7 @@ use crate::enforce::book::{Book, Next};
 use crate::enforce::kill::{self, Killer};
 use crate::enforce::warden::{SetsRest, Warden};
 use crate::gate::Gate;
-use crate::guard::{self, Keeper};
+use crate::guard::{self, Keeper, answers};
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::metrics::Metrics;
@@ -555,7 +555,24 @@ impl Filter {
             log::info!("{}", event.field("action", "none").field("would", would));
             return;
         }
-        let _deciding = self.deciding().await;
+        let pid = identified.esmtpd().pid();
+        let _deciding = loop {
+            // A worker before may have accepted a message of it.
+            if self.table.is_found(pid) {
+                answers::given(identified).await;
+            }
+            if !identified.esmtpd().is_alive() || self.table.is_at_filter(pid) {
+                return;
+            }
+            let deciding = self.deciding().await;
+            if !self.table.is_found(pid) {
+                break deciding;
+            }
+            if answers::are_given(identified) {
+                self.table.has_answers(pid);
+                break deciding;
+            }
+        };
         // From the end of data on the filter socket decides.
         if let Some(killed) = self.end_unanswered(identified, false) {
             self.metrics.watch.inc();

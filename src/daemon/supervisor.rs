@@ -77,7 +77,7 @@ use crate::courier::filter_socket::FilterSocket;
 use crate::courier::paths::Paths;
 use crate::log::{Direct, Event};
 use crate::sys::descriptors::{self, Inherited};
-use crate::sys::{ignore_signals, spawn_with};
+use crate::sys::{forbid_tracing, ignore_signals, spawn_with};
 
 pub use resume::{ROLE, resume};
 
@@ -91,6 +91,7 @@ const LEAVING: usize = 4;
 /// Supervises until courierfilter closes descriptor 0.
 #[must_use]
 pub fn run(inherited: Inherited) -> ExitCode {
+    forbid_tracing();
     let name = filter_name();
     let mut log = Direct::new(&name);
     for step in [descriptors::close_leaked, descriptors::raise_limit] {

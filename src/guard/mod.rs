@@ -8,6 +8,7 @@
 //! still wait for DNS hold slots and count, but cannot be told from each other,
 //! and are left alone.
 
+pub mod answers;
 pub mod plan;
 pub(crate) mod sockets;
 

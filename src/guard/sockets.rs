@@ -27,6 +27,8 @@ use rustix::net::{
 const DATAGRAM: usize = 64 * 1024;
 /// The most datagrams of one dump: some hundred connections are in each.
 const DATAGRAMS: usize = 4096;
+/// Whichever connection it is (`INET_DIAG_NOCOOKIE`, include/uapi/linux/inet_diag.h).
+const NO_COOKIE: [u8; 8] = [0xff; 8];
 /// Where the fields stand in `struct tcp_info`.
 const LAST_DATA_SENT: usize = 44;
 const LAST_DATA_RECV: usize = 52;
@@ -52,6 +54,16 @@ pub struct Connection {
     pub silence: Duration,
     /// What a packet takes there and back.
     pub round_trip: Duration,
+}
+
+impl Connection {
+    fn key(&self) -> Key {
+        let end = |address: IpAddr, port| SocketAddr::new(address.to_canonical(), port);
+        Key {
+            client: end(self.id.destination_address, self.id.destination_port),
+            local: end(self.id.source_address, self.id.source_port),
+        }
+    }
 }
 
 /// The kernel's word on connections.
@@ -84,16 +96,29 @@ impl Sockets {
         ] {
             id.source_port = port;
             self.ask(family, id, NLM_F_DUMP, |connection| {
-                let id = &connection.id;
-                let end = |address: IpAddr, port| SocketAddr::new(address.to_canonical(), port);
-                let key = Key {
-                    client: end(id.destination_address, id.destination_port),
-                    local: end(id.source_address, id.source_port),
-                };
-                all.insert(key, connection);
+                all.insert(connection.key(), connection);
             })?;
         }
         Ok(all)
+    }
+
+    /// The connection between these ends; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer.
+    pub fn of(&self, key: &Key) -> io::Result<Option<Connection>> {
+        let (family, mut id) = if key.local.is_ipv4() {
+            (AF_INET, SocketId::new_v4())
+        } else {
+            (AF_INET6, SocketId::new_v6())
+        };
+        id.cookie = NO_COOKIE;
+        (id.source_address, id.source_port) = (key.local.ip(), key.local.port());
+        (id.destination_address, id.destination_port) = (key.client.ip(), key.client.port());
+        let mut found = None;
+        self.ask(family, id, 0, |connection| found = Some(connection))?;
+        // Where there is none, the kernel tells of who listens there.
+        Ok(found.filter(|connection| connection.key() == *key))
     }
 
     /// The same connection as it is now; `None` where it has ended.
@@ -224,6 +249,8 @@ mod tests {
             // The client's own end is not to this port.
             assert_eq!(found.keys().collect::<Vec<_>>(), [&key], "{server}");
             let connection = &found[&key];
+            let alone = sockets.of(&key).unwrap().unwrap();
+            assert_eq!(alone.id, connection.id);
             assert!(!connection.unread && connection.silence < Duration::from_secs(1));
             sleep(Duration::from_millis(30));
             let later = sockets.again(connection).unwrap().unwrap();
@@ -238,6 +265,7 @@ mod tests {
             assert!(!sockets.again(connection).unwrap().unwrap().unread);
             drop((client, session));
             assert_eq!(sockets.again(connection).unwrap(), None);
+            assert_eq!(sockets.of(&key).unwrap(), None, "one that listens is none");
         }
     }
 

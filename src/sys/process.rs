@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
+use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Starts `program` under the name `name` in a session of its own, with `stdin` as its descriptor 0 and
@@ -83,6 +84,16 @@ pub fn in_own_session(command: &mut Command) {
             Ok(())
         });
     }
+}
+
+/// Lets nobody of this process's user trace it, or write into its memory
+/// (`/proc/PID/mem`): a worker that was taken over could run programs by it, and
+/// leave its walls. An exec puts an end to it; programs that are started are not
+/// affected.
+pub fn forbid_tracing() {
+    // The kernel refuses other values alone.
+    let forbidden = prctl::set_dumpable(false);
+    debug_assert!(forbidden.is_ok());
 }
 
 /// Lets SIGHUP, SIGTERM and SIGINT pass without effect, for this process and

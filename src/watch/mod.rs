@@ -118,7 +118,7 @@ impl<J: Judge> Watcher<J> {
         self.sweep();
         while let Some(sighting) = sightings.recv().await {
             match sighting {
-                Sighting::Exec(pid) => self.look(pid),
+                Sighting::Exec(pid) => self.look(pid, false),
                 Sighting::Gap => {
                     self.metrics.gaps.inc();
                     self.sweep();
@@ -131,14 +131,15 @@ impl<J: Judge> Watcher<J> {
     fn sweep(&self) {
         for listener in self.table.listeners().look() {
             for pid in listener.children() {
-                self.look(pid);
+                self.look(pid, true);
             }
         }
     }
 
     /// Looks at process `pid`; most are no sessions, or have ended. One that may
-    /// yet become a session is looked at again.
-    fn look(&self, pid: i32) {
+    /// yet become a session is looked at again. `found`: a sweep came upon it, so
+    /// that it may be older than the watch.
+    fn look(&self, pid: i32, found: bool) {
         if self.table.holds(pid) {
             return;
         }
@@ -146,7 +147,7 @@ impl<J: Judge> Watcher<J> {
         if !first.as_ref().map_or_else(Error::is_early, |_| true) {
             return;
         }
-        let Some(entry) = self.table.enter(pid) else {
+        let Some(entry) = self.table.enter(pid, found) else {
             return;
         };
         let (table, judge) = (Arc::clone(&self.table), Arc::clone(&self.judge));

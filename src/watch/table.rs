@@ -33,6 +33,10 @@ struct Slot {
     /// A message of it has reached the filter socket, which alone decides from
     /// then on.
     at_filter: bool,
+    /// It was there before the watch saw it. What came of its messages until then,
+    /// the worker before knows alone: one may have been accepted a moment ago, and
+    /// the client not have the answer yet.
+    found: bool,
     /// Somebody is about to end it.
     ending: bool,
 }
@@ -135,12 +139,12 @@ impl Table {
 
     /// Whether session `pid` may be ended now. If so, a message of it that
     /// comes from now on waits for its end. One that has reached the filter
-    /// socket may not, unless it is certain that it has its answer:
-    /// `answered`.
+    /// socket may not, nor one that was found, unless it is certain that it has
+    /// its answer: `answered`.
     #[must_use]
     pub fn claim(&self, pid: i32, answered: bool) -> bool {
         match self.sessions().get_mut(&pid) {
-            Some(slot) if answered || !slot.at_filter => {
+            Some(slot) if answered || !(slot.at_filter || slot.found) => {
                 slot.ending = true;
                 true
             }
@@ -163,9 +167,10 @@ impl Table {
         self.sessions().contains_key(&pid)
     }
 
-    /// Takes process `pid` in; `None` where it is in.
+    /// Takes process `pid` in; `None` where it is in. `found`: it was there before
+    /// anybody told of it.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, pid: i32) -> Option<Entry> {
+    pub fn enter(self: &Arc<Self>, pid: i32, found: bool) -> Option<Entry> {
         let mut sessions = self.sessions();
         if sessions.contains_key(&pid) {
             return None;
@@ -182,6 +187,7 @@ impl Table {
                 since: now,
                 identified: None,
                 at_filter,
+                found,
                 ending: false,
             },
         );
@@ -195,6 +201,20 @@ impl Table {
     #[must_use]
     pub fn is_at_filter(&self, pid: i32) -> bool {
         self.sessions().get(&pid).is_some_and(|slot| slot.at_filter)
+    }
+
+    /// Whether what came of the messages of session `pid`, before it was found, is
+    /// not known.
+    #[must_use]
+    pub fn is_found(&self, pid: i32) -> bool {
+        self.sessions().get(&pid).is_some_and(|slot| slot.found)
+    }
+
+    /// Session `pid` has the answers to all that came of it before it was found.
+    pub fn has_answers(&self, pid: i32) {
+        if let Some(slot) = self.sessions().get_mut(&pid) {
+            slot.found = false;
+        }
     }
 
     /// The sessions that have been identified.
@@ -239,8 +259,8 @@ mod tests {
     #[test]
     fn a_session_is_taken_in_once_until_it_has_ended() {
         let table = Arc::new(Table::new("/nowhere".into(), Vec::new()));
-        let entry = table.enter(7).unwrap();
-        assert!(table.holds(7) && table.enter(7).is_none());
+        let entry = table.enter(7, false).unwrap();
+        assert!(table.holds(7) && table.enter(7, false).is_none());
         assert!(!table.is_at_filter(7));
         table.sessions().get_mut(&7).unwrap().at_filter = true;
         assert!(table.is_at_filter(7) && !table.is_at_filter(8));
@@ -252,12 +272,32 @@ mod tests {
         assert!(!table.sessions()[&7].ending);
         drop(entry);
         assert_eq!(table.open(), (0, None));
-        let again = table.enter(7).unwrap();
+        let again = table.enter(7, false).unwrap();
         assert!(!table.is_at_filter(7), "the number is another's now");
         drop(again);
         // A message of it came before the watch saw it.
         table.unseen().insert(7, Instant::now());
-        let _late = table.enter(7).unwrap();
+        let _late = table.enter(7, false).unwrap();
         assert!(table.is_at_filter(7) && !table.claim(7, false));
+    }
+    #[test]
+    fn a_session_that_was_found_is_ended_only_when_it_has_its_answers() {
+        let table = Arc::new(Table::new("/nowhere".into(), Vec::new()));
+        let _entry = table.enter(7, true).unwrap();
+        assert!(table.is_found(7) && !table.is_found(8));
+        assert!(!table.is_at_filter(7) && !table.claim(7, false));
+        assert!(
+            !table.sessions()[&7].ending,
+            "its messages wait for nothing"
+        );
+        assert!(table.claim(7, true), "it is the client's turn");
+        table.release(7);
+        table.has_answers(7);
+        assert!(!table.is_found(7) && table.claim(7, false));
+        table.release(7);
+        // A message that comes meanwhile is the filter socket's.
+        table.sessions().get_mut(&7).unwrap().at_filter = true;
+        table.has_answers(7);
+        assert!(!table.claim(7, false));
     }
 }

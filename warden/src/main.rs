@@ -99,13 +99,17 @@ fn run() -> Result<(), Box<dyn Error>> {
     warden.layers = sandbox::enter(policy.sandbox);
     loop {
         let Some(requests) = requests(&mut pulse)? else {
+            say::rest();
             return Ok(());
         };
         for (reply, handed) in warden.answer(&requests) {
             say::answered(reply.outcome);
             match send(&reply, handed.as_ref()) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
+                Err(Errno::EPIPE | Errno::ECONNRESET) => {
+                    say::rest();
+                    return Ok(());
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -149,6 +153,7 @@ impl Pulse {
 fn requests(pulse: &mut Pulse) -> nix::Result<Option<Vec<Asked>>> {
     loop {
         pulse.beat(Instant::now());
+        say::settle();
         let stdin = io::stdin();
         let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
         match poll(&mut fds, Some(&WAIT)) {
@@ -161,11 +166,6 @@ fn requests(pulse: &mut Pulse) -> nix::Result<Option<Vec<Asked>>> {
     let mut bytes = [0; REQUEST_LEN + 1];
     let mut requests = Vec::new();
     let mut flags = MsgFlags::empty();
-    while let Some(time) = say::settle() {
-        if is_readable(time)? {
-            break;
-        }
-    }
     while requests.len() < MOST_AT_ONCE {
         match socket::recv(stdin, &mut bytes, flags) {
             Ok(0) | Err(Errno::ECONNRESET) if requests.is_empty() => return Ok(None),
@@ -180,18 +180,6 @@ fn requests(pulse: &mut Pulse) -> nix::Result<Option<Vec<Asked>>> {
         }
     }
     Ok(Some(requests))
-}
-
-/// Whether a request comes within `time`, or the end.
-fn is_readable(time: Duration) -> nix::Result<bool> {
-    let stdin = io::stdin();
-    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
-    let timeout = time.try_into().map_err(|_| Errno::EINVAL)?;
-    match poll(&mut fds, Some(&timeout)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(Errno::from_raw(error.raw_os_error())),
-    }
 }
 
 /// Sends a reply, with the descriptor that goes with it.

@@ -38,7 +38,8 @@ const DESCRIPTORS: u64 = 64;
 /// What the warden does beside [`BASE`]: it answers the worker, asks the kernel
 /// over netlink, and reads files.
 const CALLS: &[Allowed] = &[
-    (libc::SYS_socket, Only::OneOf(0, &[libc::AF_NETLINK])),
+    // A netlink socket is a socket of one of its protocols.
+    (libc::SYS_socket, Only::Netlink(NETLINKS)),
     (libc::SYS_bind, Only::Any),
     (libc::SYS_getsockname, Only::Any),
     (libc::SYS_getsockopt, Only::Any),
@@ -48,6 +49,14 @@ const CALLS: &[Allowed] = &[
     (libc::SYS_recvfrom, Only::Any),
     (libc::SYS_recvmsg, Only::Any),
     (libc::SYS_openat, Only::Without(2, WRITES)),
+];
+
+/// Sets and rules, addresses and routes, the events of processes: not what else
+/// obeys its capability (XFRM, audit, generic netlink).
+const NETLINKS: &[i32] = &[
+    libc::NETLINK_NETFILTER,
+    libc::NETLINK_ROUTE,
+    libc::NETLINK_CONNECTOR,
 ];
 
 /// What says that a file is opened to be written.
@@ -183,7 +192,7 @@ mod tests {
     use std::process::Command;
 
     use nix::errno::Errno;
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
     use super::*;
 
@@ -192,6 +201,11 @@ mod tests {
 
     fn can_open(family: AddressFamily, kind: SockType) -> Result<(), Errno> {
         socket(family, kind, SockFlag::SOCK_CLOEXEC, None).map(drop)
+    }
+
+    fn can_ask(protocol: SockProtocol) -> Result<(), Errno> {
+        let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
+        socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol).map(drop)
     }
 
     /// Tries one thing behind the walls; it is refused, or ends the process.
@@ -204,7 +218,15 @@ mod tests {
                     fs::read(path).unwrap();
                 }
                 can_open(AddressFamily::Netlink, SockType::Raw).unwrap();
+                for protocol in [SockProtocol::NetlinkNetFilter, SockProtocol::NetlinkRoute] {
+                    can_ask(protocol).unwrap();
+                }
                 assert!(nix::ifaddrs::getifaddrs().unwrap().count() > 0);
+            }
+            "other netlink" => {
+                for protocol in [SockProtocol::NetlinkAudit, SockProtocol::NetlinkGeneric] {
+                    assert_eq!(can_ask(protocol), Err(Errno::ENOSYS));
+                }
             }
             "packets" => assert_eq!(
                 can_open(AddressFamily::Packet, SockType::Raw),
@@ -250,6 +272,7 @@ mod tests {
         for (what, deadly) in [
             ("its work", false),
             ("packets", false),
+            ("other netlink", false),
             ("the network", false),
             ("a unix socket", false),
             ("another file", false),

@@ -53,8 +53,8 @@ pub fn answered(outcome: Outcome) {
     }
 }
 
-/// Says what is due; how long until more will be, where there is more.
-pub fn settle() -> Option<Duration> {
+/// Says what is due. Call it once a second at least.
+pub fn settle() {
     let mut said = said();
     let now = Instant::now();
     for text in [said.left_out(now), said.refusals(now)]
@@ -63,7 +63,15 @@ pub fn settle() -> Option<Duration> {
     {
         write(format_args!("{text}"));
     }
-    said.is_pending().then_some(WINDOW)
+}
+
+/// Says what is left, due or not: nobody asks any more.
+pub fn rest() {
+    let mut said = said();
+    said.lines = None;
+    said.told_refused = None;
+    drop(said);
+    settle();
 }
 
 fn write(text: Arguments) {
@@ -131,6 +139,7 @@ impl Said {
         Some(text)
     }
 
+    #[cfg(test)]
     fn is_pending(&self) -> bool {
         self.left_out > 0 || self.refused != [0; REFUSED.len()]
     }

@@ -19,7 +19,7 @@ use super::{Supervisor, failed};
 use crate::courier::filter_socket::FilterSocket;
 use crate::courier::paths::Paths;
 use crate::log::{Direct, Event};
-use crate::sys::{descriptors, replace_with};
+use crate::sys::{descriptors, forbid_tracing, replace_with};
 
 /// The first argument of a supervisor that goes on where another left off.
 pub const ROLE: &str = "resumed-supervisor";
@@ -28,6 +28,7 @@ pub const ROLE: &str = "resumed-supervisor";
 /// those after the role, as [`Supervisor::to_arguments`] wrote them.
 #[must_use]
 pub fn resume(arguments: &[OsString]) -> ExitCode {
+    forbid_tracing();
     let name = filter_name();
     let mut log = Direct::new(&name);
     match Supervisor::from_arguments(name, arguments) {
