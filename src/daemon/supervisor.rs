@@ -70,7 +70,7 @@ use super::children::{Child, Role, Stage, start_warden};
 use super::link::{self, Link, Word};
 use super::pulse::woke_late;
 use super::restarts::Restarts;
-use super::unread::accept_one;
+use super::unread::{REQUEST_TIME, accept_one};
 use super::{EX_SOFTWARE, filter_name, worker};
 use crate::courier::filter_socket::FilterSocket;
 use crate::courier::paths::Paths;
@@ -82,6 +82,11 @@ pub use resume::{ROLE, resume};
 
 /// The most requests that the supervisor accepts once it has been told to stop.
 const BACKLOG: usize = 1024;
+/// How long that may take in all; those who are left then are accepted at once.
+const BACKLOG_TIME: Duration = Duration::from_secs(2);
+/// How long a worker may not have been heard of at the stop: one that hangs would
+/// hold the socket for ever.
+const SILENCE: Duration = Duration::from_secs(3);
 /// Words that are heard of a child at once.
 const WORDS: usize = 64;
 /// Workers that may be on their way out while another one comes.
@@ -194,7 +199,7 @@ impl Supervisor {
             }
             self.end_the_silent(Instant::now(), log);
             if woken.request {
-                accept_one(&self.socket.listener);
+                accept_one(&self.socket.listener, Instant::now() + REQUEST_TIME);
             }
         }
     }
@@ -202,6 +207,11 @@ impl Supervisor {
     /// Starts what is due.
     fn start_due(&mut self, now: Instant, log: &mut Direct) {
         let is_due = |restarts: &mut Restarts| restarts.due.take_if(|due| *due <= now).is_some();
+        // Each that was killed and does not end holds memory: there are not to be many.
+        let undead = self.children.iter().filter(|child| child.is_killed());
+        if undead.count() > LEAVING && self.workers.due.is_some_and(|due| due <= now) {
+            self.workers.due = Some(now + SILENCE);
+        }
         if is_due(&mut self.workers)
             && let Err(error) = self.start_worker(Stage::Serving)
         {
@@ -210,6 +220,7 @@ impl Supervisor {
         }
         if is_due(&mut self.wardens)
             && let Some(worker) = self.server()
+            && !self.has_warden(worker)
         {
             self.start_warden(worker, log);
         }
@@ -224,6 +235,10 @@ impl Supervisor {
         let mut children = self.children.iter();
         let worker = children.find(|child| child.role == Role::Worker && child.stage() == stage);
         worker.map(Child::pid)
+    }
+
+    fn has_warden(&self, worker: Pid) -> bool {
+        self.children.iter().any(|child| child.of == Some(worker))
     }
 
     fn child(&mut self, pid: Pid) -> Option<&mut Child> {
@@ -317,12 +332,14 @@ impl Supervisor {
             };
             child.pulse.beat(Instant::now());
             match (role, word) {
-                (Role::Worker, Word::Warden) => {
-                    let has_one = |child: &Child| child.of == Some(pid);
-                    let waits = self.server() == Some(pid) && self.wardens.due.is_some();
-                    if !waits && !self.children.iter().any(has_one) {
-                        self.start_warden(pid, log);
-                    }
+                // One that leaves bans nobody any more. The pause after wardens that
+                // ended is one for all: who is refused here asks again.
+                (Role::Worker, Word::Warden)
+                    if stage != Stage::Leaving
+                        && self.wardens.due.is_none()
+                        && !self.has_warden(pid) =>
+                {
+                    self.start_warden(pid, log);
                 }
                 (Role::Worker, Word::Reload) if stage == Stage::Serving => self.reload(pid, log),
                 (Role::Worker, Word::Ready) if stage == Stage::Coming => self.hand_over(pid),
@@ -396,14 +413,7 @@ impl Supervisor {
         let child = self.children.swap_remove(place);
         let why = format!("{how}, another is started");
         match (child.role, child.stage()) {
-            (Role::Worker, Stage::Serving) => {
-                // The warden ends with it, and the next one has another.
-                self.wardens.due = None;
-                self.lost(Role::Worker, &why, log);
-                if let Some(next) = self.worker_in(Stage::Coming) {
-                    self.hand_over(next);
-                }
-            }
+            (Role::Worker, Stage::Serving) => self.replace(&why, log),
             (Role::Worker, Stage::Coming) => {
                 if let Some(server) = self.server() {
                     self.refuse(server, &how, log);
@@ -411,21 +421,65 @@ impl Supervisor {
             }
             // The one after it sees the baton's end.
             (Role::Worker, Stage::Leaving) => {}
-            (Role::Warden, _) if child.of == self.server() => self.lost(Role::Warden, &why, log),
-            (Role::Warden, _) => {}
+            (Role::Warden, _) => self.warden_ended(child.of, &why, log),
+        }
+    }
+
+    /// The worker that served is no more.
+    fn replace(&mut self, why: &str, log: &mut Direct) {
+        // The warden ends with it, and the next one has another.
+        self.wardens.due = None;
+        self.lost(Role::Worker, why, log);
+        if let Some(next) = self.worker_in(Stage::Coming) {
+            self.hand_over(next);
+        }
+    }
+
+    /// The warden of this worker is no more, which counts where the worker may have
+    /// another.
+    fn warden_ended(&mut self, of: Option<Pid>, why: &str, log: &mut Direct) {
+        let worker = self.children.iter().find(|child| Some(child.pid()) == of);
+        if worker.is_some_and(|worker| worker.stage() != Stage::Leaving) {
+            self.lost(Role::Warden, why, log);
+        }
+    }
+
+    /// One that was killed does not end, as it waits for a disk that is dead, say:
+    /// it is held for lost.
+    fn give_up(&mut self, pid: Pid, now: Instant, log: &mut Direct) {
+        let Some(child) = self.child(pid) else { return };
+        let (role, stage, of) = (child.role, child.stage(), child.of.take());
+        child.enter(Stage::Leaving, now);
+        let why = "it was ended, and is still there; another is started";
+        match (role, stage) {
+            (Role::Worker, Stage::Serving) => self.replace(why, log),
+            (Role::Worker, Stage::Coming) => {
+                if let Some(server) = self.server() {
+                    self.refuse(server, "it was ended, and is still there", log);
+                }
+            }
+            (Role::Worker, Stage::Leaving) => {}
+            (Role::Warden, _) => self.warden_ended(of, why, log),
         }
     }
 
     /// Ends those that are silent, or do not get on. Their ends follow.
     fn end_the_silent(&mut self, now: Instant, log: &mut Direct) {
+        let mut undead = Vec::new();
         for child in &mut self.children {
             let Some(why) = child.is_over(now) else {
                 continue;
             };
+            if child.is_killed() {
+                child.spare(now);
+                undead.push(child.pid());
+                continue;
+            }
             log.write(Level::Error, &Event::new(child.role.name()).text(why));
-            // It has ended already where this fails.
-            let _ = child.kill();
-            child.spare(now);
+            child.end(now);
+        }
+        for pid in undead {
+            self.give_up(pid, now, log);
         }
     }
 
@@ -489,12 +543,32 @@ impl Supervisor {
         {
             self.say(child.pid(), Word::Unlinked, None);
         }
-        if self.server().is_none() {
+        let hangs = self.end_hanging(log);
+        if hangs || self.server().is_none() {
             // Nobody else serves those who had found the socket before.
+            let end = Instant::now() + BACKLOG_TIME;
             let mut left = BACKLOG;
-            while left > 0 && accept_one(&self.socket.listener) {
+            while left > 0 && accept_one(&self.socket.listener, end) {
                 left -= 1;
             }
         }
+    }
+
+    /// Ends the workers that hang, which nobody would do once we are gone; whether the
+    /// one that serves was among them.
+    fn end_hanging(&self, log: &mut Direct) -> bool {
+        let mut served = false;
+        for child in &self.children {
+            let hangs = child.pulse.silence(Instant::now()) > SILENCE && !child.has_spoken();
+            if child.role != Role::Worker || !hangs {
+                continue;
+            }
+            let text = "it has not been heard of at the stop, and is ended";
+            log.write(Level::Error, &Event::new(child.role.name()).text(text));
+            // It has ended already where this fails.
+            let _ = child.kill();
+            served |= child.stage() == Stage::Serving;
+        }
+        served
     }
 }
