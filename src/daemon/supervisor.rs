@@ -57,7 +57,7 @@ mod resume;
 use std::env;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,10 @@ const BACKLOG_TIME: Duration = Duration::from_secs(2);
 /// How long a worker may not have been heard of at the stop: one that hangs would
 /// hold the socket for ever.
 const SILENCE: Duration = Duration::from_secs(3);
+/// What this process runs, be it replaced since (proc(5)).
+const OWN_PROGRAM: &str = "/proc/self/exe";
+/// sysexits(3): how a worker ends that does not understand what it was started with.
+const EX_USAGE: i32 = 64;
 /// Words that are heard of a child at once.
 const WORDS: usize = 64;
 /// Workers that may be on their way out while another one comes.
@@ -140,6 +144,9 @@ struct Supervisor {
     ready: Option<OwnedFd>,
     children: Vec<Child>,
     workers: Restarts,
+    /// The installed program does not understand us: the worker that serves is
+    /// started from the one that this process runs.
+    is_outdated: bool,
     /// Of the worker that serves.
     wardens: Restarts,
 }
@@ -174,6 +181,7 @@ impl Supervisor {
             ready,
             children: Vec::new(),
             workers: Restarts::default(),
+            is_outdated: false,
             wardens: Restarts::default(),
         })
     }
@@ -262,7 +270,12 @@ impl Supervisor {
         let mut handed = vec![self.socket.listener.as_fd(), theirs.as_fd()];
         handed.extend(ready.as_ref().map(AsFd::as_fd));
         let is_next = stage == Stage::Coming;
-        let started = spawn_with(&self.program, &self.name, &self.stop, &handed, |numbers| {
+        let program = if self.is_outdated && !is_next {
+            Path::new(OWN_PROGRAM)
+        } else {
+            &self.program
+        };
+        let started = spawn_with(program, &self.name, &self.stop, &handed, |numbers| {
             worker::arguments(numbers, self.socket.path(), is_next)
         })?;
         let child = Child::of(started, Role::Worker, stage, link, None)?;
@@ -343,7 +356,9 @@ impl Supervisor {
                 }
                 (Role::Worker, Word::Reload) if stage == Stage::Serving => self.reload(pid, log),
                 (Role::Worker, Word::Ready) if stage == Stage::Coming => self.hand_over(pid),
-                (Role::Worker, Word::Serving) if stage == Stage::Serving => self.renew(log),
+                (Role::Worker, Word::Serving) if stage == Stage::Serving && !self.is_outdated => {
+                    self.renew(log);
+                }
                 // They live, or say what is not theirs to say.
                 _ => {}
             }
@@ -398,6 +413,8 @@ impl Supervisor {
         // The warden of the one before goes with it.
         self.wardens.due = None;
         self.workers.due = None;
+        // The next one was started from the installed program, and speaks as we do.
+        self.is_outdated = false;
     }
 
     /// Collects a child that has ended, and sees to its successor.
@@ -405,15 +422,25 @@ impl Supervisor {
         let Some(place) = self.children.iter().position(|child| child.pid() == pid) else {
             return;
         };
-        let how = match self.children[place].collect() {
-            Ok(Some(status)) => format!("it has ended ({status})"),
+        let (how, code) = match self.children[place].collect() {
+            Ok(Some(status)) => (format!("it has ended ({status})"), status.code()),
             Ok(None) => return,
-            Err(error) => format!("it is lost ({error})"),
+            Err(error) => (format!("it is lost ({error})"), None),
         };
         let child = self.children.swap_remove(place);
         let why = format!("{how}, another is started");
         match (child.role, child.stage()) {
-            (Role::Worker, Stage::Serving) => self.replace(&why, log),
+            (Role::Worker, Stage::Serving) => {
+                if code == Some(EX_USAGE) && !self.is_outdated {
+                    self.is_outdated = true;
+                    let text = format!(
+                        "{} is of a version that needs a stop and a start (filterctl stop rblfilter; sleep 1; filterctl start rblfilter); until then the one before goes on",
+                        self.program.display()
+                    );
+                    log.write(Level::Error, &Event::new("outdated").text(text));
+                }
+                self.replace(&why, log);
+            }
             (Role::Worker, Stage::Coming) => {
                 if let Some(server) = self.server() {
                     self.refuse(server, &how, log);
