@@ -315,9 +315,8 @@ fn whoever_dies_in_a_reload_the_other_serves() {
         let before = filter(&lab);
         let reloading = lab.spawn(&["rblfilter", "reload"]).unwrap();
         let two = || Some(ours(&lab)).filter(|workers| workers.len() == 2);
-        if let Some(workers) = wait_for(LIMIT, two) {
-            lab.kill(workers[who], Signal::SIGKILL).unwrap();
-        }
+        let workers = wait_for(LIMIT, two).expect("two workers at the same time");
+        lab.kill(workers[who], Signal::SIGKILL).unwrap();
         reloading.wait_within(LIMIT).unwrap();
         let after = filter(&lab);
         assert_eq!(after.supervisor, before.supervisor);

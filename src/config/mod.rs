@@ -20,7 +20,7 @@ use crate::dnsbl::{Thresholds, Zone};
 pub use bans::{Ban, Firewall, Packet, Rate};
 pub use error::{Error, Problem};
 pub use gate::Gate;
-pub use model::{Config, KillPolicy, Mode, NeverBan, Resolver, Watch, WatchBy};
+pub use model::{Config, KillPolicy, MAX_LIMIT, Mode, NeverBan, Resolver, Watch, WatchBy};
 
 /// Reads and checks the configuration file at `path`, and the one that it
 /// includes.

@@ -138,7 +138,7 @@ pub struct Resolver {
 }
 
 /// The longest `lookup.limit`: courieresmtpd's own client would not wait longer.
-const MAX_LIMIT: Duration = Duration::from_secs(30);
+pub const MAX_LIMIT: Duration = Duration::from_secs(30);
 
 const LAYER: &[(&str, Layer)] = &[("auto", Layer::Auto), ("off", Layer::Off)];
 

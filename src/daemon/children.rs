@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{self, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
@@ -16,11 +17,19 @@ use rblfilter_warden::GATE_ROLE;
 
 use super::link::Link;
 use super::pulse::Pulse;
+use super::{handover, service};
 use crate::sys::in_own_session;
 
 /// How long a child may take to its first word, where it may be silent for less
 /// later.
 const STARTS: Duration = Duration::from_secs(5);
+/// How long a worker may take to leave: to give all up (`handover.rs`), to hear that
+/// the next one serves, and to answer what is open.
+const LEAVING: Duration = handover::RELEASE
+    .saturating_add(handover::PATIENCE)
+    .saturating_add(service::LONGEST_DRAIN);
+/// How long one that is killed may take to end, before it is held for lost.
+const DEATH: Duration = Duration::from_secs(1);
 
 /// What a child is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +85,7 @@ impl Stage {
         match self {
             Self::Coming => Some(Duration::from_secs(20)),
             Self::Serving => None,
-            Self::Leaving => Some(Duration::from_secs(40)),
+            Self::Leaving => Some(LEAVING),
         }
     }
 }
@@ -95,6 +104,7 @@ pub struct Child {
     stage: Stage,
     /// By when it is to have left this stage.
     by: Option<Instant>,
+    is_killed: bool,
     /// The worker that it serves, where it is not one.
     pub of: Option<Pid>,
 }
@@ -148,6 +158,7 @@ impl Child {
             pulse,
             stage,
             by: stage.limit().map(|limit| now + limit),
+            is_killed: false,
             of,
         }
     }
@@ -188,6 +199,15 @@ impl Child {
         self.enter(self.stage, now);
     }
 
+    /// Whether it has said something that was not heard yet.
+    #[must_use]
+    pub fn has_spoken(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| {
+            let mut fds = [PollFd::new(link.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        })
+    }
+
     /// Its number.
     #[must_use]
     pub fn pid(&self) -> Pid {
@@ -222,6 +242,22 @@ impl Child {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         waitid(WaitId::PidFd(self.pidfd.as_fd()), options)?;
         Ok(pidfd_send_signal(&self.pidfd, Signal::KILL)?)
+    }
+
+    /// Ends it as [`Child::kill`] does; it is over once more where it does not end in
+    /// a moment.
+    pub fn end(&mut self, now: Instant) {
+        // It has ended already where this fails.
+        let _ = self.kill();
+        self.pulse.beat(now);
+        self.is_killed = true;
+        self.by = Some(now + DEATH);
+    }
+
+    /// Whether it was killed, and has yet to end.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.is_killed
     }
 
     /// The descriptors that the next supervisor needs to hold it.

@@ -21,7 +21,7 @@ use procfs::process::Process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -65,7 +65,7 @@ pub struct Doers {
 }
 
 /// Places of connections, root's and all others'.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Places {
     roots: Arc<Semaphore>,
     others: Arc<Semaphore>,
@@ -83,13 +83,6 @@ impl Places {
         let free = if is_root { &self.roots } else { &self.others };
         Arc::clone(free).try_acquire_owned().ok()
     }
-
-    /// Waits until each is free.
-    async fn all(&self) {
-        let all = u32::try_from(MOST).unwrap_or(u32::MAX);
-        // They are never closed.
-        let _ = tokio::join!(self.roots.acquire_many(all), self.others.acquire_many(all));
-    }
 }
 
 /// The control socket, served.
@@ -97,8 +90,9 @@ impl Places {
 pub struct Control {
     served: JoinHandle<UnixListener>,
     stop: oneshot::Sender<()>,
-    /// A place of each command that is not done yet; a reload has none.
-    free: Places,
+    /// Held to be read by each command that changes something, and by each whose
+    /// request is not known yet.
+    doing: Arc<RwLock<()>>,
     /// Its other ends are closed once every answer is given.
     answered: mpsc::Receiver<()>,
 }
@@ -123,24 +117,24 @@ impl Control {
         };
         let (stop, stopped) = oneshot::channel();
         let (alive, answered) = mpsc::channel(1);
-        let free = Places::new();
-        let served = tokio::spawn(serve(listener, doers, free.clone(), stopped, alive));
+        let doing = Arc::<RwLock<()>>::default();
+        let served = tokio::spawn(serve(listener, doers, Arc::clone(&doing), stopped, alive));
         Some(Self {
             served,
             stop,
-            free,
+            doing,
             answered,
         })
     }
 
     /// Accepts no more, and waits until what was asked for is done, but not for
-    /// a reload; the socket, on which others may wait, and what is left to be
+    /// a reload, nor for one who reads; the socket, on which others may wait, and what is left to be
     /// answered.
     pub async fn stop(self) -> Option<(UnixListener, Answers)> {
         // It ends only by this.
         let _ = self.stop.send(());
         let listener = self.served.await.ok()?;
-        let _ = timeout(TIME, self.free.all()).await;
+        let _ = timeout(TIME, self.doing.write()).await;
         Some((listener, Answers(self.answered)))
     }
 }
@@ -167,10 +161,11 @@ fn take_over(fd: OwnedFd) -> io::Result<UnixListener> {
 async fn serve(
     listener: UnixListener,
     doers: Doers,
-    free: Places,
+    doing: Arc<RwLock<()>>,
     mut stopped: oneshot::Receiver<()>,
     alive: mpsc::Sender<()>,
 ) -> UnixListener {
+    let free = Places::new();
     loop {
         let accepted = tokio::select! {
             _ = &mut stopped => return listener,
@@ -183,11 +178,15 @@ async fn serve(
         let Some(place) = free.take(&stream) else {
             continue;
         };
+        // Nobody waits to write before we have left off.
+        let Ok(doing) = Arc::clone(&doing).try_read_owned() else {
+            continue;
+        };
         let (doers, alive) = (doers.clone(), alive.clone());
         tokio::spawn(async move {
             // Whoever does not take his answer does not want it.
-            let _ = answer(stream, &doers, place).await;
-            drop(alive);
+            let _ = answer(stream, &doers, doing).await;
+            drop((place, alive));
         });
     }
 }
@@ -195,7 +194,7 @@ async fn serve(
 async fn answer(
     mut stream: UnixStream,
     doers: &Doers,
-    place: OwnedSemaphorePermit,
+    doing: OwnedRwLockReadGuard<()>,
 ) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     if !is_trusted(&peer) {
@@ -217,7 +216,7 @@ async fn answer(
     };
     if request == Request::Reload {
         // It is over when we are: nobody may wait for it.
-        drop(place);
+        drop(doing);
         let user = name(peer.uid()).await;
         let answer = match doers.reloads.reload(&user).await {
             Ok(done) => Answer::Done(done),
@@ -230,9 +229,12 @@ async fn answer(
         return write(&mut stream, &[Answer::Error(text.into())]).await;
     };
     if request == Request::List {
+        // A list may be read through a pager, for as long as its reader likes.
+        drop(doing);
         return list(&mut stream, filter).await;
     }
     if request == Request::Status {
+        drop(doing);
         let filter = Arc::clone(filter);
         // It reads of /proc, and counts what may be a million bans.
         let looked = tokio::task::spawn_blocking(move || filter.status()).await;
@@ -248,7 +250,7 @@ async fn answer(
     let filter = Arc::clone(filter);
     let done = tokio::spawn(async move {
         let answer = filter.by_hand(request, &user).await;
-        drop(place);
+        drop(doing);
         answer
     });
     let answer = done

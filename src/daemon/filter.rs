@@ -55,7 +55,7 @@ pub use retiring::Deciding;
 
 /// What reading a message's files, its session's processes and Courier's
 /// aliases may take, beside the lists' limit.
-const READ_TIME: Duration = Duration::from_secs(2);
+pub(super) const READ_TIME: Duration = Duration::from_secs(2);
 
 /// How long a message waits for the end of its session, where that has been
 /// decided.

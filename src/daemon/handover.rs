@@ -1,8 +1,8 @@
 //! One worker takes another's place, over the baton between them. The order:
 //!
-//! 1. The one before accepts nothing any more; what comes waits in the socket's
-//!    backlog. It ends no session but those that it refused.
-//! 2. Commands by hand are done, those who wait at the control socket wait.
+//! 1. The one before ends no session any more but those that it refused. Commands
+//!    by hand are done, those who wait at the control socket wait.
+//! 2. It accepts nothing any more; what comes waits in the socket's backlog.
 //! 3. Open sentences have two seconds to be passed and their bans to be noted;
 //!    then it bans nobody.
 //! 4. What the lists said is on disk, and so are the bans: the file is closed.
@@ -27,7 +27,11 @@ use super::link::{Listening, Word};
 use crate::log::Event;
 
 /// How long the one before waits for the next one's word: it reads a million bans.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long the next one waits for the one before to give up all, which does each
+/// step in limited time. One that hangs is ended by the supervisor before.
+pub const RELEASE: Duration = Duration::from_secs(25);
 
 /// The baton, as the one before holds it.
 #[derive(Debug)]
@@ -66,10 +70,11 @@ pub async fn take(baton: OwnedFd) -> (Option<OwnedFd>, Option<Listening>) {
     let Ok(baton) = Listening::new(baton) else {
         return (None, None);
     };
-    match baton.hear().await {
+    let heard = timeout(RELEASE, baton.hear()).await;
+    match heard.unwrap_or(Ok(None)) {
         Ok(Some((Word::Released, control))) => (control, Some(baton)),
         _ => {
-            let text = "the worker before has ended without giving up its place";
+            let text = "the worker before has ended, or hangs, without giving up its place";
             log::warn!("{}", Event::new("handover").text(text));
             (None, None)
         }

@@ -194,7 +194,12 @@ fn hear(fd: BorrowedFd<'_>) -> io::Result<Option<Heard>> {
     let mut iov = [IoSliceMut::new(&mut bytes)];
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let received = match recvmsg(fd, &mut iov, &mut control, flags) {
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
+        // The other one has died with words of ours unread. The kernel tells of
+        // that once, and before what it said while it lived (net/unix/af_unix.c,
+        // unix_release_sock; net/core/datagram.c).
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+            recvmsg(fd, &mut iov, &mut control, flags)?
+        }
         received => received?,
     };
     let mut handed = None;
@@ -244,6 +249,20 @@ mod tests {
         drop(theirs);
         assert!(link.hear().unwrap().is_none(), "the other one is gone");
         assert!(link.say(Word::Unlinked, None).is_err());
+    }
+
+    #[test]
+    fn what_was_said_before_a_death_is_heard_though_ours_was_not() {
+        let (link, theirs) = Link::pair().unwrap();
+        link.say(Word::Unlinked, None).unwrap();
+        say(theirs.as_fd(), Word::Ready, None).unwrap();
+        say(theirs.as_fd(), Word::Serving, None).unwrap();
+        drop(theirs);
+        for word in [Word::Ready, Word::Serving] {
+            let heard = link.hear().unwrap().unwrap();
+            assert_eq!(heard.0, word);
+        }
+        assert!(link.hear().unwrap().is_none());
     }
 
     #[test]

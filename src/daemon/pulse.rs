@@ -10,6 +10,7 @@ const LATE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Pulse {
     patience: Duration,
+    heard: Instant,
     until: Instant,
     /// It has been silent for too long, and is given a moment more: who waited
     /// for the processor with us may speak first.
@@ -22,6 +23,7 @@ impl Pulse {
     pub fn new(patience: Duration, now: Instant) -> Self {
         Self {
             patience,
+            heard: now,
             until: now + patience,
             looked: false,
         }
@@ -29,6 +31,7 @@ impl Pulse {
 
     /// It has been heard of, or may have been silent with good reason.
     pub fn beat(&mut self, now: Instant) {
+        self.heard = now;
         self.until = now + self.patience;
         self.looked = false;
     }
@@ -36,6 +39,12 @@ impl Pulse {
     /// It may be silent until `then` in any case.
     pub fn grant(&mut self, then: Instant) {
         self.until = self.until.max(then);
+    }
+
+    /// For how long it has not been heard of.
+    #[must_use]
+    pub fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
     }
 
     /// When to look next.
@@ -86,6 +95,7 @@ mod tests {
         // It speaks between the two looks.
         pulse.beat(at(23));
         assert!(!pulse.is_over(at(33)) && pulse.is_over(at(35)));
+        assert_eq!(pulse.silence(at(35)), Duration::from_secs(12));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -29,6 +29,11 @@ const QUIET: Duration = Duration::from_millis(1500);
 /// How long a new worker may take to serve: the supervisor gives up one that is
 /// not ready before.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The first pause before a reload that failed without a fault of the file is tried
+/// again, doubled each time, and the longest.
+const AGAIN: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// What has become of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,17 @@ pub struct Reloads {
     /// Held while one is under way.
     one: Mutex<()>,
     outcome: watch::Sender<Outcome>,
+    /// The line of the one for which the supervisor was asked, until it is known what
+    /// has become of it.
+    asked: std::sync::Mutex<Option<Event>>,
+}
+
+/// Why there is no other worker.
+enum Failure {
+    /// The file is wrong.
+    Refused(String),
+    /// It did not come to be, and may the next time.
+    Unlucky(String),
 }
 
 impl Reloads {
@@ -60,17 +76,30 @@ impl Reloads {
             file,
             one: Mutex::new(()),
             outcome: watch::Sender::new(Outcome::Open),
+            asked: std::sync::Mutex::default(),
         }
     }
 
     /// Another worker serves.
     pub fn done(&self) {
+        if let Some(event) = self.asked() {
+            log::info!("{event}");
+        }
         self.outcome.send_replace(Outcome::Done);
     }
 
     /// None does, for this reason.
     pub fn failed(&self, why: &str) {
+        if let Some(event) = self.asked() {
+            log::error!("{}", event.field("failed", "yes").text(why));
+        }
         self.outcome.send_replace(Outcome::Failed(why.into()));
+    }
+
+    /// What is to be told here, as whoever waits may be gone by then.
+    fn asked(&self) -> Option<Event> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.take()
     }
 
     /// Has another worker take our place, for `user`, and waits until it serves.
@@ -78,19 +107,17 @@ impl Reloads {
     /// # Errors
     /// Why none does, in words.
     pub async fn reload(&self, user: &str) -> Result<String, String> {
-        let Ok(_one) = self.one.try_lock() else {
-            return Err("a reload is under way already".into());
-        };
-        let event = Event::new("reload").field("user", user);
-        let result = self.ask_for_another().await;
-        match &result {
-            Ok(()) => log::info!("{event}"),
-            Err(error) => log::error!("{}", event.field("failed", "yes").text(error)),
+        match self.ask_for_another(user).await {
+            Ok(()) => Ok("the filter runs with the configuration as it is now".into()),
+            Err(Failure::Refused(why) | Failure::Unlucky(why)) => Err(why),
         }
-        result.map(|()| "the filter runs with the configuration as it is now".into())
     }
 
-    async fn ask_for_another(&self) -> Result<(), String> {
+    async fn ask_for_another(&self, user: &str) -> Result<(), Failure> {
+        let Ok(_one) = self.one.try_lock() else {
+            return Err(Failure::Unlucky("a reload is under way already".into()));
+        };
+        let event = Event::new("reload").field("user", user);
         let file = self.file.clone();
         // On a thread: the disk may be slow.
         let checked = tokio::task::spawn_blocking(move || match is_replaced() {
@@ -98,25 +125,34 @@ impl Reloads {
             false => config::read(&file).map(drop),
         });
         if let Ok(Err(error)) = checked.await {
-            return Err(format!("{error}; the configuration before stays in force"));
+            let why = format!("{error}; the configuration before stays in force");
+            log::error!("{}", event.field("failed", "yes").text(&why));
+            return Err(Failure::Refused(why));
         }
         let mut outcome = self.outcome.subscribe();
         self.outcome.send_replace(Outcome::Open);
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(event);
         if !self.supervisor.say(Word::Reload) {
-            return Err(ALONE.into());
+            self.failed(ALONE);
+            return Err(Failure::Unlucky(ALONE.into()));
         }
         let settled = outcome.wait_for(|outcome| *outcome != Outcome::Open);
         match timeout(PATIENCE, settled).await {
             Ok(Ok(outcome)) => match &*outcome {
-                Outcome::Failed(why) => Err(why.clone()),
+                Outcome::Failed(why) => Err(Failure::Unlucky(why.clone())),
                 Outcome::Done | Outcome::Open => Ok(()),
             },
-            _ => Err(format!("no new worker within {} s", PATIENCE.as_secs())),
+            _ => {
+                let why = format!("no new worker within {} s", PATIENCE.as_secs());
+                self.failed(&why);
+                Err(Failure::Unlucky(why))
+            }
         }
     }
 
     /// Reloads whenever the file has another content than `now`, until the future
-    /// is dropped. A wrong one is told once.
+    /// is dropped. A wrong one is told once; one that could not be put into service
+    /// is tried again.
     pub async fn on_change(self: Arc<Self>, mut now: Option<Vec<u8>>) {
         let watched = match watched_folder(&self.file) {
             Ok(watched) => watched,
@@ -129,20 +165,35 @@ impl Reloads {
                 return;
             }
         };
+        let mut pause = AGAIN;
         loop {
             // It may have changed before we watched.
-            let text = fs::read(&self.file).ok();
+            let file = self.file.clone();
+            let text = tokio::task::spawn_blocking(move || fs::read(file).ok()).await;
+            let Ok(text) = text else { return };
+            let mut again = false;
             if text != now {
                 // One that is gone is no configuration, and none that is on its way.
                 if text.is_some() {
                     // It is told in the log.
-                    let _ = self.reload("change").await;
+                    let result = self.ask_for_another("change").await;
+                    again = matches!(result, Err(Failure::Unlucky(_)));
                 }
-                now = text;
+                if !again {
+                    (now, pause) = (text, AGAIN);
+                }
             }
-            let Ok(mut ready) = watched.readable().await else {
-                return;
+            let changed = watched.readable();
+            let changed = if again {
+                let Ok(changed) = timeout(pause, changed).await else {
+                    pause = (pause * 2).min(LONGEST);
+                    continue;
+                };
+                changed
+            } else {
+                changed.await
             };
+            let Ok(mut ready) = changed else { return };
             loop {
                 drain(&watched);
                 ready.clear_ready();

@@ -18,9 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ACCEPTED;
-use super::filter::{Decision, Filter};
+use super::filter::{Decision, Filter, READ_TIME};
 use super::reloads::{self, Reloads};
 use super::supervised::Told;
+use crate::config::MAX_LIMIT;
 use crate::courier::filter_socket::Place;
 use crate::courier::identified::Peer;
 use crate::courier::request;
@@ -32,8 +33,14 @@ use crate::sys::watched;
 const MAX_REQUESTS: usize = 1024;
 /// How long the supervisor may take to say that it has unlinked the socket.
 const UNLINK_TIME: Duration = Duration::from_secs(1);
-/// How long the stop waits for open requests.
+/// How long the stop waits for open requests, at the least: as long as one may
+/// take to be judged and answered.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The same, at the most (`filter::patience` of the longest `lookup.limit`, and
+/// [`REPLY_TIME`]).
+pub const LONGEST_DRAIN: Duration = MAX_LIMIT
+    .saturating_add(READ_TIME)
+    .saturating_add(REPLY_TIME);
 /// How long before that a grace ends, so that what follows it can be done.
 const LAST: Duration = Duration::from_secs(2);
 /// How long the end of the link to a supervisor that is gone may take to show.
@@ -160,6 +167,17 @@ impl Service {
         timeout(GONE, gone).await.is_ok()
     }
 
+    /// Accepts messages until `other` is done.
+    pub async fn serve_during<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = std::pin::pin!(other);
+        loop {
+            tokio::select! {
+                done = &mut other => return done,
+                () = accept(&self.listener, &self.filter, &self.stopping, &mut self.tasks, &self.free) => {}
+            }
+        }
+    }
+
     /// Serves those who wait in the socket's backlog, who came in before it was
     /// unlinked, and accepts nobody any more.
     pub async fn take_backlog(&mut self) {
@@ -181,7 +199,8 @@ impl Service {
 
     /// Answers what is open, for a limited time.
     pub async fn finish(mut self) {
-        let end = Instant::now() + DRAIN;
+        let patience = self.filter.as_ref().map(|filter| filter.patience());
+        let end = Instant::now() + DRAIN.max(patience.unwrap_or_default() + REPLY_TIME);
         drop(self.listener);
         let mut grace = std::pin::pin!(sleep_until(end - LAST));
         loop {

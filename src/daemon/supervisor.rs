@@ -58,7 +58,7 @@ mod resume;
 use std::env;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,7 @@ use super::children::{Child, Role, Stage, start_helper};
 use super::link::{self, Link, Word};
 use super::pulse::woke_late;
 use super::restarts::Restarts;
-use super::unread::accept_one;
+use super::unread::{REQUEST_TIME, accept_one};
 use super::{EX_SOFTWARE, filter_name, worker};
 use crate::courier::filter_socket::FilterSocket;
 use crate::courier::paths::Paths;
@@ -83,6 +83,15 @@ pub use resume::{ROLE, resume};
 
 /// The most requests that the supervisor accepts once it has been told to stop.
 const BACKLOG: usize = 1024;
+/// How long that may take in all; those who are left then are accepted at once.
+const BACKLOG_TIME: Duration = Duration::from_secs(2);
+/// How long a worker may not have been heard of at the stop: one that hangs would
+/// hold the socket for ever.
+const SILENCE: Duration = Duration::from_secs(3);
+/// What this process runs, be it replaced since (proc(5)).
+const OWN_PROGRAM: &str = "/proc/self/exe";
+/// sysexits(3): how a worker ends that does not understand what it was started with.
+const EX_USAGE: i32 = 64;
 /// Words that are heard of a child at once.
 const WORDS: usize = 64;
 /// Workers that may be on their way out while another one comes.
@@ -137,6 +146,9 @@ struct Supervisor {
     ready: Option<OwnedFd>,
     children: Vec<Child>,
     workers: Restarts,
+    /// The installed program does not understand us: the worker that serves is
+    /// started from the one that this process runs.
+    is_outdated: bool,
     /// Of the worker that serves.
     wardens: Restarts,
     /// See there.
@@ -173,6 +185,7 @@ impl Supervisor {
             ready,
             children: Vec::new(),
             workers: Restarts::default(),
+            is_outdated: false,
             wardens: Restarts::default(),
             gates: Restarts::default(),
         })
@@ -199,7 +212,7 @@ impl Supervisor {
             }
             self.end_the_silent(Instant::now(), log);
             if woken.request {
-                accept_one(&self.socket.listener);
+                accept_one(&self.socket.listener, Instant::now() + REQUEST_TIME);
             }
         }
     }
@@ -207,6 +220,11 @@ impl Supervisor {
     /// Starts what is due.
     fn start_due(&mut self, now: Instant, log: &mut Direct) {
         let is_due = |restarts: &mut Restarts| restarts.due.take_if(|due| *due <= now).is_some();
+        // Each that was killed and does not end holds memory: there are not to be many.
+        let undead = self.children.iter().filter(|child| child.is_killed());
+        if undead.count() > LEAVING && self.workers.due.is_some_and(|due| due <= now) {
+            self.workers.due = Some(now + SILENCE);
+        }
         if is_due(&mut self.workers)
             && let Err(error) = self.start_worker(Stage::Serving)
         {
@@ -215,11 +233,13 @@ impl Supervisor {
         }
         if is_due(&mut self.wardens)
             && let Some(worker) = self.server()
+            && !self.has(Role::Warden, worker)
         {
             self.start_helper(Role::Warden, worker, log);
         }
         if is_due(&mut self.gates)
             && let Some(worker) = self.server()
+            && !self.has(Role::Gate, worker)
         {
             self.start_helper(Role::Gate, worker, log);
         }
@@ -234,6 +254,11 @@ impl Supervisor {
         let mut children = self.children.iter();
         let worker = children.find(|child| child.role == Role::Worker && child.stage() == stage);
         worker.map(Child::pid)
+    }
+
+    fn has(&self, role: Role, worker: Pid) -> bool {
+        let its = |child: &Child| child.role == role && child.of == Some(worker);
+        self.children.iter().any(its)
     }
 
     fn child(&mut self, pid: Pid) -> Option<&mut Child> {
@@ -257,7 +282,12 @@ impl Supervisor {
         let mut handed = vec![self.socket.listener.as_fd(), theirs.as_fd()];
         handed.extend(ready.as_ref().map(AsFd::as_fd));
         let is_next = stage == Stage::Coming;
-        let started = spawn_with(&self.program, &self.name, &self.stop, &handed, |numbers| {
+        let program = if self.is_outdated && !is_next {
+            Path::new(OWN_PROGRAM)
+        } else {
+            &self.program
+        };
+        let started = spawn_with(program, &self.name, &self.stop, &handed, |numbers| {
             worker::arguments(numbers, self.socket.path(), is_next)
         })?;
         let child = Child::of(started, Role::Worker, stage, link, None)?;
@@ -299,9 +329,13 @@ impl Supervisor {
             Role::Gate => &self.gates,
             Role::Warden | Role::Worker => &self.wardens,
         };
-        let waits = self.server() == Some(worker) && restarts.due.is_some();
-        let is_its = |child: &Child| child.role == role && child.of == Some(worker);
-        if !waits && !self.children.iter().any(is_its) {
+        // The pause after wardens that ended is one for all: who is refused here
+        // asks again.
+        let waits =
+            restarts.due.is_some() && (role == Role::Warden || self.server() == Some(worker));
+        // One that leaves bans nobody any more.
+        let leaves = self.worker_in(Stage::Leaving) == Some(worker);
+        if !waits && !leaves && !self.has(role, worker) {
             self.start_helper(role, worker, log);
         }
     }
@@ -350,7 +384,9 @@ impl Supervisor {
                 (Role::Worker, Word::Gate) => self.want(Role::Gate, pid, log),
                 (Role::Worker, Word::Reload) if stage == Stage::Serving => self.reload(pid, log),
                 (Role::Worker, Word::Ready) if stage == Stage::Coming => self.hand_over(pid),
-                (Role::Worker, Word::Serving) if stage == Stage::Serving => self.renew(log),
+                (Role::Worker, Word::Serving) if stage == Stage::Serving && !self.is_outdated => {
+                    self.renew(log);
+                }
                 // They live, or say what is not theirs to say.
                 _ => {}
             }
@@ -406,6 +442,8 @@ impl Supervisor {
         self.wardens.due = None;
         self.gates.due = None;
         self.workers.due = None;
+        // The next one was started from the installed program, and speaks as we do.
+        self.is_outdated = false;
     }
 
     /// Collects a child that has ended, and sees to its successor.
@@ -413,22 +451,24 @@ impl Supervisor {
         let Some(place) = self.children.iter().position(|child| child.pid() == pid) else {
             return;
         };
-        let how = match self.children[place].collect() {
-            Ok(Some(status)) => format!("it has ended ({status})"),
+        let (how, code) = match self.children[place].collect() {
+            Ok(Some(status)) => (format!("it has ended ({status})"), status.code()),
             Ok(None) => return,
-            Err(error) => format!("it is lost ({error})"),
+            Err(error) => (format!("it is lost ({error})"), None),
         };
         let child = self.children.swap_remove(place);
         let why = format!("{how}, another is started");
         match (child.role, child.stage()) {
             (Role::Worker, Stage::Serving) => {
-                // Warden and gate end with it, and the next one has others.
-                self.wardens.due = None;
-                self.gates.due = None;
-                self.lost(Role::Worker, &why, log);
-                if let Some(next) = self.worker_in(Stage::Coming) {
-                    self.hand_over(next);
+                if code == Some(EX_USAGE) && !self.is_outdated {
+                    self.is_outdated = true;
+                    let text = format!(
+                        "{} is of a version that needs a stop and a start (filterctl stop rblfilter; sleep 1; filterctl start rblfilter); until then the one before goes on",
+                        self.program.display()
+                    );
+                    log.write(Level::Error, &Event::new("outdated").text(text));
                 }
+                self.replace(&why, log);
             }
             (Role::Worker, Stage::Coming) => {
                 if let Some(server) = self.server() {
@@ -437,21 +477,72 @@ impl Supervisor {
             }
             // The one after it sees the baton's end.
             (Role::Worker, Stage::Leaving) => {}
-            (role, _) if child.of == self.server() => self.lost(role, &why, log),
-            (Role::Warden | Role::Gate, _) => {}
+            (role, _) => self.helper_ended(role, child.of, &why, log),
+        }
+    }
+
+    /// The worker that served is no more.
+    fn replace(&mut self, why: &str, log: &mut Direct) {
+        // Warden and gate end with it, and the next one has others.
+        self.wardens.due = None;
+        self.gates.due = None;
+        self.lost(Role::Worker, why, log);
+        if let Some(next) = self.worker_in(Stage::Coming) {
+            self.hand_over(next);
+        }
+    }
+
+    /// The warden or the gate of this worker is no more, which counts where the
+    /// worker may have another.
+    fn helper_ended(&mut self, role: Role, of: Option<Pid>, why: &str, log: &mut Direct) {
+        let worker = self.children.iter().find(|child| Some(child.pid()) == of);
+        let counts = match role {
+            Role::Gate => of.is_some() && of == self.server(),
+            Role::Warden | Role::Worker => {
+                worker.is_some_and(|worker| worker.stage() != Stage::Leaving)
+            }
+        };
+        if counts {
+            self.lost(role, why, log);
+        }
+    }
+
+    /// One that was killed does not end, as it waits for a disk that is dead, say:
+    /// it is held for lost.
+    fn give_up(&mut self, pid: Pid, now: Instant, log: &mut Direct) {
+        let Some(child) = self.child(pid) else { return };
+        let (role, stage, of) = (child.role, child.stage(), child.of.take());
+        child.enter(Stage::Leaving, now);
+        let why = "it was ended, and is still there; another is started";
+        match (role, stage) {
+            (Role::Worker, Stage::Serving) => self.replace(why, log),
+            (Role::Worker, Stage::Coming) => {
+                if let Some(server) = self.server() {
+                    self.refuse(server, "it was ended, and is still there", log);
+                }
+            }
+            (Role::Worker, Stage::Leaving) => {}
+            (role, _) => self.helper_ended(role, of, why, log),
         }
     }
 
     /// Ends those that are silent, or do not get on. Their ends follow.
     fn end_the_silent(&mut self, now: Instant, log: &mut Direct) {
+        let mut undead = Vec::new();
         for child in &mut self.children {
             let Some(why) = child.is_over(now) else {
                 continue;
             };
+            if child.is_killed() {
+                child.spare(now);
+                undead.push(child.pid());
+                continue;
+            }
             log.write(Level::Error, &Event::new(child.role.name()).text(why));
-            // It has ended already where this fails.
-            let _ = child.kill();
-            child.spare(now);
+            child.end(now);
+        }
+        for pid in undead {
+            self.give_up(pid, now, log);
         }
     }
 
@@ -516,12 +607,32 @@ impl Supervisor {
         {
             self.say(child.pid(), Word::Unlinked, None);
         }
-        if self.server().is_none() {
+        let hangs = self.end_hanging(log);
+        if hangs || self.server().is_none() {
             // Nobody else serves those who had found the socket before.
+            let end = Instant::now() + BACKLOG_TIME;
             let mut left = BACKLOG;
-            while left > 0 && accept_one(&self.socket.listener) {
+            while left > 0 && accept_one(&self.socket.listener, end) {
                 left -= 1;
             }
         }
+    }
+
+    /// Ends the workers that hang, which nobody would do once we are gone; whether the
+    /// one that serves was among them.
+    fn end_hanging(&self, log: &mut Direct) -> bool {
+        let mut served = false;
+        for child in &self.children {
+            let hangs = child.pulse.silence(Instant::now()) > SILENCE && !child.has_spoken();
+            if child.role != Role::Worker || !hangs {
+                continue;
+            }
+            let text = "it has not been heard of at the stop, and is ended";
+            log.write(Level::Error, &Event::new(child.role.name()).text(text));
+            // It has ended already where this fails.
+            let _ = child.kill();
+            served |= child.stage() == Stage::Serving;
+        }
+        served
     }
 }

@@ -49,8 +49,9 @@ pub const ROLE: &str = "supervised-worker";
 /// together; then the filter has to be stopped and started.
 pub const VERSION: &str = "1";
 
-/// How long the stop waits for what the lists said to be written.
-const WRITE_TIME: Duration = Duration::from_secs(3);
+/// How long the start and the stop wait for what the lists said to be read and
+/// written.
+const DISK_TIME: Duration = Duration::from_secs(3);
 
 /// A worker's arguments: whether it is the next one beside another, the socket's
 /// path, then the numbers of the descriptors of the listener, the link, and the
@@ -74,6 +75,9 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(64);
     };
     let name = filter_name();
+    // The kernel ends us before the supervisor, which would leave nobody to start
+    // another (proc(5)).
+    let expendable = fs::write("/proc/self/oom_score_adj", "100");
     // Of this thread, which is the only one yet, and of all that it starts.
     let dropped = sandbox::drop_privileges();
     let log = match event_log::start(&name) {
@@ -84,6 +88,9 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         }
     };
     log_panics();
+    if let Err(error) = expendable {
+        log::debug!("{}", Event::new("limits").text(error));
+    }
     let code = start(handed, &name, dropped).unwrap_or_else(|error| {
         log::error!("{}", Event::new("failed").text(error));
         ExitCode::from(EX_SOFTWARE)
@@ -259,19 +266,19 @@ async fn work(
         if let Some(filter) = filter {
             filter.stopped();
             filter.confirm_lists().await;
-            filter.close_store().await;
-            write_cache(filter).await;
+            tokio::join!(filter.close_store(), write_cache(Arc::clone(&filter)));
         }
         return Ok(true);
     };
     let (listener, answers) = match control {
-        Some(control) => control.stop().await.unzip(),
+        // Messages are taken as long as commands are waited for.
+        Some(control) => service.serve_during(control.stop()).await.unzip(),
         None => (None, None),
     };
     if let Some(filter) = &filter {
         filter.retire().await;
         running.end();
-        write_cache(Arc::clone(filter)).await;
+        tokio::join!(filter.close_store(), write_cache(Arc::clone(filter)));
     }
     let serves = match baton {
         Some(baton) => baton.pass(listener.as_ref()).await,
@@ -290,10 +297,12 @@ async fn work(
             service.take_backlog().await;
         }
     }
-    if let Some(answers) = answers {
-        answers.given().await;
-    }
-    service.finish().await;
+    let answered = async {
+        if let Some(answers) = answers {
+            answers.given().await;
+        }
+    };
+    tokio::join!(answered, service.finish());
     if let Some(filter) = filter {
         filter.stopped();
     }
@@ -328,7 +337,8 @@ impl Running {
             };
         };
         log::info!("{}", filter.started());
-        filter.read_cache();
+        let reader = Arc::clone(filter);
+        on_disk(move || reader.read_cache()).await;
         let lists = tokio::spawn(Arc::clone(filter).keep_lists());
         filter.open_store().await;
         let check = {
@@ -363,10 +373,15 @@ impl Running {
     }
 }
 
-/// Writes what the lists said, on a thread: a disk that hangs must not hold us up.
+/// Writes what the lists said.
 async fn write_cache(filter: Arc<Filter>) {
-    let written = tokio::task::spawn_blocking(move || filter.write_cache());
-    let _ = tokio::time::timeout(WRITE_TIME, written).await;
+    on_disk(move || filter.write_cache()).await;
+}
+
+/// Works on a thread, for a limited time: a disk that hangs must not hold us up.
+async fn on_disk(work: impl FnOnce() + Send + 'static) {
+    let done = tokio::task::spawn_blocking(work);
+    let _ = tokio::time::timeout(DISK_TIME, done).await;
 }
 
 /// Starts what runs `aliaslookup`, as the worker cannot run anything after

@@ -39,6 +39,9 @@ const PATIENCE_BY_HAND: Duration = Duration::from_secs(5);
 const GIVE_UP: Duration = Duration::from_secs(30);
 /// How long requests wait for a warden that is to come; later ones do not.
 const COMES: Duration = Duration::from_secs(1);
+/// How often one that does not come is asked for: the supervisor may have refused, as
+/// others ended a moment ago, or have been replaced meanwhile.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 /// The most requests in flight; the next one waits.
 const IN_FLIGHT: usize = 1024;
 /// How long nobody is banned in a set in which that was not possible.
@@ -82,6 +85,8 @@ struct State {
     running: Option<Running>,
     /// Since when one is wanted, while there is none.
     wanted: Option<Instant>,
+    /// When it was asked for last.
+    asked: Option<Instant>,
     serial: u32,
 }
 
@@ -145,7 +150,8 @@ impl Default for Warden {
 
 impl Warden {
     /// Returns when one is wanted and there is none: [`Warden::arrived`] is to
-    /// bring it. It is asked for once; another follows unasked when it has ended.
+    /// bring it. It is asked for every few seconds in which it is needed; another
+    /// follows unasked when it has ended.
     pub async fn wanted(&self) {
         self.wanted.notified().await;
     }
@@ -302,10 +308,12 @@ impl State {
     fn ask(&mut self, now: Instant, wanted: &Notify) -> Result<Option<Asked>, Error> {
         self.look(now);
         let Some(running) = &self.running else {
-            let since = *self.wanted.get_or_insert_with(|| {
+            let since = *self.wanted.get_or_insert(now);
+            let asked = self.asked.filter(|asked| now < *asked + ASK_EVERY);
+            if asked.is_none() {
+                self.asked = Some(now);
                 wanted.notify_one();
-                now
-            });
+            }
             return if now.duration_since(since) < COMES {
                 Ok(None)
             } else {
@@ -330,7 +338,7 @@ impl State {
 
     fn come(&mut self, running: Running) {
         self.end();
-        self.wanted = None;
+        (self.wanted, self.asked) = (None, None);
         self.running = Some(running);
     }
 

@@ -52,6 +52,5 @@ impl Filter {
         self.confirm_lists().await;
         self.retiring.released.store(true, Relaxed);
         drop(decided);
-        self.close_store().await;
     }
 }
