@@ -42,6 +42,10 @@ pub enum Part {
     Guard,
     /// The filter socket: no connection could be accepted.
     Accept,
+    /// The configuration's file, which is not the one in force.
+    Config,
+    /// The supervisor, which starts worker and warden again.
+    Supervisor,
 }
 
 impl Part {
@@ -68,6 +72,8 @@ impl Part {
             Self::Aliases => event.field("what", "aliases"),
             Self::Guard => event.field("what", "guard"),
             Self::Accept => event.field("what", "accept"),
+            Self::Config => event.field("what", "config"),
+            Self::Supervisor => event.field("what", "supervisor"),
         }
     }
 
@@ -93,6 +99,8 @@ impl Part {
             Self::Aliases => "mail for postmaster and abuse passes; try aliaslookup postmaster",
             Self::Guard => "no session is ended for its silence; see the log",
             Self::Accept => "raise the limit of open files (LimitNOFILE of courier's service)",
+            Self::Config => "mend the file (rblfilter config check), then rblfilter reload",
+            Self::Supervisor => "filterctl stop rblfilter; sleep 1; filterctl start rblfilter",
         }
     }
 
@@ -126,13 +134,17 @@ impl Degraded {
         self.since().contains_key(part)
     }
 
-    /// `part` does not work, for this reason. Logged only where it worked before.
+    /// `part` does not work, for this reason. Logged only where it worked before;
+    /// the status tells the newest reason.
     pub fn enter(&self, part: Part, reason: impl Display, now: Instant) {
         let reason = reason.to_string();
         let event = part.event("degraded").text(&reason);
-        if let Entry::Vacant(entry) = self.since().entry(part) {
-            entry.insert((now, reason));
-            log::warn!("{event}");
+        match self.since().entry(part) {
+            Entry::Vacant(entry) => {
+                entry.insert((now, reason));
+                log::warn!("{event}");
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().1 = reason,
         }
     }
 
@@ -207,7 +219,7 @@ mod tests {
             [
                 ("dnsbl", "bl.test ipv6", 9, "silent"),
                 ("set", "a", 0, "missing"),
-                ("warden", "", 0, "gone"),
+                ("warden", "", 0, "still gone"),
             ]
         );
         degraded.leave(&list, now);

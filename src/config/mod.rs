@@ -7,6 +7,7 @@
 mod bans;
 mod error;
 mod file;
+mod installed;
 mod lists;
 mod model;
 
@@ -18,6 +19,7 @@ use crate::dnsbl::{Thresholds, Zone};
 
 pub use bans::{Ban, Firewall, Packet, Rate};
 pub use error::{Error, Problem};
+pub use installed::{check_installed, read_installed};
 pub use model::{Config, KillPolicy, Mode, NeverBan, Resolver, Watch, WatchBy};
 
 /// Reads and checks the configuration file at `path`, and the one that it

@@ -36,7 +36,7 @@ use crate::courier::session::{Session, Verdict};
 use crate::degraded::{Degraded, Part};
 use crate::dnsbl::{Clock, Lists, Notice};
 use crate::enforce::allows::Allows;
-use crate::enforce::book::{Book, Next};
+use crate::enforce::book::{Book, Next, Record};
 use crate::enforce::kill::{self, Killer};
 use crate::enforce::warden::{SetsRest, Warden};
 use crate::guard::{self, Keeper};
@@ -94,6 +94,8 @@ pub struct Filter {
     late: Mutex<bans::Late>,
     /// Which of the kernel's sets lack bans that run; notified of each.
     lacking: sets::Lacking,
+    /// In `observe`, the bans from before it, which the kernel may still hold.
+    standing: Mutex<Vec<Record>>,
     /// What was said of full sets.
     full: sets::Full,
     table: Arc<Table>,
@@ -155,6 +157,7 @@ impl Filter {
                 Protected::new(config.allow.clone())
                     .with_nameservers(config.resolver.nameservers.iter().map(SocketAddr::ip)),
             ),
+            standing: Mutex::default(),
             warden: Warden::default(),
             lists,
             notices: Mutex::new(Some(notices)),
@@ -215,6 +218,12 @@ impl Filter {
             Ok(()) => self.degraded.leave(&Part::Accept, Instant::now()),
             Err(error) => self.degraded.enter(Part::Accept, error, Instant::now()),
         }
+    }
+
+    /// The supervisor is gone.
+    pub fn is_alone(&self) {
+        let text = "it is gone: nobody starts a worker or a warden that ends, nor reloads";
+        self.degraded.enter(Part::Supervisor, text, Instant::now());
     }
 
     /// The line that tells what is in force.
@@ -301,6 +310,7 @@ impl Filter {
             return Decision::Accept;
         }
         if self.config.mode == Mode::Observe {
+            self.metrics.listed.inc();
             let event = listed(&identified, &conviction, id).field("action", "none");
             log::info!("{}", event.field("would", conviction.action()));
             return Decision::Accept;
@@ -530,6 +540,7 @@ impl Filter {
         }
         let event = listed(identified, &conviction, None).field("at", "connect");
         if self.config.mode == Mode::Observe {
+            self.metrics.listed.inc();
             let would = conviction.action();
             log::info!("{}", event.field("action", "none").field("would", would));
             return;

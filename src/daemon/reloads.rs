@@ -11,16 +11,18 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
+use super::filter::Filter;
 use super::link::Word;
 use super::supervised::Supervisor;
 use crate::config;
+use crate::degraded::Part;
 use crate::log::Event;
 use crate::sys::watched;
 
@@ -46,18 +48,21 @@ enum Outcome {
 pub struct Reloads {
     supervisor: Supervisor,
     file: PathBuf,
+    /// Whose status tells of a wrong file.
+    filter: Option<Arc<Filter>>,
     /// Held while one is under way.
     one: Mutex<()>,
     outcome: watch::Sender<Outcome>,
 }
 
 impl Reloads {
-    /// Reloads of the configuration in `file`.
+    /// Reloads of the configuration in `file`, in the place of `filter`'s.
     #[must_use]
-    pub fn new(supervisor: Supervisor, file: PathBuf) -> Self {
+    pub fn new(supervisor: Supervisor, file: PathBuf, filter: Option<Arc<Filter>>) -> Self {
         Self {
             supervisor,
             file,
+            filter,
             one: Mutex::new(()),
             outcome: watch::Sender::new(Outcome::Open),
         }
@@ -94,11 +99,20 @@ impl Reloads {
         let file = self.file.clone();
         // On a thread: the disk may be slow.
         let checked = tokio::task::spawn_blocking(move || match is_replaced() {
-            true => Ok(()),
-            false => config::read(&file).map(drop),
+            true => None,
+            false => Some(config::read_installed(&file).map(drop)),
         });
-        if let Ok(Err(error)) = checked.await {
-            return Err(format!("{error}; the configuration before stays in force"));
+        match checked.await {
+            Ok(Some(Err(error))) => {
+                self.is_wrong(&error);
+                return Err(format!("{error}; the configuration before stays in force"));
+            }
+            Ok(Some(Ok(()))) => {
+                if let Some(filter) = &self.filter {
+                    filter.degraded().leave(&Part::Config, Instant::now());
+                }
+            }
+            Ok(None) | Err(_) => {}
         }
         let mut outcome = self.outcome.subscribe();
         self.outcome.send_replace(Outcome::Open);
@@ -112,6 +126,15 @@ impl Reloads {
                 Outcome::Done | Outcome::Open => Ok(()),
             },
             _ => Err(format!("no new worker within {} s", PATIENCE.as_secs())),
+        }
+    }
+
+    /// The file is wrong: whoever starts with it accepts every message.
+    fn is_wrong(&self, error: &str) {
+        if let Some(filter) = &self.filter {
+            let text = format!("{error}; a restart of the worker would accept every message");
+            let degraded = filter.degraded();
+            degraded.enter(Part::Config, text, Instant::now());
         }
     }
 

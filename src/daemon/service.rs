@@ -139,6 +139,9 @@ impl Service {
                 Some(None) => {
                     supervised = false;
                     self.reloads.failed(reloads::ALONE);
+                    if let Some(filter) = &self.filter {
+                        filter.is_alone();
+                    }
                 }
             }
         }

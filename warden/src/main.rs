@@ -31,7 +31,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags, SockType, sockopt};
 use rblfilter_warden::bucket::Bucket;
 use rblfilter_warden::layers::Layers;
-use rblfilter_warden::policy::{MAX_BAN_SECONDS, Policy, Sets as SetsPolicy};
+use rblfilter_warden::policy::{
+    BY_HAND_PREFIX, MAX_BAN_SECONDS, Policy, Sets as SetsPolicy, is_narrow,
+};
 use rblfilter_warden::protected::Protected;
 use rblfilter_warden::request::{Outcome, REQUEST_LEN, Reply, Request};
 use rblfilter_warden::{BEAT, CONFIG_FILE, SYSCONFDIR, neighbours};
@@ -47,9 +49,8 @@ const WAIT: Timespec = Timespec {
 };
 /// Requests that are answered together.
 const MOST_AT_ONCE: usize = 1024;
-/// The widest networks of verdicts, and of an admin, IPv4's and IPv6's.
+/// The widest networks of verdicts, IPv4's and IPv6's.
 const VERDICT_PREFIX: [u8; 2] = [32, 48];
-const BY_HAND_PREFIX: [u8; 2] = [8, 32];
 /// More than the kernel takes.
 const RESTORES_PER_SECOND: u32 = 200_000;
 /// What an admin, or his script, asks for; and a worker that was taken over.
@@ -387,10 +388,6 @@ fn bound(bucket: &mut Bucket, now: Instant) -> Result<(), Outcome> {
     } else {
         Err(Outcome::TooMany)
     }
-}
-
-fn is_narrow(network: IpNetwork, [least4, least6]: [u8; 2]) -> bool {
-    network.prefix() >= if network.is_ipv4() { least4 } else { least6 }
 }
 
 fn is_ipv6(request: Request) -> bool {

@@ -34,6 +34,14 @@ pub const MAX_SET_NAME: usize = 31;
 /// The longest time, in seconds, that an ipset entry can have: `IPSET_MAX_TIMEOUT`
 /// (include/linux/netfilter/ipset/ip_set_timeout.h).
 pub const MAX_BAN_SECONDS: u32 = (u32::MAX >> 1) / 1000;
+/// The widest networks of an admin's bans, IPv4's and IPv6's.
+pub const BY_HAND_PREFIX: [u8; 2] = [8, 32];
+
+/// Whether a network is no wider than these, IPv4's and IPv6's.
+#[must_use]
+pub fn is_narrow(network: IpNetwork, [least4, least6]: [u8; 2]) -> bool {
+    network.prefix() >= if network.is_ipv4() { least4 } else { least6 }
+}
 
 /// What the warden may do.
 #[derive(Debug, Default, Deserialize)]
