@@ -166,8 +166,11 @@ fn a_new_configuration_is_in_force_when_the_command_returns() {
     reload(&lab);
     assert_delivered(&lab, &message(), LISTED, 1);
     fs::write(FILE, OWN_ZONE).unwrap();
-    reload(&lab);
+    assert!(!reload(&lab).contains("firewall apply"));
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    // What the worker cannot put into force is told.
+    fs::write(FILE, "ports = [25, 2525]\n".to_owned() + OWN_ZONE).unwrap();
+    assert!(reload(&lab).contains("rblfilter firewall apply"));
 }
 
 #[test]

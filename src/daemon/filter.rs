@@ -220,6 +220,17 @@ impl Filter {
         }
     }
 
+    /// Whether `config` wants other sets or rules of the kernel.
+    #[must_use]
+    pub fn firewall_differs(&self, config: &Config) -> bool {
+        let wanted = |config: &Config| {
+            let sets = (config.ban.set4.clone(), config.ban.set6.clone());
+            let ports = config.ports.clone();
+            (config.ban.backend, sets, ports, config.firewall.clone())
+        };
+        wanted(&self.config) != wanted(config)
+    }
+
     /// The supervisor is gone.
     pub fn is_alone(&self) {
         let text = "it is gone: nobody starts a worker or a warden that ends, nor reloads";

@@ -87,28 +87,35 @@ impl Reloads {
             return Err("a reload is under way already".into());
         };
         let event = Event::new("reload").field("user", user);
-        let result = self.ask_for_another().await;
+        let mut rules_differ = false;
+        let result = self.ask_for_another(&mut rules_differ).await;
         match &result {
             Ok(()) => log::info!("{event}"),
             Err(error) => log::error!("{}", event.field("failed", "yes").text(error)),
         }
-        result.map(|()| "the filter runs with the configuration as it is now".into())
+        let done = "the filter runs with the configuration as it is now";
+        result.map(|()| match rules_differ {
+            true => format!("{done}; sets or rules are others now: rblfilter firewall apply"),
+            false => done.into(),
+        })
     }
 
-    async fn ask_for_another(&self) -> Result<(), String> {
+    /// Notes in `rules_differ` whether the firewall is to be set up anew.
+    async fn ask_for_another(&self, rules_differ: &mut bool) -> Result<(), String> {
         let file = self.file.clone();
         // On a thread: the disk may be slow.
         let checked = tokio::task::spawn_blocking(move || match is_replaced() {
             true => None,
-            false => Some(config::read_installed(&file).map(drop)),
+            false => Some(config::read_installed(&file)),
         });
         match checked.await {
             Ok(Some(Err(error))) => {
                 self.is_wrong(&error);
                 return Err(format!("{error}; the configuration before stays in force"));
             }
-            Ok(Some(Ok(()))) => {
+            Ok(Some(Ok(config))) => {
                 if let Some(filter) = &self.filter {
+                    *rules_differ = filter.firewall_differs(&config);
                     filter.degraded().leave(&Part::Config, Instant::now());
                 }
             }
