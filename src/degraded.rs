@@ -40,6 +40,8 @@ pub enum Part {
     Aliases,
     /// The slot guard: whom it could end cannot be told.
     Guard,
+    /// The gate lets all in at this port.
+    Gate(u16),
     /// The filter socket: no connection could be accepted.
     Accept,
     /// The configuration's file, which is not the one in force.
@@ -70,6 +72,7 @@ impl Part {
             Self::Rule(set) => event.field("what", "rule").field("name", set),
             Self::OwnAddresses => event.field("what", "own-addresses"),
             Self::Aliases => event.field("what", "aliases"),
+            Self::Gate(port) => event.field("what", "gate").field("port", port),
             Self::Guard => event.field("what", "guard"),
             Self::Accept => event.field("what", "accept"),
             Self::Config => event.field("what", "config"),
@@ -97,6 +100,9 @@ impl Part {
             Self::Rule(_) => "who is banned is not kept out: rblfilter firewall apply",
             Self::OwnAddresses => "nobody is judged by addresses that are not known; see the log",
             Self::Aliases => "mail for postmaster and abuse passes; try aliaslookup postmaster",
+            Self::Gate(_) => {
+                "the gate lets all in there; the watch sees them (admin guide, \"The gate\")"
+            }
             Self::Guard => "no session is ended for its silence; see the log",
             Self::Accept => "raise the limit of open files (LimitNOFILE of courier's service)",
             Self::Config => "mend the file (rblfilter config check), then rblfilter reload",

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::courier::control_file::Envelope;
 use crate::courier::session::{Session, Verdict};
 use crate::dnsbl::{Evidence, Level, Listing, Score, Thresholds};
+use crate::log::Event;
 
 /// Why a message passes whatever the lists say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,22 @@ pub struct Conviction {
 }
 
 impl Conviction {
+    /// `event`, with the lists that name the client.
+    #[must_use]
+    pub fn told(&self, event: Event) -> Event {
+        let event = event.field("zone", &self.listing.zone);
+        let event = match self.listing.code {
+            Some(code) => event.field("code", code),
+            None => event,
+        };
+        let event = event.field("score", self.score);
+        if self.also.is_empty() {
+            event
+        } else {
+            event.field("also", self.also.join("+"))
+        }
+    }
+
     /// What would be done, in a word for the log.
     #[must_use]
     pub fn action(&self) -> &'static str {

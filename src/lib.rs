@@ -13,6 +13,7 @@
 //! - [`config`]: file → raw model → checked model.
 //! - [`courier`]: all that is Courier's: sockets, control files, processes.
 //! - [`watch`]: sessions, seen when they connect.
+//! - [`gate`]: clients, judged at the first packet of a connection.
 //! - [`guard`]: the slots, which must not run out; [`senders`]: who has
 //!   delivered mail.
 //! - [`dnsbl`]: the DNS lists.
@@ -38,6 +39,7 @@ pub mod firewall;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gate;
 pub mod guard;
 pub mod judge;
 pub mod log;

@@ -3,6 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 
 use crate::dnsbl::Counts;
+use crate::gate::Counted;
 use crate::log::Event;
 
 /// The counters, since the worker's start.
@@ -18,6 +19,15 @@ pub struct Metrics {
     pub listed: Counter,
     /// Bans that were set.
     pub bans: Counter,
+    /// Clients that the gate kept out, those that the watch stopped at connect,
+    /// and those that the filter socket refused.
+    pub gate: Counter,
+    /// See there.
+    pub watch: Counter,
+    /// See there.
+    pub filter: Counter,
+    /// What the gate did with packets.
+    pub packets: Counted,
     /// Bans for which others had to make room in a full set.
     pub replaced: Counter,
     /// Bans for which a full set was enlarged.
@@ -37,6 +47,9 @@ impl Metrics {
             ("messages", self.messages.get()),
             ("listed", self.listed.get()),
             ("bans", self.bans.get()),
+            ("gate", self.gate.get()),
+            ("watch", self.watch.get()),
+            ("filter", self.filter.get()),
             ("replaced", self.replaced.get()),
             ("grown", self.grown.get()),
             ("emptied", self.emptied.get()),
@@ -68,7 +81,7 @@ mod tests {
         };
         assert_eq!(
             metrics.event(answers).to_string(),
-            "counted,sessions=0,messages=0,listed=0,bans=0,replaced=0,grown=0,emptied=0,shed=3,gaps=0,hits=7,misses=5,unknown=1"
+            "counted,sessions=0,messages=0,listed=0,bans=0,gate=0,watch=0,filter=0,replaced=0,grown=0,emptied=0,shed=3,gaps=0,hits=7,misses=5,unknown=1"
         );
     }
 }

@@ -60,6 +60,8 @@ faults! {
     courierfilter_can_be_restarted: "courierfilter",
     the_filter_can_be_restarted: "filter-restarted",
     a_configuration_of_garbage_costs_no_message: "config-garbage",
+    the_filter_can_be_reloaded: "reload",
+    a_reload_of_garbage_costs_no_message: "reload-garbage",
 }
 
 #[test]

@@ -315,9 +315,13 @@ fn a_worker_serves_on_without_its_supervisor_and_ends_with_courierfilter() {
         (!filter_pids(&lab).contains(&before.supervisor)).then_some(())
     })
     .unwrap();
-    let output = lab.run(&["rblfilter", "reload"]).unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("the supervisor is gone"), "{said}");
+    // Right after the start there is no control socket yet.
+    let told = || {
+        let output = lab.run(&["rblfilter", "reload"]).unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        said.contains("the supervisor is gone").then_some(())
+    };
+    wait_for(LIMIT, told).expect("the reload fails for that");
     let fates = stream.end(&lab, 0);
     assert_eq!(fates.tempfailed, 0, "{fates:?}");
     lab.clear_mailbox();

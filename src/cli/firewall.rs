@@ -60,6 +60,7 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
             for command in firewall::commands(config) {
                 println!("{command}");
             }
+            tell_objections(config);
             return ExitCode::SUCCESS;
         }
         (Command::Check, Some(config)) => {
@@ -71,6 +72,9 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
             .and_then(|()| firewall::apply_rules(config, &mut done)),
         _ => firewall::remove(config.as_ref(), &mut done),
     };
+    if let (Command::Apply { .. }, Some(config)) = (command, &config) {
+        tell_objections(config);
+    }
     report(result, changes)
 }
 
@@ -80,6 +84,13 @@ fn dry(config: &Config) {
         eprintln!(
             "rblfilter: ban.backend is \"dry-run\": nobody is shut out by it, but the sets and rules of another backend stand until they are taken away (rblfilter firewall remove, with --config and the file of before where their names or ports were others)"
         );
+    }
+}
+
+/// What the gate is off for, which is no failure.
+fn tell_objections(config: &Config) {
+    for objection in firewall::objections(config) {
+        eprintln!("rblfilter: {objection}");
     }
 }
 

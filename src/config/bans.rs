@@ -131,6 +131,8 @@ impl Check<'_> {
                 );
             }
         }
+        self.no_gate_set("set4", &ban.set4)?;
+        self.no_gate_set("set6", &ban.set6)?;
         if ban.set4.get_ref() == ban.set6.get_ref() {
             return self.wrong(
                 ban.set6.span(),

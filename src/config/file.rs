@@ -1,7 +1,8 @@
 //! `rblfilter.toml` as it is written: every key, its type, its default.
 
 use rblfilter_warden::policy::{
-    DEFAULT_MAX_ENTRIES, DEFAULT_NEW_PER_SECOND, DEFAULT_SET4, DEFAULT_SET6,
+    DEFAULT_GATE_ASKS, DEFAULT_GATE_LIMIT, DEFAULT_GATE_QUEUE, DEFAULT_MAX_ENTRIES,
+    DEFAULT_NEW_PER_SECOND, DEFAULT_SET4, DEFAULT_SET6,
 };
 use serde::Deserialize;
 use toml::Spanned;
@@ -12,7 +13,7 @@ use crate::log::LINES_PER_SECOND;
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 65] = [
+pub const KEYS: [&str; 70] = [
     "include",
     "mode",
     "watch",
@@ -26,6 +27,11 @@ pub const KEYS: [&str; 65] = [
     "guard.enabled",
     "guard.high-water",
     "guard.low-water",
+    "gate.enabled",
+    "gate.limit",
+    "gate.queue",
+    "gate.asks-per-second",
+    "gate.max-entries",
     "score.reject",
     "score.ban",
     "score.ban-needs",
@@ -99,6 +105,7 @@ pub struct File {
     pub grace: Text,
     pub allow: Allow,
     pub guard: Guard,
+    pub gate: Gate,
     pub score: Score,
     pub never_ban: NeverBan,
     pub ban: Ban,
@@ -133,6 +140,16 @@ pub struct Guard {
     pub enabled: bool,
     pub high_water: Spanned<u8>,
     pub low_water: Spanned<u8>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Gate {
+    pub enabled: Spanned<bool>,
+    pub limit: Text,
+    pub queue: Spanned<u16>,
+    pub asks_per_second: Spanned<usize>,
+    pub max_entries: Spanned<usize>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -313,6 +330,7 @@ impl Default for File {
             grace: text("10s"),
             allow: Allow::default(),
             guard: Guard::default(),
+            gate: Gate::default(),
             score: Score::default(),
             never_ban: NeverBan::default(),
             ban: Ban::default(),
@@ -335,6 +353,18 @@ impl Default for Guard {
             enabled: true,
             high_water: unwritten(80),
             low_water: unwritten(60),
+        }
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            enabled: unwritten(false),
+            limit: text(DEFAULT_GATE_LIMIT),
+            queue: unwritten(DEFAULT_GATE_QUEUE),
+            asks_per_second: unwritten(DEFAULT_GATE_ASKS as usize),
+            max_entries: unwritten(DEFAULT_MAX_ENTRIES as usize),
         }
     }
 }

@@ -7,6 +7,7 @@
 mod bans;
 mod error;
 mod file;
+mod gate;
 mod installed;
 mod lists;
 mod model;
@@ -19,6 +20,7 @@ use crate::dnsbl::{Thresholds, Zone};
 
 pub use bans::{Ban, Firewall, Packet, Rate};
 pub use error::{Error, Problem};
+pub use gate::Gate;
 pub use installed::{check_installed, read_installed};
 pub use model::{Config, KillPolicy, Mode, NeverBan, Resolver, Watch, WatchBy};
 
@@ -209,6 +211,26 @@ mod tests {
                 "ports: 0 is no TCP port, expected 1 to 65535",
             ),
             ("ports = []", 1, "ports: expected at least one TCP port"),
+            (
+                "[gate]\nlimit = \"1s\"",
+                2,
+                "gate.limit: 1s is out of range, expected 50ms to 900ms",
+            ),
+            (
+                "kill = \"pressure\"\n[gate]\nenabled = true\n[[dnsbl]]\nzone = \"bl.test\"",
+                3,
+                "gate.enabled: with kill = \"pressure\" listed clients are to read their 554, which at the gate they cannot; expected kill = \"always\"",
+            ),
+            (
+                "[gate]\nenabled = true\n[[dnswl]]\nzone = \"wl.test\"",
+                2,
+                "gate.enabled: the gate asks the lists of [[dnsbl]], and there are none",
+            ),
+            (
+                "[ban]\nset4 = \"rblfilter-deny4\"",
+                2,
+                "ban.set4: \"rblfilter-deny4\" is a name of the gate's sets (rblfilter-deny...), expected another",
+            ),
             (
                 "ports = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]",
                 1,

@@ -14,6 +14,7 @@ use toml::Spanned;
 use super::bans::{Ban, Firewall};
 use super::error::Problem;
 use super::file::{self, File};
+use super::gate::Gate;
 use super::lists;
 use crate::dnsbl::{Bounds, Score, Thresholds, Zone};
 use crate::guard::plan::Marks;
@@ -40,6 +41,8 @@ pub struct Config {
     pub allow: Vec<IpNetwork>,
     /// Where the slot guard begins and leaves off; `None`: there is none.
     pub guard: Option<Marks>,
+    /// The gate; `None`: there is none.
+    pub gate: Option<Gate>,
     /// From how many points on a client is refused and banned.
     pub thresholds: Thresholds,
     /// Who is never banned.
@@ -184,6 +187,14 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
         &file.grace,
         Duration::ZERO..=Duration::from_secs(60),
     )?;
+    let kill = check.one_of(
+        "kill",
+        &file.kill,
+        &[
+            ("always", KillPolicy::Always),
+            ("pressure", KillPolicy::Pressure { grace }),
+        ],
+    )?;
     Ok(Config {
         mode: check.one_of(
             "mode",
@@ -211,14 +222,7 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
         block_variables: blocks.iter().map(|(name, _)| name.clone()).collect(),
         block_scores: blocks.iter().map(|(_, score)| *score).collect(),
         exempt_recipients: check.recipients(&file.exempt_recipients)?,
-        kill: check.one_of(
-            "kill",
-            &file.kill,
-            &[
-                ("always", KillPolicy::Always),
-                ("pressure", KillPolicy::Pressure { grace }),
-            ],
-        )?,
+        kill,
         allow: file
             .allow
             .networks
@@ -226,6 +230,7 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
             .map(|n| check.network("allow.networks", n))
             .collect::<Result<_, _>>()?,
         guard: check.guard(&file.guard)?,
+        gate: check.gate(&file.gate, kill, &zones)?,
         thresholds,
         never_ban: NeverBan {
             relays: file

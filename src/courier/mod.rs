@@ -3,6 +3,7 @@
 
 pub mod aliases;
 pub mod control_file;
+pub mod esmtpd;
 pub mod filter_socket;
 pub mod identified;
 pub mod listener;
@@ -11,4 +12,5 @@ pub mod paths;
 pub mod process;
 pub mod request;
 pub mod session;
+pub mod smtpaccess;
 pub mod turn;

@@ -12,9 +12,15 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
 
+use rblfilter_warden::GATE_ROLE;
+
 use super::link::Link;
 use super::pulse::Pulse;
 use crate::sys::in_own_session;
+
+/// How long a child may take to its first word, where it may be silent for less
+/// later.
+const STARTS: Duration = Duration::from_secs(5);
 
 /// What a child is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub enum Role {
     Worker,
     /// It changes the kernel's sets for one worker.
     Warden,
+    /// It holds packets while one worker judges them.
+    Gate,
 }
 
 impl Role {
@@ -32,10 +40,12 @@ impl Role {
         match self {
             Self::Worker => "worker",
             Self::Warden => "warden",
+            Self::Gate => "gate",
         }
     }
 
-    /// How long it may be silent; both say a word every second.
+    /// How long it may be silent; the first two say a word every second, the gate
+    /// ten.
     fn patience(self) -> Duration {
         match self {
             // It takes in a million bans at its start.
@@ -43,6 +53,8 @@ impl Role {
             // It reads a set of a million for a second or two, on a busy machine for
             // ten times that.
             Self::Warden => Duration::from_secs(25),
+            // While it is stopped, no new client gets in.
+            Self::Gate => Duration::from_millis(500),
         }
     }
 }
@@ -125,12 +137,15 @@ impl Child {
         of: Option<Pid>,
     ) -> Self {
         let now = Instant::now();
+        let mut pulse = Pulse::new(role.patience(), now);
+        // Until it has said its first word it holds no packets.
+        pulse.grant(now + STARTS);
         Self {
             role,
             pid,
             pidfd,
             link,
-            pulse: Pulse::new(role.patience(), now),
+            pulse,
             stage,
             by: stage.limit().map(|limit| now + limit),
             of,
@@ -255,7 +270,7 @@ impl Child {
     pub fn from_words(words: &str, owned: &mut impl Iterator<Item = OwnedFd>) -> Option<Self> {
         let parts: Vec<&str> = words.split(',').collect();
         let [role, stage, pid, of] = *parts.first_chunk::<4>()?;
-        let role = [Role::Worker, Role::Warden]
+        let role = [Role::Worker, Role::Warden, Role::Gate]
             .into_iter()
             .find(|known| known.name() == role)?;
         let stage = match stage {
@@ -279,22 +294,25 @@ impl Child {
     }
 }
 
-/// Starts the warden at `program`, with `socket` as its descriptor 0, and the
-/// link to us as its descriptor 1. It is told nothing of our environment.
+/// Starts a warden or a gate, which are both the program at `program`, with
+/// `socket` as its descriptor 0, and the link to us as its descriptor 1. It is told
+/// nothing of our environment.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn start_warden(program: &Path, socket: OwnedFd, worker: Pid) -> io::Result<Child> {
+pub fn start_helper(program: &Path, role: Role, socket: OwnedFd, worker: Pid) -> io::Result<Child> {
     let (link, theirs) = Link::pair()?;
     let mut command = Command::new(program);
+    if role == Role::Gate {
+        command.arg(GATE_ROLE);
+    }
     command
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(socket))
         .stdout(Stdio::from(theirs));
     in_own_session(&mut command);
-    let (role, stage) = (Role::Warden, Stage::Serving);
-    Child::of(command.spawn()?, role, stage, link, Some(worker))
+    Child::of(command.spawn()?, role, Stage::Serving, link, Some(worker))
 }
 
 #[cfg(test)]

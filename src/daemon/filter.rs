@@ -2,6 +2,7 @@
 //! execution.
 
 mod bans;
+mod gate;
 mod hand;
 mod lists;
 mod retiring;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rblfilter_warden::bucket::Bucket;
 use rblfilter_warden::layers::Layers;
 use rblfilter_warden::protected::{Protected, Protection};
 use rblfilter_warden::request::{self as warden_request, Outcome};
@@ -39,6 +41,7 @@ use crate::enforce::allows::Allows;
 use crate::enforce::book::{Book, Next, Record};
 use crate::enforce::kill::{self, Killer};
 use crate::enforce::warden::{SetsRest, Warden};
+use crate::gate::Gate;
 use crate::guard::{self, Keeper};
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
@@ -63,6 +66,9 @@ const TELL_EVERY: Duration = Duration::from_secs(3600);
 
 /// The pause after a bug, before what it ended begins again.
 const AFTER_A_BUG: Duration = Duration::from_secs(1);
+
+/// Lines of clients that the gate denied, in a second; the rest is counted.
+const GATE_LINES: u32 = 50;
 
 /// Longer than any session lasts.
 const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -102,6 +108,9 @@ pub struct Filter {
     senders: Senders,
     killer: Killer,
     warden: Warden,
+    gate: Gate,
+    /// How many lines of denied clients are logged in a second.
+    gate_lines: Mutex<Bucket>,
     metrics: Arc<Metrics>,
     sets_rest: SetsRest,
     protected: Mutex<Protected>,
@@ -159,6 +168,8 @@ impl Filter {
             ),
             standing: Mutex::default(),
             warden: Warden::default(),
+            gate: Gate::default(),
+            gate_lines: Mutex::new(Bucket::new(GATE_LINES)),
             lists,
             notices: Mutex::new(Some(notices)),
             never_ban: NeverBan::new(&config.never_ban),
@@ -425,6 +436,12 @@ impl Filter {
             .or_else(|| allowed().then_some(Protection::Allowlisted))
     }
 
+    fn gate_lines(&self) -> MutexGuard<'_, Bucket> {
+        self.gate_lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn graced(&self) -> MutexGuard<'_, HashMap<i32, u64>> {
         self.graced.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -442,6 +459,7 @@ impl Filter {
             message_id,
         } = sentenced;
         let id = message_id.as_deref();
+        self.metrics.filter.inc();
         let event = listed(&identified, &conviction, id);
         if !conviction.end {
             log::info!("{}", event.field("action", conviction.action()));
@@ -516,6 +534,7 @@ impl Filter {
     /// Judges a session that has just connected, and carries the sentence out.
     async fn judge_connect(&self, identified: &Identified) {
         let session = &identified.session;
+        self.teach_gate(session);
         let nobody = Envelope::default();
         let protection = self.protection(session.client);
         if let Some(exemption) = judge::exemption(session, &nobody, protection, &self.config) {
@@ -559,6 +578,7 @@ impl Filter {
         let _deciding = self.deciding().await;
         // From the end of data on the filter socket decides.
         if let Some(killed) = self.end_unanswered(identified, false) {
+            self.metrics.watch.inc();
             let event = self.ban_event(event, &conviction, identified).await;
             log::info!("{}", event.field("killed", killed));
         }
@@ -588,6 +608,7 @@ impl Filter {
             lasting(|| filter().watch()),
             lasting(|| filter().guard()),
             lasting(|| filter().keep_bans()),
+            lasting(|| filter().keep_gate()),
             lasting(|| filter().tell_hourly()),
         );
     }
@@ -622,6 +643,9 @@ impl Filter {
 
     fn tell_counters(&self) {
         log::info!("{}", self.metrics.event(self.lists.counts()));
+        if let Some(event) = self.metrics.packets.event() {
+            log::info!("{event}");
+        }
     }
 
     /// By what sessions are seen, in a word.
@@ -773,16 +797,6 @@ fn listed(identified: &Identified, conviction: &Conviction, id: Option<&str>) ->
     let event = Event::new("listed")
         .of_message(id)
         .ip(session.client)
-        .port(session.client_port)
-        .field("zone", &conviction.listing.zone);
-    let event = match conviction.listing.code {
-        Some(code) => event.field("code", code),
-        None => event,
-    };
-    let event = event.field("score", conviction.score);
-    if conviction.also.is_empty() {
-        event
-    } else {
-        event.field("also", conviction.also.join("+"))
-    }
+        .port(session.client_port);
+    conviction.told(event)
 }

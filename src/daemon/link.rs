@@ -26,6 +26,8 @@ pub enum Word {
     /// From a worker: it needs a warden. To it: the descriptor that comes with
     /// this is the socket of one.
     Warden,
+    /// The same of a gate.
+    Gate,
     /// From a child: it lives.
     Beat,
     /// From a worker: another one should take its place.
@@ -47,9 +49,10 @@ pub enum Word {
 }
 
 /// The words and what stands for them.
-const WORDS: [(Word, u8); 10] = [
+const WORDS: [(Word, u8); 11] = [
     (Word::Unlinked, b'u'),
     (Word::Warden, b'w'),
+    (Word::Gate, b'q'),
     (Word::Beat, rblfilter_warden::BEAT),
     (Word::Reload, b'l'),
     (Word::Ready, b'y'),

@@ -33,6 +33,11 @@ impl Pulse {
         self.looked = false;
     }
 
+    /// It may be silent until `then` in any case.
+    pub fn grant(&mut self, then: Instant) {
+        self.until = self.until.max(then);
+    }
+
     /// When to look next.
     #[must_use]
     pub fn until(&self) -> Instant {

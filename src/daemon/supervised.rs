@@ -40,7 +40,7 @@ impl Supervisor {
 }
 
 /// Listens to the supervisor until it is gone, and then says no more: the other
-/// end of what is returned is closed. Sees to the warden of `filter`, and tells
+/// end of what is returned is closed. Sees to the warden and the gate of `filter`, and tells
 /// the supervisor every second that the event loop goes round: the worker has
 /// one thread for all that it does but reading files, so that a loop that hangs
 /// is silent.
@@ -65,7 +65,10 @@ async fn tend(
     mut words: Receiver<Word>,
 ) {
     let wanted = async || match &filter {
-        Some(filter) => filter.warden().wanted().await,
+        Some(filter) => tokio::select! {
+            () = filter.warden().wanted() => Word::Warden,
+            () = filter.gate().wanted() => Word::Gate,
+        },
         None => std::future::pending().await,
     };
     let mut beats = interval(BEAT_EVERY);
@@ -85,6 +88,12 @@ async fn tend(
                         }
                         continue;
                     }
+                    (Word::Gate, Some(socket)) => {
+                        if let Some(filter) = &filter {
+                            tokio::spawn(serve_gate(Arc::clone(filter), socket));
+                        }
+                        continue;
+                    }
                     (Word::Unlinked, _) => Told::Unlinked,
                     (Word::Take, baton) => Told::Take(baton),
                     (Word::Retire, Some(baton)) => Told::Retire(baton),
@@ -95,7 +104,7 @@ async fn tend(
                 let _ = told.send(tell).await;
                 continue;
             }
-            () = wanted() => Word::Warden,
+            word = wanted() => word,
             Some(word) = words.recv() => word,
             _ = beats.tick() => Word::Beat,
         };
@@ -105,5 +114,12 @@ async fn tend(
         {
             log::debug!("{}", Event::new("alone").text(error));
         }
+    }
+}
+
+/// Serves a gate until it is gone, or to be.
+async fn serve_gate(filter: Arc<Filter>, socket: OwnedFd) {
+    if let Err(error) = filter.gate().serve(socket, Arc::clone(&filter)).await {
+        log::error!("{}", Event::new("failed").text(format!("gate: {error}")));
     }
 }

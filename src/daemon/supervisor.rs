@@ -9,7 +9,8 @@
 //! nothing with a capability runs). Each worker has a warden of its own: the
 //! supervisor makes the pair of sockets, starts the warden with one, and hands
 //! the other to the worker; the same again for a warden that died. A warden
-//! ends when its worker is gone and the socket with it.
+//! ends when its worker is gone and the socket with it. The same goes for the
+//! gate, where the worker asks for one.
 //!
 //! When courierfilter says stop, it takes the socket out of `submit`'s sight
 //! and ends at once; the worker answers what is open and follows. (While
@@ -66,7 +67,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockFlag;
 use rustix::process::Pid;
 
-use super::children::{Child, Role, Stage, start_warden};
+use super::children::{Child, Role, Stage, start_helper};
 use super::link::{self, Link, Word};
 use super::pulse::woke_late;
 use super::restarts::Restarts;
@@ -137,6 +138,8 @@ struct Supervisor {
     workers: Restarts,
     /// Of the worker that serves.
     wardens: Restarts,
+    /// See there.
+    gates: Restarts,
 }
 
 /// What the supervisor has woken for.
@@ -170,6 +173,7 @@ impl Supervisor {
             children: Vec::new(),
             workers: Restarts::default(),
             wardens: Restarts::default(),
+            gates: Restarts::default(),
         })
     }
 
@@ -211,7 +215,12 @@ impl Supervisor {
         if is_due(&mut self.wardens)
             && let Some(worker) = self.server()
         {
-            self.start_warden(worker, log);
+            self.start_helper(Role::Warden, worker, log);
+        }
+        if is_due(&mut self.gates)
+            && let Some(worker) = self.server()
+        {
+            self.start_helper(Role::Gate, worker, log);
         }
     }
 
@@ -259,22 +268,40 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts a warden for this worker, and hands its socket over.
-    fn start_warden(&mut self, worker: Pid, log: &mut Direct) {
+    /// Starts a warden or a gate for this worker, and hands its socket over.
+    fn start_helper(&mut self, role: Role, worker: Pid, log: &mut Direct) {
+        let word = match role {
+            Role::Gate => Word::Gate,
+            Role::Warden | Role::Worker => Word::Warden,
+        };
         let started = || {
-            let (for_worker, for_warden) = link::pair(SockFlag::empty())?;
-            let warden = start_warden(&self.warden, for_warden, worker)?;
-            // Where it cannot be told, the warden ends with its socket.
-            self.say(worker, Word::Warden, Some(for_worker.as_fd()));
-            Ok(warden)
+            let (for_worker, theirs) = link::pair(SockFlag::empty())?;
+            let helper = start_helper(&self.warden, role, theirs, worker)?;
+            // Where it cannot be told, the helper ends with its socket.
+            self.say(worker, word, Some(for_worker.as_fd()));
+            Ok(helper)
         };
         match started() {
-            Ok(warden) => self.children.push(warden),
+            Ok(helper) => self.children.push(helper),
             Err(error) => {
                 let error: io::Error = error;
                 let why = format!("cannot start {}: {error}", self.warden.display());
-                self.lost(Role::Warden, &why, log);
+                self.lost(role, &why, log);
             }
+        }
+    }
+
+    /// Starts one that this worker has asked for, unless it has one, or is to have
+    /// one after a pause.
+    fn want(&mut self, role: Role, worker: Pid, log: &mut Direct) {
+        let restarts = match role {
+            Role::Gate => &self.gates,
+            Role::Warden | Role::Worker => &self.wardens,
+        };
+        let waits = self.server() == Some(worker) && restarts.due.is_some();
+        let is_its = |child: &Child| child.role == role && child.of == Some(worker);
+        if !waits && !self.children.iter().any(is_its) {
+            self.start_helper(role, worker, log);
         }
     }
 
@@ -284,6 +311,7 @@ impl Supervisor {
         let restarts = match role {
             Role::Worker => &mut self.workers,
             Role::Warden => &mut self.wardens,
+            Role::Gate => &mut self.gates,
         };
         if let Some(pause) = restarts.ended(Instant::now()) {
             let event = Event::new(role.name()).field("pause", format!("{}s", pause.as_secs()));
@@ -317,13 +345,8 @@ impl Supervisor {
             };
             child.pulse.beat(Instant::now());
             match (role, word) {
-                (Role::Worker, Word::Warden) => {
-                    let has_one = |child: &Child| child.of == Some(pid);
-                    let waits = self.server() == Some(pid) && self.wardens.due.is_some();
-                    if !waits && !self.children.iter().any(has_one) {
-                        self.start_warden(pid, log);
-                    }
-                }
+                (Role::Worker, Word::Warden) => self.want(Role::Warden, pid, log),
+                (Role::Worker, Word::Gate) => self.want(Role::Gate, pid, log),
                 (Role::Worker, Word::Reload) if stage == Stage::Serving => self.reload(pid, log),
                 (Role::Worker, Word::Ready) if stage == Stage::Coming => self.hand_over(pid),
                 (Role::Worker, Word::Serving) if stage == Stage::Serving => self.renew(log),
@@ -378,8 +401,9 @@ impl Supervisor {
         if let Some(child) = self.child(next) {
             child.enter(Stage::Serving, now);
         }
-        // The warden of the one before goes with it.
+        // The warden and the gate of the one before go with it.
         self.wardens.due = None;
+        self.gates.due = None;
         self.workers.due = None;
     }
 
@@ -397,8 +421,9 @@ impl Supervisor {
         let why = format!("{how}, another is started");
         match (child.role, child.stage()) {
             (Role::Worker, Stage::Serving) => {
-                // The warden ends with it, and the next one has another.
+                // Warden and gate end with it, and the next one has others.
                 self.wardens.due = None;
+                self.gates.due = None;
                 self.lost(Role::Worker, &why, log);
                 if let Some(next) = self.worker_in(Stage::Coming) {
                     self.hand_over(next);
@@ -411,8 +436,8 @@ impl Supervisor {
             }
             // The one after it sees the baton's end.
             (Role::Worker, Stage::Leaving) => {}
-            (Role::Warden, _) if child.of == self.server() => self.lost(Role::Warden, &why, log),
-            (Role::Warden, _) => {}
+            (role, _) if child.of == self.server() => self.lost(role, &why, log),
+            (Role::Warden | Role::Gate, _) => {}
         }
     }
 
@@ -431,7 +456,8 @@ impl Supervisor {
 
     /// When to look next, be it that nothing happens.
     fn next(&self) -> Option<Instant> {
-        let due = [self.workers.due, self.wardens.due].into_iter().flatten();
+        let due = [self.workers.due, self.wardens.due, self.gates.due];
+        let due = due.into_iter().flatten();
         due.chain(self.children.iter().map(Child::until)).min()
     }
 

@@ -221,6 +221,9 @@ async fn work(
         let _ = baton.say(Word::Serving, None);
     }
     supervisor.say(Word::Serving);
+    if let Some(filter) = filter.as_ref().filter(|filter| filter.has_gate()) {
+        filter.gate().want();
+    }
     let changes = on_change.then(|| tokio::spawn(Arc::clone(&reloads).on_change(text)));
     let baton = loop {
         match service.serve().await {
@@ -236,6 +239,9 @@ async fn work(
     };
     if let Some(changes) = changes {
         changes.abort();
+    }
+    if let Some(filter) = &filter {
+        filter.gate().close();
     }
     running.leave_off();
     let Some(baton) = baton else {

@@ -401,6 +401,20 @@ impl Lists {
         });
     }
 
+    /// How long, in seconds, what is known of `client` holds: until the first of
+    /// the lists' answers ends. `None` where no list has one.
+    #[must_use]
+    pub fn holds(&self, client: IpAddr, now: Instant) -> Option<u32> {
+        let client = client.to_canonical();
+        let seconds = self.clock.seconds(now);
+        let entries = self.lists.iter().filter(|list| list.zone.covers(client));
+        entries
+            .filter_map(|list| self.cache.get(&Key::new(list.number, client)))
+            .filter(|entry| entry.is_fresh(seconds))
+            .map(|entry| entry.ends - seconds)
+            .min()
+    }
+
     /// When a cached answer was got: its time is a whole second, rounded up.
     pub(super) fn got(&self, entry: &Entry) -> Got {
         Got {

@@ -13,31 +13,34 @@ use crate::config::{Config, Packet, Rate};
 /// The networks whose connections are counted at the same time.
 const COUNTED: &str = "200000";
 
+/// Where our rules stand.
+const TABLE: &str = "filter";
+
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
+pub(super) enum Family {
     V4,
     V6,
 }
 
 impl Family {
-    const BOTH: [Self; 2] = [Self::V4, Self::V6];
+    pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    fn program(self) -> &'static str {
+    pub(super) fn program(self) -> &'static str {
         match self {
             Self::V4 => "iptables",
             Self::V6 => "ip6tables",
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::V4 => "inet",
             Self::V6 => "inet6",
         }
     }
 
-    fn set(self, config: &Config) -> &str {
+    pub(super) fn set(self, config: &Config) -> &str {
         match self {
             Self::V4 => &config.ban.set4,
             Self::V6 => &config.ban.set6,
@@ -170,7 +173,9 @@ pub(super) fn apply_sets(config: &Config, done: Tell) -> Result<(), Error> {
 
 pub(super) fn apply_rules(config: &Config, done: Tell) -> Result<(), Error> {
     for family in Family::BOTH {
-        let Some(ours) = rules(family)? else { continue };
+        let Some(ours) = rules(family, TABLE)? else {
+            continue;
+        };
         if family.has_rules(config, &ours)? {
             continue;
         }
@@ -183,7 +188,7 @@ pub(super) fn apply_rules(config: &Config, done: Tell) -> Result<(), Error> {
             family.program()
         ));
         // Where an old one is the same, the first of the two goes.
-        remove_rules(family, &ours, done)?;
+        remove_rules(family, TABLE, &ours, done)?;
         for set in ours.iter().filter_map(set_of) {
             let current = Family::BOTH.iter().any(|f| f.set(config) == set);
             // In use by another's rule it stays.
@@ -211,7 +216,9 @@ pub(super) fn check(config: &Config) -> Result<Vec<String>, Error> {
         if !config.firewall.manage {
             continue;
         }
-        let Some(ours) = rules(family)? else { continue };
+        let Some(ours) = rules(family, TABLE)? else {
+            continue;
+        };
         if !family.has_rules(config, &ours)? {
             let program = family.program();
             problems.push(if ours.is_empty() {
@@ -245,9 +252,11 @@ pub(super) fn remove(config: Option<&Config>, done: Tell) -> Result<(), Error> {
         None => [DEFAULT_SET4.to_owned(), DEFAULT_SET6.to_owned()].into(),
     };
     for family in Family::BOTH {
-        let Some(ours) = rules(family)? else { continue };
+        let Some(ours) = rules(family, TABLE)? else {
+            continue;
+        };
         sets.extend(ours.iter().filter_map(set_of));
-        remove_rules(family, &ours, done)?;
+        remove_rules(family, TABLE, &ours, done)?;
     }
     for set in sets {
         if output(&words(&["ipset", "list", "-name", &set]))?
@@ -261,9 +270,14 @@ pub(super) fn remove(config: Option<&Config>, done: Tell) -> Result<(), Error> {
     Ok(())
 }
 
-fn remove_rules(family: Family, ours: &[Words], done: Tell) -> Result<(), Error> {
+pub(super) fn remove_rules(
+    family: Family,
+    table: &str,
+    ours: &[Words],
+    done: Tell,
+) -> Result<(), Error> {
     for rule in ours {
-        let mut command = words(&[family.program(), "-w", "-D"]);
+        let mut command = words(&[family.program(), "-w", "-t", table, "-D"]);
         command.extend_from_slice(&rule[1..]);
         run(&command)?;
         let of = set_of(rule).unwrap_or_else(|| "a limit".to_owned());
@@ -275,12 +289,20 @@ fn remove_rules(family: Family, ours: &[Words], done: Tell) -> Result<(), Error>
     Ok(())
 }
 
-/// Our rules as `iptables -S` prints them; `None` where the kernel has no IPv6.
-fn rules(family: Family) -> Result<Option<Vec<Words>>, Error> {
+/// Our rules in the chain INPUT of `table`, as `iptables -S` prints them; `None`
+/// where the kernel has no IPv6.
+pub(super) fn rules(family: Family, table: &str) -> Result<Option<Vec<Words>>, Error> {
     if family == Family::V6 && !has_ipv6() {
         return Ok(None);
     }
-    let text = run(&words(&[family.program(), "-w", "-S", "INPUT"]))?;
+    let text = run(&words(&[
+        family.program(),
+        "-w",
+        "-t",
+        table,
+        "-S",
+        "INPUT",
+    ]))?;
     Ok(Some(ours(&text)))
 }
 
@@ -304,6 +326,11 @@ fn set_of(rule: &Words) -> Option<String> {
 
 /// Whether the set that `ipset list -terse` describes is one of ours.
 fn is_usable(listed: &str, family: Family) -> bool {
+    is_of_family(listed, family, true)
+}
+
+/// The same of a set with `timeouts` or without.
+pub(super) fn is_of_family(listed: &str, family: Family, timeouts: bool) -> bool {
     let line = |name: &str| {
         listed
             .lines()
@@ -321,7 +348,7 @@ fn is_usable(listed: &str, family: Family) -> bool {
             .windows(2)
             .any(|two| two[0] == name && value.is_none_or(|value| two[1] == value))
     };
-    is_net && has("family", Some(family.name())) && has("timeout", None)
+    is_net && has("family", Some(family.name())) && has("timeout", None) == timeouts
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! session that was ended can close. Nothing but our own sets, rules and table
 //! is touched, nothing of others is flushed or reordered.
 
+mod gate;
 mod iptables;
 mod nftables;
 
@@ -16,6 +17,7 @@ use std::{error, fmt, io};
 use rblfilter_warden::netfilter;
 use rblfilter_warden::policy::Backend;
 
+use self::gate::Plan;
 use crate::config::{Config, Rate};
 
 /// What marks a rule as ours.
@@ -28,6 +30,8 @@ pub enum Error {
     Run(String, io::Error),
     /// It failed, and said this.
     Failed(String, String),
+    /// The kernel's nftables has no queues.
+    NoQueue,
     /// A set of that name is there, and not one that we can use; what it must
     /// be, and how it goes.
     WrongSet(String, &'static str, String),
@@ -48,6 +52,10 @@ impl fmt::Display for Error {
             ),
             Self::Run(program, error) => write!(f, "cannot run {program}: {error}"),
             Self::Failed(command, said) => write!(f, "{command}: {said}"),
+            Self::NoQueue => f.write_str(
+                "the gate's rule is not added: this kernel's nftables has no queues (CONFIG_NFT_QUEUE); \
+                 with [ban] backend = \"ipset\" it is a rule of iptables, which has them",
+            ),
             Self::WrongSet(set, kind, removal) => write!(
                 f,
                 "the set {set} is there, but not {kind}; remove it ({removal}) or choose \
@@ -89,13 +97,23 @@ fn is_dry(config: &Config) -> bool {
 /// one would type it.
 #[must_use]
 pub fn commands(config: &Config) -> Vec<String> {
+    let plan = Plan::of(config);
     if is_dry(config) {
         Vec::new()
     } else if is_ipset(config) {
-        iptables::commands(config)
+        let mut commands = iptables::commands(config);
+        let gate = plan.map(|plan| gate::iptables_commands(config, &plan));
+        commands.extend(gate.into_iter().flatten());
+        commands
     } else {
-        nftables::commands(config)
+        nftables::commands(config, plan.as_ref())
     }
+}
+
+/// Why the gate is off for which judged port, a sentence each.
+#[must_use]
+pub fn objections(config: &Config) -> Vec<String> {
+    Plan::of(config).map_or(Vec::new(), |plan| plan.objections)
 }
 
 /// Creates the sets of `config` that are missing; tells each through `done`.
@@ -106,9 +124,10 @@ pub fn apply_sets(config: &Config, done: Tell) -> Result<(), Error> {
     if is_dry(config) {
         Ok(())
     } else if is_ipset(config) {
-        iptables::apply_sets(config, done)
+        iptables::apply_sets(config, done)?;
+        Plan::of(config).map_or(Ok(()), |plan| gate::apply_ipsets(&plan, done))
     } else {
-        nftables::apply_sets(config, done)
+        nftables::apply_sets(config, Plan::of(config).as_ref(), done)
     }
 }
 
@@ -121,12 +140,17 @@ pub fn apply_rules(config: &Config, done: Tell) -> Result<(), Error> {
     if !config.firewall.manage || is_dry(config) {
         return Ok(());
     }
+    let plan = Plan::of(config);
     if is_ipset(config) {
         iptables::apply_rules(config, done)?;
+        gate::apply_iptables(config, plan.as_ref(), done)?;
         if_installed(nftables::remove(done))
     } else {
-        nftables::apply_rules(config, done)?;
-        if_installed(iptables::remove(Some(config), done))
+        let queue = plan.is_none() || gate::has_nft_queue()?;
+        nftables::apply_rules(config, plan.as_ref(), queue, done)?;
+        if_installed(iptables::remove(Some(config), done))?;
+        if_installed(gate::remove_iptables(done))?;
+        if queue { Ok(()) } else { Err(Error::NoQueue) }
     }
 }
 
@@ -137,7 +161,10 @@ pub fn apply_rules(config: &Config, done: Tell) -> Result<(), Error> {
 /// The first thing that could not be done.
 pub fn remove(config: Option<&Config>, done: Tell) -> Result<(), Error> {
     let uses_ipset = config.is_none_or(is_ipset);
-    let (removed, others) = (iptables::remove(config, done), nftables::remove(done));
+    // The gate's rules name the sets of bans, too.
+    let gates = gate::remove_iptables(done);
+    let removed = gates.and(iptables::remove(config, done));
+    let others = nftables::remove(done);
     if uses_ipset {
         removed.and(if_installed(others))
     } else {
@@ -153,9 +180,11 @@ pub fn check(config: &Config) -> Result<Vec<String>, Error> {
     if is_dry(config) {
         Ok(Vec::new())
     } else if is_ipset(config) {
-        iptables::check(config)
+        let mut problems = iptables::check(config)?;
+        problems.extend(gate::check_iptables(config, Plan::of(config).as_ref())?);
+        Ok(problems)
     } else {
-        nftables::check(config)
+        nftables::check(config, Plan::of(config).as_ref())
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use rblfilter_warden::policy::{NFT_CHAIN as CHAIN, NFT_NETWORKS, NFT_TABLE};
 
+use super::gate::{self, Plan};
 use super::{COMMENT, Error, Tell, feed, output, run, span, words};
 use crate::config::{Config, Packet, Rate};
 
@@ -65,7 +66,7 @@ fn counters(rate: Rate) -> [Set; 2] {
 }
 
 /// The rules, each with its comment.
-fn rules(config: &Config) -> Vec<(String, String)> {
+fn rules(config: &Config, plan: Option<&Plan>, queue: bool) -> Vec<(String, String)> {
     let ports: Vec<String> = config.ports.iter().map(u16::to_string).collect();
     // It works without connection tracking.
     let opens = format!(
@@ -98,6 +99,10 @@ fn rules(config: &Config) -> Vec<(String, String)> {
     if let Some(rate) = config.firewall.limit {
         rules.push(format!("{opens} {} {verdict}", over(rate)));
     }
+    rules.extend(
+        plan.into_iter()
+            .flat_map(|plan| gate::nft_rules(plan, queue)),
+    );
     let rules = rules.into_iter();
     rules
         .map(|rule| {
@@ -115,7 +120,12 @@ fn digest(text: &str) -> u64 {
 }
 
 /// The chain, written anew, with what its rules need.
-fn chain(config: &Config, old_counters: &[String]) -> Vec<String> {
+fn chain(
+    config: &Config,
+    plan: Option<&Plan>,
+    queue: bool,
+    old_counters: &[String],
+) -> Vec<String> {
     let mut lines = vec![
         format!(
             "add chain inet {NFT_TABLE} {CHAIN} {{ type filter hook input priority {PRIORITY}; policy accept; }}"
@@ -127,7 +137,7 @@ fn chain(config: &Config, old_counters: &[String]) -> Vec<String> {
     if let Some(rate) = config.firewall.limit_per_network {
         lines.extend(counters(rate).iter().map(Set::creation));
     }
-    let rules = rules(config).into_iter();
+    let rules = rules(config, plan, queue).into_iter();
     lines.extend(rules.map(|(rule, comment)| {
         format!("add rule inet {NFT_TABLE} {CHAIN} {rule} comment \"{comment}\"")
     }));
@@ -135,29 +145,67 @@ fn chain(config: &Config, old_counters: &[String]) -> Vec<String> {
 }
 
 /// All of it, as `nft -f` reads it.
-pub(super) fn commands(config: &Config) -> Vec<String> {
+pub(super) fn commands(config: &Config, plan: Option<&Plan>) -> Vec<String> {
     let mut lines = vec![format!("add table inet {NFT_TABLE}")];
     lines.extend(sets(config).iter().map(Set::creation));
+    lines.extend(gates(plan).iter().map(Set::creation));
+    lines.extend(through(plan));
     if config.firewall.manage {
-        lines.extend(chain(config, &[]));
+        lines.extend(chain(config, plan, true, &[]));
     }
     lines
 }
 
-pub(super) fn apply_sets(config: &Config, done: Tell) -> Result<(), Error> {
+/// The gate's sets.
+fn gates(plan: Option<&Plan>) -> Vec<Set> {
+    let sets = plan.map_or(Vec::new(), gate::nft_sets).into_iter();
+    sets.map(|set| Set {
+        name: set.name,
+        key: set.key,
+        flags: set.flags,
+        // Own addresses lie within allowlisted networks.
+        more: if set.flags == "interval" {
+            "auto-merge; ".into()
+        } else {
+            String::new()
+        },
+    })
+    .collect()
+}
+
+/// What puts those into the sets whom the gate's rules let through.
+fn through(plan: Option<&Plan>) -> Vec<String> {
+    let sets = plan.map_or(Vec::new(), gate::nft_sets);
+    let mut lines = Vec::new();
+    for set in sets.iter().filter(|set| set.flags == "interval") {
+        lines.push(format!("flush set inet {NFT_TABLE} {}", set.name));
+        if !set.elements.is_empty() {
+            let elements = set.elements.join(", ");
+            lines.push(format!(
+                "add element inet {NFT_TABLE} {} {{ {elements} }}",
+                set.name
+            ));
+        }
+    }
+    lines
+}
+
+pub(super) fn apply_sets(config: &Config, plan: Option<&Plan>, done: Tell) -> Result<(), Error> {
     let mut missing = Vec::new();
-    for set in sets(config) {
+    for set in sets(config).into_iter().chain(gates(plan)) {
         match listed(&set.name)? {
             Some(text) if is_usable(&text, &set) => {}
             Some(_) => return Err(wrong(&set.name)),
             None => missing.push(set),
         }
     }
-    if missing.is_empty() {
+    let through = through(plan);
+    if missing.is_empty() && through.is_empty() {
         return Ok(());
     }
     let mut lines = vec![format!("add table inet {NFT_TABLE}")];
     lines.extend(missing.iter().map(Set::creation));
+    lines.extend(through);
     load(&lines)?;
     for set in missing {
         done(format!(
@@ -168,8 +216,13 @@ pub(super) fn apply_sets(config: &Config, done: Tell) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn apply_rules(config: &Config, done: Tell) -> Result<(), Error> {
-    if missing_rules(config)?.is_none() {
+pub(super) fn apply_rules(
+    config: &Config,
+    plan: Option<&Plan>,
+    queue: bool,
+    done: Tell,
+) -> Result<(), Error> {
+    if missing_rules(config, plan, queue)?.is_none() {
         return Ok(());
     }
     let mut old = Vec::new();
@@ -179,10 +232,16 @@ pub(super) fn apply_rules(config: &Config, done: Tell) -> Result<(), Error> {
         }
     }
     // In one transaction with what it replaces: at no time is there no rule.
-    load(&chain(config, &old))?;
+    let gates = plan.map_or(Vec::new(), |plan| gate::nft_rules(plan, queue));
+    for rule in gates {
+        done(format!(
+            "adding: nft add rule inet {NFT_TABLE} {CHAIN} {rule}"
+        ));
+    }
+    load(&chain(config, plan, queue, &old))?;
     done(format!(
         "wrote {} rules for new connections (table inet {NFT_TABLE}, chain {CHAIN})",
-        rules(config).len()
+        rules(config, plan, queue).len()
     ));
     Ok(())
 }
@@ -196,9 +255,9 @@ pub(super) fn remove(done: Tell) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn check(config: &Config) -> Result<Vec<String>, Error> {
-    let mut wrong = Vec::new();
-    for set in sets(config) {
+pub(super) fn check(config: &Config, plan: Option<&Plan>) -> Result<Vec<String>, Error> {
+    let mut wrong = plan.map_or(Vec::new(), |plan| plan.objections.clone());
+    for set in sets(config).into_iter().chain(gates(plan)) {
         match listed(&set.name)? {
             Some(text) if is_usable(&text, &set) => {}
             Some(_) => wrong.push(self::wrong(&set.name).to_string()),
@@ -209,7 +268,11 @@ pub(super) fn check(config: &Config) -> Result<Vec<String>, Error> {
         }
     }
     if config.firewall.manage {
-        wrong.extend(missing_rules(config)?);
+        let queue = plan.is_none() || gate::has_nft_queue()?;
+        if !queue {
+            wrong.push(Error::NoQueue.to_string());
+        }
+        wrong.extend(missing_rules(config, plan, queue)?);
     }
     Ok(wrong)
 }
@@ -223,7 +286,11 @@ fn wrong(set: &str) -> Error {
 }
 
 /// What is wrong with the chain, if anything.
-fn missing_rules(config: &Config) -> Result<Option<String>, Error> {
+fn missing_rules(
+    config: &Config,
+    plan: Option<&Plan>,
+    queue: bool,
+) -> Result<Option<String>, Error> {
     let command = words(&["nft", "-j", "list", "chain", "inet", NFT_TABLE, CHAIN]);
     let output = output(&command)?;
     if !output.status.success() {
@@ -232,7 +299,7 @@ fn missing_rules(config: &Config) -> Result<Option<String>, Error> {
         )));
     }
     let there = comments(&String::from_utf8_lossy(&output.stdout));
-    let wanted: Vec<String> = rules(config)
+    let wanted: Vec<String> = rules(config, plan, queue)
         .into_iter()
         .map(|(_, comment)| comment)
         .collect();
@@ -297,7 +364,7 @@ mod tests {
     #[test]
     fn the_text_is_what_nft_reads() {
         let text = "ports = [25, 2525]\n[ban]\nbackend = \"nftables\"\nset4 = \"a4\"\n[firewall]\npacket = \"reset\"\nlimit = \"200/second\"\nlimit-per-network = \"60/minute\"\n";
-        let lines = commands(&config::parse(text).unwrap());
+        let lines = commands(&config::parse(text).unwrap(), None);
         let opens = "tcp dport { 25, 2525 } tcp flags & (fin | syn | rst | ack) == syn";
         for part in [
             "add table inet rblfilter",
@@ -316,13 +383,13 @@ mod tests {
             );
         }
         let text = format!("{text}\n").replace("[firewall]", "[firewall]\nmanage = false");
-        assert_eq!(commands(&config::parse(&text).unwrap()).len(), 5);
+        assert_eq!(commands(&config::parse(&text).unwrap(), None).len(), 5);
     }
 
     #[test]
     fn a_rule_is_known_by_what_it_says() {
         let comments = |text: &str| -> Vec<String> {
-            let rules = rules(&config::parse(text).unwrap()).into_iter();
+            let rules = rules(&config::parse(text).unwrap(), None, true).into_iter();
             rules.map(|(_, comment)| comment).collect()
         };
         let usual = comments("");

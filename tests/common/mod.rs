@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -48,7 +49,14 @@ pub fn product() -> Product {
 pub fn lab(config: Config, toml: &str) -> Lab {
     let lab = Lab::start(config).unwrap();
     product().start(&lab, toml).unwrap();
+    wait_for_control();
     lab
+}
+
+/// The commands' socket comes after the filter's, when the bans are read.
+pub fn wait_for_control() {
+    let answers = || UnixStream::connect("/var/lib/courier/rblfilter/control").ok();
+    wait_for(LIMIT, answers).expect("the control socket");
 }
 
 pub fn filter_socket() -> PathBuf {

@@ -18,8 +18,10 @@ pub mod layers;
 pub mod listed;
 pub mod neighbours;
 pub mod netfilter;
+pub mod packet;
 pub mod policy;
 pub mod protected;
+pub mod question;
 pub mod request;
 pub mod seccomp;
 
@@ -32,3 +34,6 @@ pub const SYSCONFDIR: &str = match option_env!("COURIER_SYSCONFDIR") {
 
 /// The configuration file's place below [`SYSCONFDIR`].
 pub const CONFIG_FILE: &str = "filters/rblfilter.toml";
+
+/// The argument with which the warden's executable is the gate.
+pub const GATE_ROLE: &str = "gate";

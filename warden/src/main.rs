@@ -9,9 +9,12 @@
 //! that is a socket too, that it lives: from the loop itself, so that one that
 //! hangs is silent. What it has to say goes to standard error,
 //! which courierfilter hands to syslog.
+//!
+//! With the argument `gate` it is another process, see [`gate`].
 
 mod connector;
 mod dry;
+mod gate;
 mod ipset;
 mod nftables;
 mod sandbox;
@@ -36,7 +39,7 @@ use rblfilter_warden::policy::{
 };
 use rblfilter_warden::protected::Protected;
 use rblfilter_warden::request::{Outcome, REQUEST_LEN, Reply, Request};
-use rblfilter_warden::{BEAT, CONFIG_FILE, SYSCONFDIR, neighbours};
+use rblfilter_warden::{BEAT, CONFIG_FILE, GATE_ROLE, SYSCONFDIR, neighbours};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::sets::{Sets, Wish};
@@ -57,11 +60,14 @@ const RESTORES_PER_SECOND: u32 = 200_000;
 const BY_HAND_PER_SECOND: u32 = 200;
 
 fn main() -> ExitCode {
-    if std::env::args_os().len() > 1 || !is_seqpacket(&io::stdin()) {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let is_gate = arguments == [GATE_ROLE];
+    if !(is_gate || arguments.is_empty()) || !is_seqpacket(&io::stdin()) {
         eprintln!("rblfilter-warden: started by rblfilter, not by hand");
         return ExitCode::from(64);
     }
-    match run() {
+    let ended = if is_gate { gate::run() } else { run() };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rblfilter-warden: {}", chain(&*error));

@@ -1,11 +1,12 @@
 //! Talking to netfilter over netlink (include/uapi/linux/netfilter/nfnetlink.h):
-//! messages with attributes, one alone or many in one transaction.
+//! messages with attributes, one alone or many in one transaction; and reading
+//! what the kernel sends unasked.
 //!
 //! It takes CAP_NET_ADMIN, and speaks to the network namespace of the thread
 //! that opened it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -15,7 +16,9 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
 };
 
-/// `NFNL_SUBSYS_IPSET` and `NFNL_SUBSYS_NFTABLES`.
+/// `NFNL_SUBSYS_QUEUE`, `NFNL_SUBSYS_IPSET` and `NFNL_SUBSYS_NFTABLES`.
+pub const QUEUE: u16 = 3;
+/// See there.
 pub const IPSET: u16 = 6;
 /// See there.
 pub const NFTABLES: u16 = 10;
@@ -69,6 +72,19 @@ impl Message {
     #[must_use]
     pub fn new(subsystem: u16, command: u16, family: u8, flags: u16) -> Self {
         Self::of_kind((subsystem << 8) | command, family, flags, 0)
+    }
+
+    /// To `subsystem`, about the resource of this number.
+    #[must_use]
+    pub fn about(subsystem: u16, command: u16, resource: u16) -> Self {
+        Self::of_kind((subsystem << 8) | command, FAMILY_NONE, 0, resource)
+    }
+
+    /// Appends it to `bytes`, to be sent with others; nothing is answered but an
+    /// error.
+    pub fn append_to(mut self, bytes: &mut Vec<u8>) {
+        self.stamp(0, 0);
+        bytes.extend_from_slice(&self.bytes);
     }
 
     fn of_kind(kind: u16, family: u8, flags: u16, resource: u16) -> Self {
@@ -163,6 +179,12 @@ pub struct Netfilter {
     socket: OwnedFd,
     serial: u32,
     bytes: Vec<u8>,
+}
+
+impl AsFd for Netfilter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl Netfilter {
@@ -299,7 +321,59 @@ impl Netfilter {
         self.serial
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    /// Sends `message`, and hands what else comes to `each`, with its kind,
+    /// until it is acknowledged.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn ask_amid(
+        &mut self,
+        mut message: Message,
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
+        let serial = self.next();
+        message.stamp(serial, ACKNOWLEDGE);
+        self.send(&message.bytes)?;
+        loop {
+            let length = self.receive()?;
+            let mut answer = None;
+            for (kind, number, body) in parts(&self.bytes[..length]) {
+                if kind == ERROR && number == serial {
+                    answer = Some(error_in(body));
+                } else {
+                    each(kind, body.get(4..).unwrap_or(&[]));
+                }
+            }
+            if let Some(error) = answer {
+                return error.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)));
+            }
+        }
+    }
+
+    /// Hands the messages of a datagram that is there to `each`, with their kind;
+    /// whether one was there.
+    ///
+    /// # Errors
+    /// What the kernel says; `ENOBUFS`: there was no room for some.
+    pub fn read_now(&mut self, mut each: impl FnMut(u16, &[u8])) -> io::Result<bool> {
+        match recv(&self.socket, &mut self.bytes[..], RecvFlags::DONTWAIT) {
+            Ok((length, _)) => {
+                for (kind, _, body) in parts(&self.bytes[..length]) {
+                    each(kind, body.get(4..).unwrap_or(&[]));
+                }
+                Ok(true)
+            }
+            Err(Errno::AGAIN) => Ok(false),
+            Err(Errno::INTR) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends messages that are complete.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let kernel = SocketAddrNetlink::new(0, 0);
         loop {
             match sendto(&self.socket, bytes, SendFlags::empty(), &kernel) {

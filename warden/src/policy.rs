@@ -43,14 +43,42 @@ pub fn is_narrow(network: IpNetwork, [least4, least6]: [u8; 2]) -> bool {
     network.prefix() >= if network.is_ipv4() { least4 } else { least6 }
 }
 
+/// What the names of the gate's sets begin with: who is passed and who is denied
+/// without a question, and whom the rule itself lets through.
+pub const PASS: &str = "rblfilter-pass";
+/// See there.
+pub const DENY: &str = "rblfilter-deny";
+/// See there.
+pub const THROUGH: &str = "rblfilter-through";
+/// The longest that the gate holds a packet where the configuration does not
+/// say: a client sends its SYN again after one second (RFC 6298 §2).
+pub const DEFAULT_GATE_LIMIT: &str = "900ms";
+/// The queue of packets where the configuration names none.
+pub const DEFAULT_GATE_QUEUE: u16 = 25;
+/// The most clients that the gate asks for in a second, where the configuration
+/// does not say.
+pub const DEFAULT_GATE_ASKS: u32 = 10_000;
+
+/// The name of one of the gate's sets.
+#[must_use]
+pub fn gate_set(name: &str, ipv6: bool) -> String {
+    format!("{name}{}", if ipv6 { 6 } else { 4 })
+}
+
 /// What the warden may do.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Policy {
+    /// "observe": nothing is done.
+    pub mode: String,
     /// Whom no set may hold.
     pub allow: Allow,
+    /// Whom the gate does not keep out either.
+    pub never_ban: NeverBan,
     /// The sets that are ours.
     pub ban: Sets,
+    /// The gate.
+    pub gate: Gate,
     /// Through whom names are looked up.
     pub lookup: Lookup,
     /// What it may not do even where it wanted to.
@@ -76,6 +104,39 @@ pub enum Layer {
     Auto,
     /// It is not.
     Off,
+}
+
+/// The `[never-ban]` table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NeverBan {
+    /// Networks that pass on others' mail.
+    pub relays: Vec<IpNetwork>,
+}
+
+/// The `[gate]` table.
+#[derive(Debug, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Gate {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// The longest that a packet is held.
+    pub limit: String,
+    /// The number of the kernel's queue.
+    pub queue: u16,
+    /// The most clients that are asked for in a second.
+    pub asks_per_second: u32,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            limit: DEFAULT_GATE_LIMIT.into(),
+            queue: DEFAULT_GATE_QUEUE,
+            asks_per_second: DEFAULT_GATE_ASKS,
+        }
+    }
 }
 
 /// What holds the banned networks.

@@ -61,6 +61,11 @@ impl Protected {
         self.own_read.is_some()
     }
 
+    /// The host's own addresses, as last read.
+    pub fn own(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.own.iter().copied()
+    }
+
     /// Reads the host's addresses, its gateways and nameservers again where the
     /// last look is more than two seconds old.
     ///

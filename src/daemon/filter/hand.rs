@@ -179,6 +179,7 @@ impl Filter {
                 }
             }
             self.lists.forget(*network);
+            self.gate.forget(*network);
             let ended = self.end_of(*network, &mut failed).await;
             self.tell("unban", Some(*network), seconds, user, "");
             told.push(if ended.is_empty() {
@@ -279,6 +280,7 @@ impl Filter {
             if !self.allows().insert(network, until, now) {
                 return Err(too_many());
             }
+            self.gate.forget(network);
             let mut told = format!(
                 "{} is let in for {}, whatever the lists say",
                 shown(network),

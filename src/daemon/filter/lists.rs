@@ -32,6 +32,13 @@ const LIFT_AGAIN: Duration = Duration::from_secs(10);
 impl Filter {
     /// The sentence for a session that nothing exempts.
     pub(super) async fn sentence(&self, session: &Session) -> Sentence {
+        let judged = self.judged(session).await;
+        judged.map_or(Sentence::Pass, |(sentence, _)| sentence)
+    }
+
+    /// The same, with what it rests on; `None` for one who is known to be good,
+    /// at the limit.
+    pub(super) async fn judged(&self, session: &Session) -> Option<(Sentence, Evidence)> {
         let never_ban = self.never_ban.contains(session.client);
         let good = |evidence: &Evidence| {
             never_ban
@@ -39,17 +46,13 @@ impl Filter {
                 || self.senders.has_delivered(session.client, Instant::now())
         };
         let courier = judge::courier_listings(session, &self.config);
-        // Who is good passes at the limit.
-        let Some(evidence) = self
+        let evidence = self
             .lists
             .ask_with_doubt(session.client, courier, good)
-            .await
-        else {
-            return Sentence::Pass;
-        };
+            .await?;
         let sentence =
             |never_ban| judge::sentence(session, &evidence, never_ban, &self.config.thresholds);
-        match (sentence(never_ban), self.never_ban.unread()) {
+        let sentence = match (sentence(never_ban), self.never_ban.unread()) {
             (Sentence::Ban(_), Some(domain)) => {
                 let text = "its record has not been read yet; nobody is banned until it has";
                 let part = Part::Spf(domain.to_ascii());
@@ -62,7 +65,8 @@ impl Filter {
                 sentence(true)
             }
             (sentence, _) => sentence,
-        }
+        };
+        Some((sentence, evidence))
     }
 
     /// The reply to a refused message. `read`: somebody may read it, so that it
@@ -168,6 +172,7 @@ impl Filter {
         // A second is the finest that the book knows: who was banned in the same
         // one is let in.
         let since = since.map(|since| self.clock.seconds(since));
+        self.gate.forget_all();
         self.book().lift(list, family == Family::V6, since);
         self.lift_wrong().await;
     }

@@ -29,6 +29,7 @@ mod mailbox;
 mod namespaces;
 mod processes;
 mod product;
+pub mod raw;
 mod sets;
 pub mod smtp;
 pub mod soak;

@@ -18,7 +18,7 @@ const SECONDS: u64 = 20;
 const SHORT_SECONDS: u64 = 8;
 /// No run may go on for longer.
 const MOST_SECONDS: u64 = 600;
-const MOST_RATE: u32 = 2000;
+const MOST_RATE: u32 = 5000;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum KindOption {
@@ -30,6 +30,8 @@ enum KindOption {
     Data,
     /// As hang, and each address comes back at once, for ever.
     Return,
+    /// First packets of connections alone.
+    Syn,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -42,6 +44,8 @@ enum GuardOption {
     Drop,
     /// rblfilter with a list of its own.
     Rblfilter,
+    /// The same with the gate.
+    Gate,
     /// rblfilter by Courier's BLOCK.
     RblfilterBlock,
 }
@@ -160,6 +164,7 @@ impl Options {
             KindOption::Hang => Kind::Hang,
             KindOption::Data => Kind::Data,
             KindOption::Return => Kind::Return,
+            KindOption::Syn => Kind::Syn,
         };
         let addresses = if kind == Kind::Return { 200 } else { 60_000 };
         let seconds = if self.short { SHORT_SECONDS } else { SECONDS };
@@ -182,6 +187,7 @@ impl Options {
                 GuardOption::Block => Guard::Block,
                 GuardOption::Drop => Guard::Drop,
                 GuardOption::Rblfilter => Guard::Rblfilter,
+                GuardOption::Gate => Guard::Gate,
                 GuardOption::RblfilterBlock => Guard::RblfilterBlock,
             },
             spaces: self.spaces.into(),
@@ -196,6 +202,8 @@ impl Options {
             },
             toml: self.toml.clone(),
             limits: self.limits.clone(),
+            kill_gate: None,
+            all_to_queue: false,
         })
     }
 

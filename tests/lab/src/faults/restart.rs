@@ -66,6 +66,28 @@ pub(super) fn garbage(stage: &mut Stage) -> Result<Mend, Error> {
     }))
 }
 
+/// The configuration is put into service as it is.
+pub(super) fn reload(stage: &mut Stage) -> Result<Mend, Error> {
+    stage.lab.run_ok(&["rblfilter", "reload"])?;
+    Ok(Mend::nothing())
+}
+
+/// It is garbage, and refused; afterwards the right file is put into service.
+pub(super) fn garbage_reloaded(stage: &mut Stage) -> Result<Mend, Error> {
+    overwrite(GARBAGE)?;
+    let refused = stage.lab.run(&["rblfilter", "reload"])?;
+    if refused.status.success() {
+        return Err(Error::Command {
+            program: "rblfilter reload".into(),
+            text: "garbage is put into service".into(),
+        });
+    }
+    Ok(Mend::by(|stage: &mut Stage| {
+        overwrite(stage.toml.as_bytes())?;
+        reload(stage).map(drop)
+    }))
+}
+
 /// In its place, with its owner and mode.
 fn overwrite(bytes: &[u8]) -> Result<(), Error> {
     fs::write(CONFIG, bytes).map_err(|e| Error::io("write", CONFIG, e))

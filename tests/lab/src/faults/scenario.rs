@@ -302,6 +302,13 @@ pub fn all() -> Vec<Scenario> {
             A_WHILE,
             restart::garbage,
         ),
+        new("reload", "reloaded", Lasts::AMoment, restart::reload),
+        new(
+            "reload-garbage",
+            "a configuration of garbage, reloaded",
+            A_WHILE,
+            restart::garbage_reloaded,
+        ),
     ]
 }
 

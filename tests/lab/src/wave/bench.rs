@@ -29,6 +29,8 @@ pub enum Guard {
     Drop,
     /// rblfilter with a list of its own, and no `BLACKLISTS`.
     Rblfilter,
+    /// The same with the gate.
+    Gate,
     /// rblfilter, which takes Courier's verdict of `BLOCK`, and no list of its own.
     RblfilterBlock,
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Guard {
             Self::Block => "BLOCK",
             Self::Drop => "-drop",
             Self::Rblfilter => "rblfilter",
+            Self::Gate => "rblfilter with the gate",
             Self::RblfilterBlock => "rblfilter by BLOCK",
         })
     }
@@ -47,12 +50,12 @@ impl fmt::Display for Guard {
 
 impl Guard {
     fn is_ours(self) -> bool {
-        matches!(self, Self::Rblfilter | Self::RblfilterBlock)
+        matches!(self, Self::Rblfilter | Self::Gate | Self::RblfilterBlock)
     }
 
     fn blacklists(self) -> &'static str {
         match self {
-            Self::None | Self::Rblfilter => "",
+            Self::None | Self::Rblfilter | Self::Gate => "",
             Self::Block | Self::Drop | Self::RblfilterBlock => {
                 "-block=bl.test,BLOCK,Listed_by_bl.test"
             }
@@ -86,6 +89,10 @@ pub struct Plan {
     /// The keys of `[firewall]` that limit new connections. The rules are those of `rblfilter firewall apply`, also
     /// where the filter itself does not run.
     pub limits: Option<String>,
+    /// Kill the gate after this long.
+    pub kill_gate: Option<Duration>,
+    /// Send every packet to the queue, also of those whom the kernel knows already.
+    pub all_to_queue: bool,
 }
 
 impl Plan {
@@ -123,10 +130,13 @@ impl Plan {
 
     fn toml(&self) -> String {
         let zone = "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n";
-        let own = self.guard == Guard::Rblfilter;
+        let own = matches!(self.guard, Guard::Rblfilter | Guard::Gate);
         let mut text = format!("{}\n{}", self.toml, if own { zone } else { "" });
         if let Some(keys) = &self.limits {
             text.push_str(&format!("[firewall]\n{keys}\n"));
+        }
+        if self.guard == Guard::Gate {
+            text.push_str("[gate]\nenabled = true\n");
         }
         text
     }
@@ -157,6 +167,7 @@ impl Plan {
             Kind::Hang => "hang",
             Kind::Data => "data",
             Kind::Return => "return",
+            Kind::Syn => "first packets",
         };
         let list = match self.list {
             None | Some(Answer::AtOnce) => "list at once".into(),
@@ -205,6 +216,9 @@ impl Plan {
                     .unwrap_or_default()
                     .to_owned()
             });
+            if self.guard == Guard::Gate {
+                self.await_gate(&lab)?;
+            }
             filter = filter_pids(&lab);
             if self.spaces == Spaces::Machine {
                 notes.push("no set in the machine's namespaces".into());
@@ -244,11 +258,18 @@ impl Plan {
         let own_before = meter::own_time();
         let (all_before, filter_before) = (lab.cpu(), time(&lab, &filter));
         let begun = kernel::now();
+        let mut gate = GateMeter::start(&lab, self.kill_gate);
         let load = self.start_load(&lab, &tally)?;
         // The wave's own length; after that the last legitimate senders wait, and nothing else happens.
         let limit = self.wave.length + self.wave.patience * 8;
-        if wait_for(self.wave.length, || load.is_finished().then_some(())).is_none() {
+        let finished = || {
+            gate.look(&lab);
+            load.is_finished().then_some(())
+        };
+        if wait_for(self.wave.length, finished).is_none() {
+            let gate_percent = gate.percent();
             wait_for(limit, || load.is_finished().then_some(()));
+            gate.ended = gate_percent;
         }
         let ended = kernel::now();
         load.join().map_err(|e| Error::Load(e.to_string()))?;
@@ -308,6 +329,8 @@ impl Plan {
                 filter_s,
                 filter_percent: filter_s.map(|used| 100.0 * used / seconds),
                 filter_idle_percent: idle,
+                gate_percent: gate.ended.or_else(|| gate.percent()),
+                packet_us: gate.packet_us(),
             },
             memory: (!filter.is_empty()).then(|| {
                 let memory = meter::Memory::of(&filter_pids(&lab));
@@ -322,6 +345,21 @@ impl Plan {
         })
     }
 
+    /// Waits until somebody reads the queue.
+    fn await_gate(&self, lab: &Lab) -> Result<(), Error> {
+        let read = || queued(lab).map(drop);
+        wait_for(LIMIT, read).ok_or_else(|| Error::Timeout {
+            what: "the gate".into(),
+            limit: LIMIT,
+        })?;
+        if self.all_to_queue {
+            lab.run_ok(&["iptables", "-t", "mangle", "-F", "INPUT"])?;
+            let rule = "iptables -t mangle -A INPUT -p tcp --syn --dport 25 -j NFQUEUE --queue-num 25 --queue-bypass";
+            lab.run_ok(&rule.split(' ').collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
     fn start_load(&self, lab: &Lab, tally: &Arc<Tally>) -> Result<Load, Error> {
         let wave = Wave {
             server: lab.server_for(std::net::Ipv4Addr::LOCALHOST),
@@ -329,6 +367,106 @@ impl Plan {
             ..self.wave.clone()
         };
         wave.start(tally).map_err(|e| Error::Load(e.to_string()))
+    }
+}
+
+/// How many packets have been put into queue 25, which somebody reads (nf_queue's line in /proc: number, port, waiting,
+/// mode, range, dropped, dropped, packets, 1).
+fn queued(lab: &Lab) -> Option<u64> {
+    let text = lab
+        .run_ok(&["cat", "/proc/net/netfilter/nfnetlink_queue"])
+        .ok()?;
+    let words = |line: &str| {
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let line = text
+        .lines()
+        .map(words)
+        .find(|words| words.first().is_some_and(|word| word == "25"))?;
+    line.get(7)?.parse().ok()
+}
+
+/// What the gate uses while a wave goes on.
+struct GateMeter {
+    gate: Option<i32>,
+    others: Vec<i32>,
+    kill: Option<Instant>,
+    begun: Instant,
+    at_start: Duration,
+    last: (Instant, Duration, Duration, u64),
+    slices: Vec<(f64, f64)>,
+    ended: Option<f64>,
+}
+
+/// How long a slice is.
+const SLICE: Duration = Duration::from_millis(250);
+/// A slice with fewer packets tells nothing.
+const LEAST_PACKETS: u64 = 20;
+
+impl GateMeter {
+    fn start(lab: &Lab, kill: Option<Duration>) -> Self {
+        let (gate, others): (Vec<i32>, Vec<i32>) = filter_pids(lab).into_iter().partition(|pid| {
+            lab.arguments(*pid)
+                .get(1)
+                .is_some_and(|word| word == "gate")
+        });
+        let gate = gate.first().copied();
+        let now = Instant::now();
+        let (at_start, rest) = (
+            meter::exact_time(gate.as_slice()),
+            meter::exact_time(&others),
+        );
+        Self {
+            kill: kill.map(|after| now + after),
+            begun: now,
+            at_start,
+            last: (now, at_start, rest, queued(lab).unwrap_or(0)),
+            slices: Vec::new(),
+            ended: None,
+            gate,
+            others,
+        }
+    }
+
+    fn look(&mut self, lab: &Lab) {
+        let Some(gate) = self.gate else { return };
+        let now = Instant::now();
+        if self.kill.take_if(|at| *at <= now).is_some() {
+            let _ = lab.kill(gate, nix::sys::signal::Signal::SIGKILL);
+        }
+        let (at, gate_before, rest_before, packets_before) = self.last;
+        if now.duration_since(at) < SLICE {
+            return;
+        }
+        let packets = queued(lab).unwrap_or(0);
+        let (gate, rest) = (meter::exact_time(&[gate]), meter::exact_time(&self.others));
+        self.last = (now, gate, rest, packets);
+        let through = packets.saturating_sub(packets_before);
+        if through >= LEAST_PACKETS {
+            #[expect(clippy::cast_precision_loss, reason = "a mean for people")]
+            let each = |before: Duration, now: Duration| {
+                now.saturating_sub(before).as_secs_f64() * 1e6 / through as f64
+            };
+            self.slices
+                .push((each(gate_before, gate), each(rest_before, rest)));
+        }
+    }
+
+    /// Of one processor, since the start.
+    fn percent(&self) -> Option<f64> {
+        let used = meter::exact_time(&[self.gate?]).checked_sub(self.at_start)?;
+        Some(100.0 * used.as_secs_f64() / self.begun.elapsed().as_secs_f64())
+    }
+
+    fn packet_us(&self) -> Option<(f64, f64)> {
+        let median = |pick: fn(&(f64, f64)) -> f64| {
+            let mut all: Vec<f64> = self.slices.iter().map(pick).collect();
+            all.sort_by(f64::total_cmp);
+            all.get(all.len() / 2).copied()
+        };
+        Some((median(|slice| slice.0)?, median(|slice| slice.1)?))
     }
 }
 
@@ -414,10 +552,16 @@ fn spam(tally: &Tally, lives: Option<&Lives>, wave: &Wave, wave_end: u64) -> Spa
 fn mail(tally: &Tally, length: Duration) -> Mail {
     let mail = tally.mail();
     let late = mail.iter().filter(|mail| mail.begun >= length / 2);
+    let of = |first| {
+        let some = mail.iter().filter(|mail| mail.is_first == first);
+        Percentiles::of(some.map(|mail| mail.latency).collect())
+    };
     Mail {
         offered: loaded(&tally.mail_sent),
         accepted: loaded(&tally.mail_accepted),
         latency_late_ms: Percentiles::of(late.map(|mail| mail.latency).collect()),
+        latency_first_ms: of(true),
+        latency_next_ms: of(false),
         latency_ms: Percentiles::of(mail.iter().map(|mail| mail.latency).collect()),
     }
 }

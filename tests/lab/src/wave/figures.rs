@@ -88,6 +88,10 @@ pub struct Mail {
     pub latency_ms: Option<Percentiles>,
     /// The same of those that were begun in the second half.
     pub latency_late_ms: Option<Percentiles>,
+    /// The same of the first from each address, and of its next ones.
+    pub latency_first_ms: Option<Percentiles>,
+    /// See there.
+    pub latency_next_ms: Option<Percentiles>,
 }
 
 /// Processor time.
@@ -103,6 +107,11 @@ pub struct Cpu {
     pub filter_percent: Option<f64>,
     /// The same before the wave.
     pub filter_idle_percent: Option<f64>,
+    /// The gate's process alone, as a part of one processor.
+    pub gate_percent: Option<f64>,
+    /// What a packet that went through the queue has cost the gate, and the worker with the rest, in microseconds: the
+    /// median of slices of a quarter second.
+    pub packet_us: Option<(f64, f64)>,
 }
 
 /// Memory in KiB, the sum of the filter's processes.
@@ -231,6 +240,11 @@ impl Figures {
             "  in the second half",
             pair(self.mail.latency_late_ms.as_ref()),
         );
+        if let Some(next) = &self.mail.latency_next_ms {
+            let first = self.mail.latency_first_ms.as_ref();
+            row("  the first from an address", pair(first));
+            row("  its next ones", pair(Some(next)));
+        }
         row("processor, s, all but the generator", one(self.cpu.all_s));
         row("  the generator", one(self.cpu.generator_s));
         row(
@@ -242,6 +256,13 @@ impl Figures {
             ),
         );
         row("  the filter idle, %", one(self.cpu.filter_idle_percent));
+        row("  the gate alone, %", one(self.cpu.gate_percent));
+        if let Some((gate, rest)) = self.cpu.packet_us {
+            row(
+                "  a packet, us, gate / worker",
+                format!("{gate:.1} / {rest:.1}"),
+            );
+        }
         if let Some(memory) = self.memory {
             row(
                 "memory of the filter, KiB RSS / PSS / peak",

@@ -155,6 +155,23 @@ fn kib(text: &str, key: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// That of all threads of these, to the nanosecond (`/proc/PID/task/TID/schedstat`); of those that run on alone.
+#[must_use]
+pub fn exact_time(pids: &[i32]) -> Duration {
+    let of_thread = |path: std::path::PathBuf| -> Option<u64> {
+        let text = fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    };
+    let threads = pids
+        .iter()
+        .filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok());
+    let nanos = threads
+        .flatten()
+        .flatten()
+        .filter_map(|entry| of_thread(entry.path()));
+    Duration::from_nanos(nanos.sum())
+}
+
 /// The processor time of this process.
 #[must_use]
 pub fn own_time() -> Option<Duration> {

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::raw::{self, Raw};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
@@ -33,6 +34,8 @@ pub enum Kind {
     Data,
     /// As `Hang`, but each address comes back at once when it was ended, refused, or not answered for a second.
     Return,
+    /// The first packet of a connection, and nothing more: its sender need not exist.
+    Syn,
 }
 
 /// What is sent, and how long.
@@ -58,6 +61,8 @@ pub struct Wave {
     pub hold: Duration,
     /// Legitimate messages a second, from addresses in 127.1.0.0/16, each from another /24 than the one before.
     pub mail_rate: u32,
+    /// How many addresses the legitimate messages come from, each in its turn; 0: each message from another.
+    pub mail_addresses: u16,
     /// How long a legitimate sender waits at each step.
     pub patience: Duration,
     /// How long new sessions are started.
@@ -78,6 +83,7 @@ impl Default for Wave {
             ipv6: false,
             hold: Duration::from_secs(30),
             mail_rate: 4,
+            mail_addresses: 0,
             patience: Duration::from_secs(30),
             length: Duration::from_secs(20),
         }
@@ -108,6 +114,8 @@ pub struct Tally {
 pub struct Mail {
     /// When it was begun, from the start of the wave.
     pub begun: Duration,
+    /// Whether it was the first from its address.
+    pub is_first: bool,
     /// From the connect to the 250 after its data.
     pub latency: Duration,
 }
@@ -171,9 +179,15 @@ impl Wave {
         raise_open_files();
         let begun = Instant::now();
         let (wave, ours) = (self.clone(), Arc::clone(tally));
-        let spammers = thread("spammers", async move {
-            spammer::all(Arc::new(wave), ours, begun).await;
-        })?;
+        let spammers = if self.kind == Kind::Syn {
+            std::thread::Builder::new()
+                .name("spammers".into())
+                .spawn(move || packets(&wave, &ours, begun.into_std()))?
+        } else {
+            thread("spammers", async move {
+                spammer::all(Arc::new(wave), ours, begun).await;
+            })?
+        };
         let (wave, ours) = (self.clone(), Arc::clone(tally));
         let senders = thread("senders", async move {
             sender::all(&wave, ours, begun).await;
@@ -203,6 +217,31 @@ impl Wave {
             Ipv4Addr::new(127, net | page & 1, high, low).into()
         }
     }
+}
+
+/// Sends first packets of connections, as many as are due each two milliseconds.
+fn packets(wave: &Wave, tally: &Tally, begun: std::time::Instant) -> io::Result<()> {
+    let raw = Raw::open()?;
+    let mut sent = 0_u32;
+    while begun.elapsed() < wave.length {
+        let due = begun.elapsed().as_secs_f64() * f64::from(wave.rate);
+        while f64::from(sent) < due {
+            if let IpAddr::V4(source) = wave.source(sent.into()) {
+                let [.., high, low] = sent.to_be_bytes();
+                let port = u16::from_be_bytes([high, low]).max(1024);
+                // What finds a full buffer is lost, as on any network.
+                if raw
+                    .send(&raw::syn(source, port, wave.server.port()))
+                    .is_ok()
+                {
+                    count(&tally.spam_sent);
+                }
+            }
+            sent += 1;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 pub(crate) fn thread(

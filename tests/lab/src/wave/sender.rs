@@ -33,7 +33,12 @@ pub(super) async fn all(wave: &Wave, tally: Arc<Tally>, begun: Instant) {
         tokio::select! {
             () = sleep_until(end) => break,
             _ = clock.tick() => {
-                let [high, low] = number.to_be_bytes();
+                let [high, low] = match wave.mail_addresses {
+                    0 => number,
+                    all => number % all,
+                }
+                .to_be_bytes();
+                let is_first = wave.mail_addresses == 0 || number < wave.mail_addresses;
                 number = number.wrapping_add(1);
                 // Each is in another /24 than the one before: they are many, and no limit on one is theirs.
                 let source = Ipv4Addr::new(127, 1, low, high).into();
@@ -45,7 +50,7 @@ pub(super) async fn all(wave: &Wave, tally: Arc<Tally>, begun: Instant) {
                     if let Ok(Some(latency)) = one(source, server, patience).await {
                         count(&tally.mail_accepted);
                         let begun = start - begun;
-                        locked(&tally.mail).push(Mail { begun, latency });
+                        locked(&tally.mail).push(Mail { begun, is_first, latency });
                     }
                 });
             }

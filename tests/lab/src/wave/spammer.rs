@@ -121,7 +121,7 @@ async fn session(stream: &mut TcpStream, kind: Kind, tally: &Tally) -> io::Resul
         count(&tally.spam_greeted);
     }
     let lines: &[&str] = match kind {
-        Kind::Banner => &[],
+        Kind::Banner | Kind::Syn => &[],
         Kind::Hang | Kind::Return => &[
             "EHLO spam.test\r\n",
             "MAIL FROM:<a@spam.test>\r\n",

@@ -130,6 +130,87 @@ pub fn rows(model: &Plan) -> Vec<Row> {
         ),
         flood(model),
     ]
+    .into_iter()
+    .chain(gate(model))
+    .collect()
+}
+
+/// The gate beside the watch alone and `-drop`.
+fn gate(model: &Plan) -> Vec<Row> {
+    let all = [Guard::Drop, Guard::Rblfilter, Guard::Gate];
+    let row = |name, title, guards: &[Guard], change: &dyn Fn(&mut Plan)| Row {
+        name,
+        title,
+        plans: guards
+            .iter()
+            .map(|guard| {
+                let mut plan = Plan {
+                    guard: *guard,
+                    spaces: Spaces::Private,
+                    ..model.clone()
+                };
+                change(&mut plan);
+                plan
+            })
+            .collect(),
+    };
+    let packets = |listed_percent, rate, addresses| {
+        move |plan: &mut Plan| {
+            plan.wave = Wave {
+                kind: Kind::Syn,
+                rate,
+                addresses,
+                listed_percent,
+                ..plan.wave.clone()
+            };
+        }
+    };
+    vec![
+        row("gate-none", "no wave", &all, &|plan| plan.wave.rate = 0),
+        row(
+            "gate-fast",
+            "600/s hang, distinct addresses",
+            &all,
+            &|plan| {
+                plan.wave.rate = 600;
+            },
+        ),
+        row(
+            "gate-packets",
+            "5000/s first packets of 100,000 listed addresses",
+            &all,
+            &packets(100, 5000, 100_000),
+        ),
+        row(
+            "gate-unlisted",
+            "5000/s first packets of 100,000 unlisted addresses",
+            &all,
+            &packets(0, 5000, 100_000),
+        ),
+        row("gate-slow", "100/s hang, list after 0.2 s", &all, &|plan| {
+            plan.list = Some(Answer::After(Duration::from_millis(200)));
+            plan.wave.mail_addresses = 20;
+        }),
+        row("gate-dead", "100/s hang, list dead", &all, &|plan| {
+            plan.list = Some(Answer::Never);
+            plan.wave.mail_addresses = 20;
+        }),
+        row(
+            "gate-killed",
+            "100/s hang, gate killed half-way",
+            &[Guard::Rblfilter, Guard::Gate],
+            &|plan| plan.kill_gate = Some(plan.wave.length / 2),
+        ),
+        row(
+            "gate-path",
+            "1000/s first packets, all to the queue, verdict cached",
+            &[Guard::Gate],
+            &|plan| {
+                packets(100, 1000, 200)(plan);
+                plan.all_to_queue = true;
+            },
+        ),
+    ]
 }
 
 /// Nobody lists the flooders: the limit on new connections and the slot guard are alone with them.

@@ -1,0 +1,331 @@
+//! What Courier's own configuration says of a port, before anybody connects:
+//! the shell assignments of `esmtpd`, `esmtpd-ssl` and `esmtpd-msa`.
+//!
+//! Read for the gate, which drops packets of clients that couriertcpd never
+//! sees. Where the file is not plain, the port has an objection.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why no packet to a port may be dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Objection {
+    /// Clients may log in there: this variable is set.
+    LogIn(&'static str),
+    /// The packets come from a proxy (PROXY protocol).
+    Proxy,
+    /// couriertcpd asks a list itself that speaks for clients.
+    AllowList,
+    /// Everybody may relay there, or who may cannot be told.
+    Relays,
+    /// Courier's configuration cannot be read.
+    Unreadable(String),
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LogIn(variable) => write!(
+                f,
+                "clients may log in there ({variable} is set), from addresses that lists name; \
+                 let users log in on ports of their own, 465 and 587"
+            ),
+            Self::Proxy => f.write_str(
+                "it is behind a proxy (PROXY protocol), from which all packets come; \
+                 the gate belongs on the proxy's host",
+            ),
+            Self::AllowList => f.write_str(
+                "couriertcpd asks a list that speaks for clients (-allow in BLACKLISTS), whose \
+                 answer the gate does not know; make it a [[dnswl]]",
+            ),
+            Self::Relays => f.write_str("smtpaccess or esmtpd gives everybody RELAYCLIENT"),
+            Self::Unreadable(error) => f.write_str(error),
+        }
+    }
+}
+
+/// The daemons: the variable that holds their ports, and the files that they
+/// read, the later ones before the earlier.
+const DAEMONS: [(&str, &[&str]); 3] = [
+    ("PORT", &["esmtpd"]),
+    ("SSLPORT", &["esmtpd", "esmtpd-ssl"]),
+    ("PORT", &["esmtpd", "esmtpd-msa"]),
+];
+
+/// The variables of one daemon.
+type Variables = HashMap<String, String>;
+
+/// The daemons' settings.
+#[derive(Clone, Debug, Default)]
+pub struct Daemons {
+    /// Which variable holds the ports, and all of them.
+    all: Vec<(&'static str, Variables)>,
+    sysconfdir: PathBuf,
+}
+
+impl Daemons {
+    /// Those in `sysconfdir`. A file that is not there says nothing.
+    ///
+    /// # Errors
+    /// Where one cannot be read.
+    pub fn read(sysconfdir: &Path) -> io::Result<Self> {
+        let mut texts = HashMap::new();
+        for name in DAEMONS.iter().flat_map(|(_, files)| *files) {
+            let path = sysconfdir.join(name);
+            match fs::read(&path) {
+                Ok(text) => {
+                    texts.insert(*name, String::from_utf8_lossy(&text).into_owned());
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let text = format!("cannot read {}: {error}", path.display());
+                    return Err(io::Error::new(error.kind(), text));
+                }
+            }
+        }
+        let mut all = Vec::new();
+        for (variable, files) in DAEMONS {
+            // Without its own file there is no such daemon.
+            if files.last().is_some_and(|own| texts.contains_key(own)) {
+                let mut variables = Variables::new();
+                for text in files.iter().filter_map(|name| texts.get(name)) {
+                    assignments(text, &mut variables);
+                }
+                all.push((variable, variables));
+            }
+        }
+        Ok(Self {
+            all,
+            sysconfdir: sysconfdir.to_owned(),
+        })
+    }
+
+    /// What is against dropping packets to `port`.
+    #[must_use]
+    pub fn objection(&self, port: u16) -> Option<Objection> {
+        self.all
+            .iter()
+            .filter(|(variable, variables)| {
+                variables
+                    .get(*variable)
+                    .is_none_or(|text| listens(text, port))
+            })
+            .find_map(|(_, variables)| objection(variables))
+    }
+
+    /// The folders of the files that say whom the admin trusts.
+    #[must_use]
+    pub fn access_folders(&self) -> BTreeSet<PathBuf> {
+        let named = self.all.iter().filter_map(|(_, variables)| {
+            let text = variables
+                .get("ACCESSFILE")
+                .filter(|text| !text.is_empty())?;
+            let base = self.sysconfdir.to_string_lossy();
+            let text = text
+                .replace("${sysconfdir}", &base)
+                .replace("$sysconfdir", &base);
+            Some(PathBuf::from(text))
+        });
+        named
+            .chain(std::iter::once(self.sysconfdir.join("smtpaccess")))
+            .collect()
+    }
+}
+
+fn objection(variables: &Variables) -> Option<Objection> {
+    let text = |name: &str| variables.get(name).map_or("", String::as_str);
+    for name in ["ESMTPAUTH", "ESMTPAUTH_TLS"] {
+        if !text(name).trim().is_empty() {
+            return Some(Objection::LogIn(name));
+        }
+    }
+    if variables.contains_key("RELAYCLIENT") {
+        return Some(Objection::Relays);
+    }
+    let option = |name: &str, wanted: &str| {
+        text(name)
+            .split_whitespace()
+            .any(|word| word.trim_start_matches('-').starts_with(wanted))
+    };
+    if option("TCPDOPTS", "proxy") || option("TCPDOPTS", "haproxy") {
+        return Some(Objection::Proxy);
+    }
+    let allows = ["BLACKLISTS", "TCPDOPTS"];
+    let allows = allows.iter().any(|name| option(name, "allow="));
+    allows.then_some(Objection::AllowList)
+}
+
+/// Whether couriertcpd's list of ports, `smtp,127.0.0.1.2525`, names `port`, or
+/// a service that we do not know.
+fn listens(text: &str, port: u16) -> bool {
+    text.split(',').map(str::trim).any(|one| {
+        let name = one.rsplit_once('.').map_or(one, |(_, name)| name);
+        match name {
+            "smtp" => port == 25,
+            "smtps" | "ssmtp" | "submissions" | "urd" => port == 465,
+            "submission" => port == 587,
+            "" => false,
+            name => name.parse().map_or(true, |number: u16| number == port),
+        }
+    })
+}
+
+/// Reads `NAME=value` lines, as sh does of a plain file; a later one replaces an
+/// earlier one.
+fn assignments(text: &str, variables: &mut Variables) {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        let trimmed = line.trim_start();
+        let start = trimmed
+            .strip_prefix("export ")
+            .unwrap_or(trimmed)
+            .trim_start();
+        let named = start.split_once('=').filter(|(name, _)| is_name(name));
+        let Some((name, _)) = named else {
+            rest = after;
+            continue;
+        };
+        // A quoted value may go on over the line's end.
+        let at = start.as_ptr() as usize - rest.as_ptr() as usize + name.len() + 1;
+        let (value, end) = value(&rest[at..]);
+        variables.insert(name.to_owned(), value);
+        rest = rest[at + end..]
+            .split_once('\n')
+            .map_or("", |(_, after)| after);
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// The word at the start of `text`, without its quotes, and where it ends.
+fn value(text: &str) -> (String, usize) {
+    let mut value = String::new();
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            _ if escaped => {
+                // A line that goes on.
+                if c != '\n' {
+                    value.push(c);
+                }
+                escaped = false;
+            }
+            (None | Some('"'), '\\') => escaped = true,
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, ' ' | '\t' | '\n' | ';' | '#') => return (value, at),
+            (_, c) => value.push(c),
+        }
+    }
+    (value, text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn daemons(files: &[(&str, &str)]) -> Daemons {
+        let folder = std::env::temp_dir().join(format!(
+            "rblfilter-esmtpd-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        for (name, text) in files {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        let daemons = Daemons::read(&folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        daemons
+    }
+
+    #[test]
+    fn a_port_with_logins_or_behind_a_proxy_has_an_objection() {
+        let login = Objection::LogIn("ESMTPAUTH");
+        for (text, expected) in [
+            ("ESMTPAUTH=\"\"\nESMTPAUTH_TLS=\"\"\n", None),
+            (
+                "##NAME: ESMTPAUTH:0\n# ESMTPAUTH=\"LOGIN\"\nESMTPAUTH=\"\"",
+                None,
+            ),
+            ("ESMTPAUTH=\"LOGIN CRAM-MD5\"", Some(login.clone())),
+            ("ESMTPAUTH=\"LOGIN\"\nESMTPAUTH=''\n", None),
+            ("ESMTPAUTH=''\nexport ESMTPAUTH=LOGIN", Some(login.clone())),
+            (
+                "ESMTPAUTH=\"LOGIN\n CRAM-MD5\"\nPORT=25",
+                Some(login.clone()),
+            ),
+            ("ESMTPAUTH=\"$ESMTPAUTH_WEBADMIN\"", Some(login.clone())),
+            (
+                "ESMTPAUTH_TLS=PLAIN",
+                Some(Objection::LogIn("ESMTPAUTH_TLS")),
+            ),
+            (
+                "TCPDOPTS=\"-stderrlogger=/x -proxy=1.2.3.4\"",
+                Some(Objection::Proxy),
+            ),
+            ("TCPDOPTS=\"-noidentlookup\"", None),
+            ("BLACKLISTS='-block=bl.test,BLOCK2'", None),
+            (
+                "BLACKLISTS='-block=bl.test -allow=wl.test'",
+                Some(Objection::AllowList),
+            ),
+            ("RELAYCLIENT=", Some(Objection::Relays)),
+        ] {
+            let text = format!("PORT=smtp\n{text}");
+            assert_eq!(
+                daemons(&[("esmtpd", &text)]).objection(25),
+                expected,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_port_has_its_daemon() {
+        let daemons = daemons(&[
+            (
+                "esmtpd",
+                "PORT=\"smtp,127.0.0.1.2525\"\nESMTPAUTH=\"\"\nACCESSFILE=${sysconfdir}/smtpaccess",
+            ),
+            ("esmtpd-ssl", "SSLPORT=465\nESMTPAUTH=\"\""),
+            (
+                "esmtpd-msa",
+                "PORT=587\nESMTPAUTH=PLAIN\nACCESSFILE=/etc/other",
+            ),
+        ]);
+        for (port, objects) in [
+            (25, false),
+            (2525, false),
+            (465, false),
+            (587, true),
+            (26, false),
+        ] {
+            assert_eq!(daemons.objection(port).is_some(), objects, "{port}");
+        }
+        let folders = daemons.access_folders();
+        assert_eq!(folders.len(), 2, "{folders:?}");
+        assert!(folders.contains(Path::new("/etc/other")));
+        // A service that we do not know may be any port.
+        let strange = self::daemons(&[("esmtpd", "PORT=mail\nESMTPAUTH=PLAIN")]);
+        assert!(strange.objection(4025).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text in "([A-Z_]{1,8}=)?[\\PC\n\"'\\\\ =]{0,80}") {
+            assignments(&text, &mut Variables::new());
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What becomes of a client's first packet: the same look-up and the same
+//! judgement as the watch's, before there is a session.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rblfilter_warden::question::{Client, Count, Verdict};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Filter;
+use crate::config::Mode;
+use crate::courier::esmtpd::Objection;
+use crate::courier::session::{self, Session};
+use crate::courier::smtpaccess::Trusted;
+use crate::degraded::Part;
+use crate::gate::{Answer, Gate, Keeper, objections};
+use crate::judge::{Conviction, Sentence};
+use crate::log::Event;
+
+/// How long a client is denied without a question, at most: a SYN's sender is
+/// not proven.
+const LONGEST_DENIAL: u32 = 600;
+/// How long one is passed that is exempt, or that is to read a text.
+const SHORT_PASS: u32 = 60;
+/// How often Courier's configuration is read again.
+const READ_EVERY: Duration = Duration::from_secs(10);
+
+impl Filter {
+    /// The gate, running or not.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Whether one is wanted.
+    pub(crate) fn has_gate(&self) -> bool {
+        self.config.gate.is_some()
+    }
+
+    /// Reads what Courier's configuration says of the judged ports, again and
+    /// again, until the future is dropped.
+    pub(super) async fn keep_gate(self: Arc<Self>) {
+        if !self.has_gate() {
+            return;
+        }
+        let mut clock = interval(READ_EVERY);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            let filter = Arc::clone(&self);
+            // Files on a slow disk must not hold up others.
+            let read = tokio::task::spawn_blocking(move || filter.read_courier()).await;
+            let Ok((objections, trusted)) = read else {
+                continue;
+            };
+            let (new, gone) = self.gate.configure(objections, trusted);
+            let now = Instant::now();
+            for (port, objection) in new {
+                self.degraded.enter(Part::Gate(port), objection, now);
+            }
+            for port in gone {
+                self.degraded.leave(&Part::Gate(port), now);
+            }
+        }
+    }
+
+    fn read_courier(&self) -> (BTreeMap<u16, Objection>, Trusted) {
+        objections(
+            &self.paths.sysconfdir,
+            &self.config.ports,
+            &self.config.block_variables,
+        )
+    }
+
+    /// A session shows what the gate must know of its port.
+    pub(super) fn teach_gate(&self, session: &Session) {
+        let objection = if session.may_log_in {
+            Objection::LogIn("ESMTPAUTH")
+        } else if session.proxied {
+            Objection::Proxy
+        } else {
+            return;
+        };
+        let port = session.local_port;
+        if self.has_gate() && self.gate.learn(port, objection.clone()) {
+            self.degraded
+                .enter(Part::Gate(port), objection, Instant::now());
+        }
+    }
+
+    async fn judge_packet(&self, client: Client) -> Answer {
+        if !self.config.ports.contains(&client.port) || self.gate.leaves_alone(client) {
+            return (Verdict::Pass, 0);
+        }
+        if self.protection(client.address).is_some() {
+            return (Verdict::Pass, SHORT_PASS);
+        }
+        let session = Session {
+            client: client.address,
+            client_port: 0,
+            local: None,
+            local_port: client.port,
+            relay_client: false,
+            may_log_in: false,
+            proxied: false,
+            slots: None,
+            verdict: session::Verdict::None,
+        };
+        // The last of a list's queries of the day are for who has proven where
+        // it is.
+        let now = Instant::now();
+        if !self.lists.has_spare(now) && self.lists.holds(client.address, now).is_none() {
+            return (Verdict::Unknown, 0);
+        }
+        let Some((sentence, evidence)) = self.judged(&session).await else {
+            return (Verdict::Unknown, 0);
+        };
+        // Without a list that says for how long, as long as an unlisted one is kept.
+        let holds = self.lists.holds(client.address, Instant::now());
+        let holds = holds.unwrap_or(SHORT_PASS);
+        match sentence {
+            Sentence::Ban(conviction) if conviction.end => {
+                self.deny(client, &conviction, holds.clamp(1, LONGEST_DENIAL))
+            }
+            _ if !evidence.unknown.is_empty() => (Verdict::Unknown, 0),
+            // It is to read why it is refused, and may be banned soon.
+            Sentence::Reject(_) | Sentence::Ban(_) => (Verdict::Pass, holds.min(SHORT_PASS)),
+            Sentence::Pass => (Verdict::Pass, holds),
+        }
+    }
+
+    fn deny(&self, client: Client, conviction: &Conviction, seconds: u32) -> Answer {
+        let observes = self.config.mode == Mode::Observe;
+        if self.gate_lines().take(Instant::now()) {
+            let event = conviction
+                .told(Event::new("listed").ip(client.address))
+                .field("at", "gate");
+            let event = if observes {
+                event.field("action", "none").field("would", "drop")
+            } else {
+                event.field("action", "drop")
+            };
+            log::info!("{}", event.field("time", format!("{seconds}s")));
+        }
+        self.metrics.gate.inc();
+        if observes {
+            // Each connection of it is told.
+            (Verdict::Pass, 0)
+        } else {
+            (Verdict::Drop, seconds)
+        }
+    }
+}
+
+impl Keeper for Filter {
+    async fn first_packet(self: Arc<Self>, client: Client) -> Answer {
+        self.judge_packet(client).await
+    }
+
+    fn counted(&self, count: Count, more: u64) {
+        self.metrics.packets.add(count, more);
+    }
+}
