@@ -75,7 +75,8 @@ pub(super) fn reload(stage: &mut Stage) -> Result<Mend, Error> {
 /// It is garbage, and refused; afterwards the right file is put into service.
 pub(super) fn garbage_reloaded(stage: &mut Stage) -> Result<Mend, Error> {
     overwrite(GARBAGE)?;
-    let refused = stage.lab.run(&["rblfilter", "reload"])?;
+    let refused = stage.lab.run(&["rblfilter", "reload"]);
+    let refused = refused.map_err(|error| Error::io("run", "rblfilter reload", error))?;
     if refused.status.success() {
         return Err(Error::Command {
             program: "rblfilter reload".into(),
