@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use rblfilter_warden::policy::{BY_HAND_PREFIX, is_narrow};
 use serde::{Deserialize, Serialize};
 
 use crate::courier::session::parse_address;
@@ -151,13 +152,20 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     Ok(request)
 }
 
-/// A network has no host bits, and IPv4 is written as such.
+/// A network has no host bits, IPv4 is written as such, and none is wider than the
+/// warden takes: nobody bans, frees or lets in half the world by a slip.
 fn sound(network: IpNetwork) -> Result<(), String> {
     if network.ip() != network.network() {
         return Err(format!(
             "{network} has host bits set, expected {}/{}",
             network.network(),
             network.prefix()
+        ));
+    }
+    if !is_narrow(network, BY_HAND_PREFIX) {
+        let [least4, least6] = BY_HAND_PREFIX;
+        return Err(format!(
+            "{network} is too wide, expected no wider than /{least4} (IPv4) or /{least6} (IPv6)"
         ));
     }
     match network.ip() {
@@ -186,6 +194,16 @@ pub fn network(text: &str) -> Result<IpNetwork, String> {
     })?;
     sound(network)?;
     Ok(network)
+}
+
+/// A network for people: a single address without its prefix.
+#[must_use]
+pub fn shown(network: IpNetwork) -> String {
+    if is_narrow(network, [32, 128]) {
+        network.ip().to_string()
+    } else {
+        network.to_string()
+    }
 }
 
 #[cfg(test)]
@@ -289,8 +307,29 @@ mod tests {
             "203.0.113.9/24",
             "203.0.113.0/33",
             "[203.0.113.0/24]",
+            "0.0.0.0/0",
+            "202.0.0.0/7",
+            "::/0",
+            "2001:d00::/31",
         ] {
             assert!(network(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_request_is_for_more_than_the_warden_takes() {
+        for network in ["0.0.0.0/0", "202.0.0.0/7", "::/0", "2001:d00::/31"] {
+            for request in [
+                format!(r#"{{"do":"ban","network":"{network}","force":true}}"#),
+                format!(r#"{{"do":"allow","network":"{network}","seconds":1}}"#),
+                format!(r#"{{"do":"unban","networks":["10.0.0.1","{network}"],"seconds":1}}"#),
+            ] {
+                let error = parse(request.as_bytes()).unwrap_err();
+                assert!(
+                    error.contains("no wider than /8 (IPv4) or /32 (IPv6)"),
+                    "{error}"
+                );
+            }
         }
     }
 

@@ -44,6 +44,10 @@ pub enum Part {
     Gate(u16),
     /// The filter socket: no connection could be accepted.
     Accept,
+    /// The configuration's file, which is not the one in force.
+    Config,
+    /// The supervisor, which starts worker and warden again.
+    Supervisor,
 }
 
 impl Part {
@@ -71,6 +75,8 @@ impl Part {
             Self::Gate(port) => event.field("what", "gate").field("port", port),
             Self::Guard => event.field("what", "guard"),
             Self::Accept => event.field("what", "accept"),
+            Self::Config => event.field("what", "config"),
+            Self::Supervisor => event.field("what", "supervisor"),
         }
     }
 
@@ -99,6 +105,8 @@ impl Part {
             }
             Self::Guard => "no session is ended for its silence; see the log",
             Self::Accept => "raise the limit of open files (LimitNOFILE of courier's service)",
+            Self::Config => "mend the file (rblfilter config check), then rblfilter reload",
+            Self::Supervisor => "filterctl stop rblfilter; sleep 1; filterctl start rblfilter",
         }
     }
 
@@ -132,13 +140,17 @@ impl Degraded {
         self.since().contains_key(part)
     }
 
-    /// `part` does not work, for this reason. Logged only where it worked before.
+    /// `part` does not work, for this reason. Logged only where it worked before;
+    /// the status tells the newest reason.
     pub fn enter(&self, part: Part, reason: impl Display, now: Instant) {
         let reason = reason.to_string();
         let event = part.event("degraded").text(&reason);
-        if let Entry::Vacant(entry) = self.since().entry(part) {
-            entry.insert((now, reason));
-            log::warn!("{event}");
+        match self.since().entry(part) {
+            Entry::Vacant(entry) => {
+                entry.insert((now, reason));
+                log::warn!("{event}");
+            }
+            Entry::Occupied(mut entry) => entry.get_mut().1 = reason,
         }
     }
 
@@ -213,7 +225,7 @@ mod tests {
             [
                 ("dnsbl", "bl.test ipv6", 9, "silent"),
                 ("set", "a", 0, "missing"),
-                ("warden", "", 0, "gone"),
+                ("warden", "", 0, "still gone"),
             ]
         );
         degraded.leave(&list, now);

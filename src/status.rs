@@ -4,6 +4,10 @@
 use rblfilter_warden::layers::Layers;
 use serde::{Deserialize, Serialize};
 
+/// What becomes of bans that were made before `observe`, and what ends them.
+pub const STANDING: &str =
+    "made before observe, and shut out until they end (rblfilter firewall remove ends them now)";
+
 /// How the running filter is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -24,6 +28,12 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// The bans that run now, and the networks that are let in by hand.
     pub bans: usize,
+    /// In `observe`, the bans from before it that the kernel may still hold.
+    #[serde(default)]
+    pub standing: usize,
+    /// Whether nobody is shut out: `ban.backend` is `dry-run`.
+    #[serde(default)]
+    pub dry_run: bool,
     /// The networks that are let in by hand.
     pub allowed: usize,
     /// What was counted since the worker's start.

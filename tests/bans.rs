@@ -348,7 +348,7 @@ fn the_admins_hand_bans_frees_and_lets_in() {
     let (code, text) = run(&lab, &["rblfilter", "unban", &format!("[::ffff:{LISTED}]")]);
     assert_eq!(code, Some(0), "{text}");
     assert!(
-        text.contains(&format!("{LISTED}/32 is free; let in for 1day")),
+        text.contains(&format!("{LISTED} is no longer banned; let in for 1day")),
         "{text}"
     );
     assert_eq!(left(&lab, LISTED), None);
@@ -362,7 +362,10 @@ fn the_admins_hand_bans_frees_and_lets_in() {
         (&"allow".into(), &"hand".into())
     );
     let (_, text) = run(&lab, &["rblfilter", "allow", LISTED, "--for", "0s"]);
-    assert!(text.contains("1 networks are no longer let in"), "{text}");
+    assert!(
+        text.contains(&format!("{LISTED} is no longer let in")),
+        "{text}"
+    );
     ban(&lab, LISTED);
 
     // Allow: before anything happens.
@@ -421,6 +424,22 @@ fn the_admins_hand_bans_frees_and_lets_in() {
         "{text}"
     );
 
+    // What ends is named, and who is let in is not banned.
+    lab.run_ok(&["rblfilter", "ban", "127.66.4.0/24"]).unwrap();
+    let (code, text) = run(&lab, &["rblfilter", "allow", "127.66.4.9", "--for", "1h"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("127.66.4.0/24 is no longer banned"), "{text}");
+    assert_eq!(left(&lab, "127.66.4.0/24"), None);
+    let (_, text) = run(&lab, &["rblfilter", "ban", "127.66.4.0/24", "--force"]);
+    assert!(text.contains("127.66.4.9 is no longer let in"), "{text}");
+    let (_, text) = run(&lab, &["rblfilter", "unban", "127.66.4.9", "--for", "0s"]);
+    assert!(text.contains("127.66.4.0/24 is no longer banned"), "{text}");
+    for wrong in ["0s", "400days"] {
+        let (code, text) = run(&lab, &["rblfilter", "ban", "127.66.4.9", "--for", wrong]);
+        assert_eq!(code, Some(64), "{text}");
+        assert!(text.contains("at most 24 days"), "{text}");
+    }
+
     // Whom nobody may ban.
     for (address, expected) in [
         ("127.8.1.1", "is in allow.networks"),
@@ -434,10 +453,15 @@ fn the_admins_hand_bans_frees_and_lets_in() {
     }
     let (code, text) = run(&lab, &["rblfilter", "ban", "127.66.2.9", "--force"]);
     assert_eq!(code, Some(0), "{text}");
-    for wrong in ["x", "127.1.1.1/8", "127.0.0.0/33"] {
-        let (code, text) = run(&lab, &["rblfilter", "ban", wrong]);
-        assert_eq!(code, Some(64), "{text}");
+    // What is wrong changes nothing.
+    let before = list(&lab).len();
+    for wrong in ["x", "127.1.1.1/8", "127.0.0.0/33", "0.0.0.0/0"] {
+        for what in ["ban", "unban", "allow"] {
+            let (code, text) = run(&lab, &["rblfilter", what, wrong]);
+            assert_eq!(code, Some(64), "{text}");
+        }
     }
+    assert_eq!(list(&lab).len(), before);
     // A network, and an allowlisted one because he says so; never an own one.
     for words in [&["127.9.0.0/16"][..], &["127.8.0.0/16", "--force"]] {
         let words = [&["rblfilter", "ban"], words].concat();
@@ -461,6 +485,10 @@ fn the_admins_hand_bans_frees_and_lets_in() {
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("5 bans are ended"), "{text}");
     assert_no_bans(&lab);
+    lab.run_ok(&["rblfilter", "allow", "127.66.2.0/24", "--for", "0s"])
+        .unwrap();
+    let (_, text) = run(&lab, &["rblfilter", "list"]);
+    assert!(!text.contains("banned since"), "{text}");
 }
 
 #[test]

@@ -166,8 +166,35 @@ fn a_new_configuration_is_in_force_when_the_command_returns() {
     reload(&lab);
     assert_delivered(&lab, &message(), LISTED, 1);
     fs::write(FILE, OWN_ZONE).unwrap();
-    reload(&lab);
+    assert!(!reload(&lab).contains("firewall apply"));
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    // What the worker cannot put into force is told.
+    fs::write(FILE, "ports = [25, 2525]\n".to_owned() + OWN_ZONE).unwrap();
+    assert!(reload(&lab).contains("rblfilter firewall apply"));
+}
+
+#[test]
+fn bans_from_before_observe_are_told_of() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    filter(&lab);
+    wait_for(LIMIT, || Path::new(CONTROL).exists().then_some(())).unwrap();
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    fs::write(FILE, "mode = \"observe\"\n".to_owned() + OWN_ZONE).unwrap();
+    reload(&lab);
+    lab.wait_for_log("standing,bans=1", LIMIT).unwrap();
+    let status = lab.run_ok(&["rblfilter", "status"]).unwrap();
+    assert!(status.contains("1 ban made before observe"), "{status}");
+    let listed = lab.run_ok(&["rblfilter", "list"]).unwrap();
+    assert!(
+        listed.contains(&format!("{LISTED} banned since")),
+        "{listed}"
+    );
+    // What ends them; and they are the filter's again after it.
+    fs::write(FILE, OWN_ZONE).unwrap();
+    reload(&lab);
+    lab.run_ok(&["rblfilter", "unban", "--all"]).unwrap();
+    let listed = lab.run_ok(&["rblfilter", "list"]).unwrap();
+    assert_eq!(listed, "nobody is banned, nobody is let in by hand\n");
 }
 
 #[test]
@@ -191,8 +218,58 @@ fn garbage_is_refused_and_told_and_the_configuration_before_stays() {
             .unwrap();
     }
     assert_eq!(filter(&lab), before, "nothing was started");
+    // What a restart would do is told for as long as it would.
+    let status = || lab.run_ok(&["rblfilter", "status"]).unwrap();
+    let told = status();
+    assert!(
+        told.contains("config") && told.contains("would accept every message"),
+        "{told}"
+    );
+    assert_eq!(lab.log_matching("degraded,what=config").len(), 1);
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    // What the warden would not trust is wrong as well.
+    fs::write(FILE, OWN_ZONE).unwrap();
+    lab.run_ok(&["chmod", "0666", FILE]).unwrap();
+    let (said, code) = refused(&lab);
+    assert!(said.contains("writable by root alone"), "{said}");
+    assert_eq!(code, Some(78));
+    lab.run_ok(&["chmod", "0644", FILE]).unwrap();
+    reload(&lab);
+    assert!(!status().contains("config"), "{}", status());
+    fs::remove_file(FILE).unwrap();
+    let (said, code) = refused(&lab);
+    assert!(said.contains("No such file"), "{said}");
+    assert_eq!(code, Some(78));
+    fs::write(FILE, OWN_ZONE).unwrap();
     assert_eq!(stream.end(&lab, 0).tempfailed, 0);
+}
+
+#[test]
+fn a_supervisor_that_is_gone_is_told_and_what_to_do_when_the_filter_is_too() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let ours = filter(&lab);
+    wait_for(LIMIT, || Path::new(CONTROL).exists().then_some(())).unwrap();
+    lab.kill(ours.supervisor, Signal::SIGKILL).unwrap();
+    lab.wait_for_log("degraded,what=supervisor", LIMIT).unwrap();
+    let status = lab.run_ok(&["rblfilter", "status"]).unwrap();
+    assert!(
+        status.contains("supervisor") && status.contains("filterctl stop rblfilter"),
+        "{status}"
+    );
+    lab.kill(ours.worker, Signal::SIGKILL).unwrap();
+    let advice = || {
+        let output = lab.run(&["rblfilter", "status"]).unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code() == Some(69)).then_some(said)
+    };
+    let said = wait_for(LIMIT, advice).expect("nobody serves");
+    assert!(
+        said.contains("every message is answered 432: filterctl stop rblfilter; sleep 1"),
+        "{said}"
+    );
+    product().filterctl_stop(&lab).unwrap();
+    let said = advice().expect("nobody serves");
+    assert!(said.contains("does not run (filterctl start"), "{said}");
 }
 
 #[test]

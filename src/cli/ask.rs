@@ -5,12 +5,18 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rblfilter_warden::policy::MAX_BAN_SECONDS;
+
 use super::exit;
 use crate::control::{Answer, Request, SOCKET};
 use crate::courier::paths::Paths;
 
 /// How long the filter may take for an answer: a million bans take it a while.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What is told where courierfilter believes that the filter runs: it starts none
+/// that is started, and Courier's mail waits for it.
+const ENDED: &str = "the filter has ended, and every message is answered 432: filterctl stop rblfilter; sleep 1; filterctl start rblfilter";
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -57,12 +63,19 @@ pub fn ask(
     request: &Request,
     mut each: impl FnMut(Answer) -> io::Result<()>,
 ) -> Result<String, Error> {
-    let path = Paths::from_env().state().join(SOCKET);
+    let paths = Paths::from_env();
+    let path = paths.state().join(SOCKET);
     let shown = path.display().to_string();
     let failed = |error: io::Error| Error::Failed(format!("cannot ask {shown}: {error}"));
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            Error::NotRunning("the filter does not run (filterctl start rblfilter)".into())
+            let link = paths.sysconfdir.join("filters/active/rblfilter");
+            let text = if std::fs::symlink_metadata(link).is_ok() {
+                ENDED
+            } else {
+                "the filter does not run (filterctl start rblfilter)"
+            };
+            Error::NotRunning(text.into())
         }
         ErrorKind::PermissionDenied => Error::NotPermitted(format!(
             "cannot ask {shown}: permission denied (for root, or a member of Courier's group)"
@@ -100,6 +113,21 @@ pub fn have_done(request: &Request) -> ExitCode {
         }
         Err(error) => error.report(),
     }
+}
+
+/// Seconds that a ban can last, of a duration as people write it.
+///
+/// # Errors
+/// What was expected.
+pub fn ban_seconds(text: &str) -> Result<u32, String> {
+    let seconds = seconds(text)?;
+    if (1..=MAX_BAN_SECONDS).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(format!(
+        "{text:?} is out of range, expected at least 1 s and at most {} days",
+        MAX_BAN_SECONDS / (24 * 60 * 60)
+    ))
 }
 
 /// Seconds, of a duration as people write it.

@@ -16,7 +16,7 @@ pub struct Command {
     #[arg(value_parser = network, value_name = "ADDRESS|NETWORK")]
     network: IpNetwork,
     /// For how long [default: the configuration's ban.max-time]
-    #[arg(long = "for", value_parser = ask::seconds, value_name = "DURATION")]
+    #[arg(long = "for", value_parser = ask::ban_seconds, value_name = "DURATION")]
     seconds: Option<u32>,
     /// Why, for whoever reads the list or the log
     #[arg(long, default_value = "", value_name = "TEXT")]

@@ -1,17 +1,13 @@
 //! `rblfilter config`: is the configuration file right, and what is in force?
 
 use std::fmt::Write as _;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use rblfilter_warden::policy::Policy;
-
-use super::exit;
 use rblfilter_warden::policy::Backend;
 
+use super::exit;
 use crate::config::{self, Config, Mode, WatchBy};
 use crate::courier::paths::Paths;
 
@@ -28,49 +24,30 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
                 print!("{}", summary(path, &config));
                 ExitCode::SUCCESS
             }
-            Err(error) => {
+            Err((error, code)) => {
                 eprintln!("rblfilter: {error}");
-                exit::CONFIG.into()
+                code.into()
             }
         },
     }
 }
 
-/// Everything that the filter and its warden will want of the file.
-fn check(path: &Path) -> Result<Config, String> {
-    let config = config::read(path).map_err(|error| {
-        let denied = matches!(&error, config::Error::Read(_, io) if io.kind() == std::io::ErrorKind::PermissionDenied);
-        format!("{error}{}", if denied { " (try with sudo)" } else { "" })
-    })?;
+/// Everything that the filter and its warden will want of the file, and how to exit
+/// where they do not have it.
+fn check(path: &Path) -> Result<Config, (String, u8)> {
+    let wrong = |error: String| (error, exit::CONFIG);
     // Elsewhere it is a draft, whoever's it is.
-    if path == Paths::from_env().config() {
-        Policy::read(path).map_err(|error| error.to_string())?;
-        readable_by_courier(path)?;
-        if let Some(included) = config::included(path) {
-            readable_by_courier(&included)?;
+    let config = config::read(path).map_err(|error| {
+        if error.is_denied() {
+            (format!("{error} (try with sudo)"), exit::PERMISSION)
+        } else {
+            wrong(error.to_string())
         }
+    })?;
+    if path == Paths::from_env().config() {
+        config::check_installed(path).map_err(wrong)?;
     }
     Ok(config)
-}
-
-/// The filter runs as Courier's user; Courier's state folder is that user's.
-fn readable_by_courier(path: &Path) -> Result<(), String> {
-    let courier = fs::metadata(Paths::from_env().localstatedir).ok();
-    let file =
-        fs::metadata(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let by_owner = courier
-        .as_ref()
-        .is_some_and(|courier| courier.uid() == file.uid())
-        && file.mode() & 0o400 != 0;
-    let by_group =
-        courier.is_some_and(|courier| courier.gid() == file.gid()) && file.mode() & 0o040 != 0;
-    if by_owner || by_group || file.mode() & 0o004 != 0 {
-        return Ok(());
-    }
-    Err(format!(
-        "{}: the filter, which runs as Courier's user, cannot read it (chgrp courier, chmod 0640)",
-        path.display()
-    ))
 }
 
 fn summary(path: &Path, config: &Config) -> String {
@@ -126,6 +103,10 @@ fn summary(path: &Path, config: &Config) -> String {
     if config.ban.backend == Backend::DryRun {
         text.push_str(
             "note: ban.backend is \"dry-run\": bans are told and kept, and nobody is shut out\n",
+        );
+    } else if config.mode == Mode::Observe {
+        text.push_str(
+            "note: bans made before observe go on in the kernel until they end (rblfilter status counts them; rblfilter unban --all before the change, or rblfilter firewall remove)\n",
         );
     }
     if config.allow.iter().any(|network| network.prefix() == 0) {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use nix::unistd::geteuid;
+use rblfilter_warden::policy::Backend;
 
 use super::exit;
 use crate::config::{self, Config};
@@ -46,6 +47,9 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
             return exit::CONFIG.into();
         }
     };
+    if let (Command::Apply { .. }, Some(config)) = (command, &config) {
+        dry(config);
+    }
     let mut changes = 0;
     let mut done = |what: String| {
         println!("{what}");
@@ -59,7 +63,10 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
             tell_objections(config);
             return ExitCode::SUCCESS;
         }
-        (Command::Check, Some(config)) => return check(config),
+        (Command::Check, Some(config)) => {
+            dry(config);
+            return check(config);
+        }
         (Command::Apply { sets: true }, Some(config)) => firewall::apply_sets(config, &mut done),
         (Command::Apply { .. }, Some(config)) => firewall::apply_sets(config, &mut done)
             .and_then(|()| firewall::apply_rules(config, &mut done)),
@@ -69,6 +76,15 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
         tell_objections(config);
     }
     report(result, changes)
+}
+
+/// What a backend without sets leaves of the one before.
+fn dry(config: &Config) {
+    if config.ban.backend == Backend::DryRun {
+        eprintln!(
+            "rblfilter: ban.backend is \"dry-run\": nobody is shut out by it, but the sets and rules of another backend stand until they are taken away (rblfilter firewall remove, with --config and the file of before where their names or ports were others)"
+        );
+    }
 }
 
 /// What the gate is off for, which is no failure.

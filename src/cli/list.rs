@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::ask;
 use super::json::in_ascii;
-use crate::control::{Answer, Entry, Request, What};
+use crate::control::{Answer, Entry, Request, What, shown};
 
 /// List the bans, the newest first, then who is let in by hand.
 #[derive(Debug, Args)]
@@ -20,11 +20,12 @@ pub struct Command {
 
 pub fn run(command: &Command) -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut gone = false;
+    let (mut gone, mut empty) = (false, true);
     let result = ask::ask(&Request::List, |answer| {
         let Answer::Entry(entry) = answer else {
             return Ok(());
         };
+        empty = false;
         let written = if command.json {
             let json = serde_json::to_string(&entry)?;
             writeln!(out, "{}", in_ascii(&json))
@@ -35,6 +36,9 @@ pub fn run(command: &Command) -> ExitCode {
         gone = gone || written.is_err();
         written
     });
+    if result.is_ok() && empty && !command.json {
+        gone = writeln!(out, "nobody is banned, nobody is let in by hand").is_err();
+    }
     gone = out.flush().is_err() || gone;
     match result {
         Ok(_) => ExitCode::SUCCESS,
@@ -54,7 +58,7 @@ pub(crate) fn line(entry: &Entry) -> String {
         What::Ban => "banned",
         What::Allow => "let in",
     };
-    let mut line = format!("{} {what}{since}, {left} left", entry.network);
+    let mut line = format!("{} {what}{since}, {left} left", shown(entry.network));
     if let Some(offence) = entry.offence.filter(|offence| *offence > 1) {
         line.push_str(&format!(", ban number {offence}"));
     }
@@ -88,7 +92,7 @@ mod tests {
         };
         assert_eq!(
             line(&entry),
-            "203.0.113.9/32 banned since 2027-01-15T08:00:00Z, 1h 30m left, ban number 2, on bl.test"
+            "203.0.113.9 banned since 2027-01-15T08:00:00Z, 1h 30m left, ban number 2, on bl.test"
         );
         entry.offence = None;
         entry.zones.clear();
@@ -96,7 +100,7 @@ mod tests {
         entry.reason = "too\n\u{1b}[31mmuch".into();
         assert_eq!(
             line(&entry),
-            "203.0.113.9/32 banned since 2027-01-15T08:00:00Z, 1h 30m left, by alice: too\\n\\u{1b}[31mmuch"
+            "203.0.113.9 banned since 2027-01-15T08:00:00Z, 1h 30m left, by alice: too\\n\\u{1b}[31mmuch"
         );
     }
 }

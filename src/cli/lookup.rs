@@ -53,6 +53,10 @@ enum End {
 pub fn run(command: &Command, path: &Path) -> ExitCode {
     let config = match config::read(path) {
         Ok(config) => config,
+        Err(error) if error.is_denied() => {
+            eprintln!("rblfilter: {error} (try with sudo)");
+            return exit::PERMISSION.into();
+        }
         Err(error) => {
             eprintln!("rblfilter: {error}");
             return exit::CONFIG.into();

@@ -24,10 +24,21 @@ pub fn run(_command: &Command, path: &Path) -> ExitCode {
         }
         Err(error) => {
             let code = error.report();
+            if !matches!(error, ask::Error::Refused(_)) {
+                return code;
+            }
             // Where the filter runs another version, this one knows best.
-            match config::read(path) {
-                Err(config::Error::Read(..)) | Ok(_) => code,
-                Err(wrong) if error.is_about(&wrong.to_string()) => super::exit::CONFIG.into(),
+            let read = config::read(path);
+            // Not for this user: the filter's own word is all there is.
+            if matches!(&read, Err(error) if error.is_denied()) {
+                return code;
+            }
+            match read
+                .map_err(|error| error.to_string())
+                .and_then(|_| config::check_installed(path))
+            {
+                Ok(()) => code,
+                Err(wrong) if error.is_about(&wrong) => super::exit::CONFIG.into(),
                 Err(wrong) => {
                     eprintln!("rblfilter: {wrong}");
                     super::exit::CONFIG.into()

@@ -46,8 +46,8 @@ pub struct Command {
     until: Option<String>,
     /// How long a session holds its slot after its last line, where the log
     /// does not tell its end; 10m at most
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
-    hold: std::time::Duration,
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = hold)]
+    hold: i64,
     /// Cut addresses down to networks (/24, /48) and domains to their last part
     #[arg(long)]
     anonymise: bool,
@@ -83,13 +83,18 @@ fn report(command: &Command) -> Result<(), Failure> {
         parsed.map_err(|message| (message, exit::USAGE))
     };
     let (since, until) = (when(&command.since)?, when(&command.until)?);
+    if let (Some(since), Some(until)) = (since, until)
+        && since >= until
+    {
+        let text = "nothing lies between --since and --until: --since comes first";
+        return Err((text.into(), exit::USAGE));
+    }
     let sources = sources(command, since, until);
     let options = Options {
         zone: zone.clone(),
         since,
         until,
-        hold: i64::try_from(command.hold.as_secs())
-            .map_or(LONGEST_HOLD, |hold| hold.min(LONGEST_HOLD)),
+        hold: command.hold,
         anonymise: command.anonymise,
     };
     let report = read(sources, options).map_err(|error| {
@@ -98,6 +103,17 @@ fn report(command: &Command) -> Result<(), Failure> {
         (error.to_string(), code)
     })?;
     print(command, &report)
+}
+
+/// Seconds that a session may be said to hold its slot.
+fn hold(text: &str) -> Result<i64, String> {
+    let expected = || {
+        let most = LONGEST_HOLD / 60;
+        format!("{text:?} is out of range, expected a duration of {most}m at most")
+    };
+    let hold = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let hold = i64::try_from(hold.as_secs()).map_err(|_| expected())?;
+    (hold <= LONGEST_HOLD).then_some(hold).ok_or_else(expected)
 }
 
 /// What is to be read.
@@ -184,6 +200,7 @@ fn print(command: &Command, report: &Report) -> Result<(), Failure> {
             };
             (format!("cannot write {}: {error}", path.display()), code)
         })?;
+        eprintln!("rblfilter: the page is in {}", path.display());
     }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let written = if to_stdout {
@@ -246,6 +263,13 @@ fn moment(text: &str, now: i64, zone: &TimeZone) -> Result<i64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_holds_its_slot_for_so_long_at_most() {
+        assert_eq!(hold("10m"), Ok(600));
+        assert!(hold("11m").unwrap_err().contains("10m at most"));
+        assert!(hold("x").is_err());
+    }
 
     #[test]
     fn times_are_read_as_people_write_them() {

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{ask, exit};
 use crate::control::{Answer, Request};
-use crate::status::{Health, List, Status, Walls};
+use crate::status::{Health, List, STANDING, Status, Walls};
 
 /// Tell how the running filter is: what it does, what it sees, what does not
 /// work.
@@ -89,6 +89,13 @@ fn render(status: &Status) -> String {
         "bans",
         &format!("{banned} banned, {allowed} let in by hand"),
     );
+    if status.standing > 0 {
+        let bans = plural(status.standing, "ban", "bans");
+        page.line("", &format!("{bans} {STANDING}"));
+    }
+    if status.dry_run {
+        page.line("", "nobody is shut out by them: ban.backend is \"dry-run\"");
+    }
     let counted = &status.counted;
     page.line(
         "since start",
@@ -117,6 +124,7 @@ fn render(status: &Status) -> String {
     page.line("sandbox", &format!("worker: {worker}"));
     let warden = match &status.sandbox.warden {
         Some(warden) => walls(warden, "cap_net_admin alone") + ", " + &landlock(warden),
+        None if status.mode == "observe" => "none in observe".into(),
         None => "none has answered".into(),
     };
     page.line("", &format!("warden: {warden}"));
@@ -394,6 +402,8 @@ degraded    nothing
             version: "0.1.0".into(),
             mode: "observe".into(),
             watch: "off".into(),
+            standing: 2,
+            dry_run: true,
             ..Status::default()
         });
         for part in [
@@ -402,7 +412,9 @@ degraded    nothing
             "no couriertcpd runs",
             "none; couriertcpd's verdicts alone",
             "worker: CAPABILITIES AS IT WAS GIVEN, NO no_new_privs, NO seccomp",
-            "warden: none has answered",
+            "warden: none in observe",
+            "2 bans made before observe",
+            "nobody is shut out by them",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

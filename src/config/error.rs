@@ -17,6 +17,14 @@ pub enum Error {
     Wrong(PathBuf, Problem),
 }
 
+impl Error {
+    /// Whether the file is there, and not for this user.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Read(_, error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// What is wrong, and where.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problem {

@@ -8,6 +8,7 @@ mod bans;
 mod error;
 mod file;
 mod gate;
+mod installed;
 mod lists;
 mod model;
 
@@ -20,6 +21,7 @@ use crate::dnsbl::{Thresholds, Zone};
 pub use bans::{Ban, Firewall, Packet, Rate};
 pub use error::{Error, Problem};
 pub use gate::Gate;
+pub use installed::{check_installed, read_installed};
 pub use model::{Config, KillPolicy, MAX_LIMIT, Mode, NeverBan, Resolver, Watch, WatchBy};
 
 /// Reads and checks the configuration file at `path`, and the one that it

@@ -38,7 +38,7 @@ use crate::courier::session::{Session, Verdict};
 use crate::degraded::{Degraded, Part};
 use crate::dnsbl::{Clock, Lists, Notice};
 use crate::enforce::allows::Allows;
-use crate::enforce::book::{Book, Next};
+use crate::enforce::book::{Book, Next, Record};
 use crate::enforce::kill::{self, Killer};
 use crate::enforce::warden::{SetsRest, Warden};
 use crate::gate::Gate;
@@ -101,6 +101,8 @@ pub struct Filter {
     late: Mutex<bans::Late>,
     /// Which of the kernel's sets lack bans that run; notified of each.
     lacking: sets::Lacking,
+    /// In `observe`, the bans from before it, which the kernel may still hold.
+    standing: Mutex<Vec<Record>>,
     /// What was said of full sets.
     full: sets::Full,
     table: Arc<Table>,
@@ -165,6 +167,7 @@ impl Filter {
                 Protected::new(config.allow.clone())
                     .with_nameservers(config.resolver.nameservers.iter().map(SocketAddr::ip)),
             ),
+            standing: Mutex::default(),
             warden: Warden::default(),
             gate: Gate::default(),
             gate_lines: Mutex::new(Bucket::new(GATE_LINES)),
@@ -228,6 +231,23 @@ impl Filter {
             Ok(()) => self.degraded.leave(&Part::Accept, Instant::now()),
             Err(error) => self.degraded.enter(Part::Accept, error, Instant::now()),
         }
+    }
+
+    /// Whether `config` wants other sets or rules of the kernel.
+    #[must_use]
+    pub fn firewall_differs(&self, config: &Config) -> bool {
+        let wanted = |config: &Config| {
+            let sets = (config.ban.set4.clone(), config.ban.set6.clone());
+            let ports = config.ports.clone();
+            (config.ban.backend, sets, ports, config.firewall.clone())
+        };
+        wanted(&self.config) != wanted(config)
+    }
+
+    /// The supervisor is gone.
+    pub fn is_alone(&self) {
+        let text = "it is gone: nobody starts a worker or a warden that ends, nor reloads";
+        self.degraded.enter(Part::Supervisor, text, Instant::now());
     }
 
     /// The line that tells what is in force.
@@ -314,6 +334,7 @@ impl Filter {
             return Decision::Accept;
         }
         if self.config.mode == Mode::Observe {
+            self.metrics.listed.inc();
             let event = listed(&identified, &conviction, id).field("action", "none");
             log::info!("{}", event.field("would", conviction.action()));
             return Decision::Accept;
@@ -551,6 +572,7 @@ impl Filter {
         }
         let event = listed(identified, &conviction, None).field("at", "connect");
         if self.config.mode == Mode::Observe {
+            self.metrics.listed.inc();
             let would = conviction.action();
             log::info!("{}", event.field("action", "none").field("would", would));
             return;

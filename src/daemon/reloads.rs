@@ -11,16 +11,18 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
+use super::filter::Filter;
 use super::link::Word;
 use super::supervised::Supervisor;
 use crate::config;
+use crate::degraded::Part;
 use crate::log::Event;
 use crate::sys::watched;
 
@@ -51,6 +53,8 @@ enum Outcome {
 pub struct Reloads {
     supervisor: Supervisor,
     file: PathBuf,
+    /// Whose status tells of a wrong file.
+    filter: Option<Arc<Filter>>,
     /// Held while one is under way.
     one: Mutex<()>,
     outcome: watch::Sender<Outcome>,
@@ -68,12 +72,13 @@ enum Failure {
 }
 
 impl Reloads {
-    /// Reloads of the configuration in `file`.
+    /// Reloads of the configuration in `file`, in the place of `filter`'s.
     #[must_use]
-    pub fn new(supervisor: Supervisor, file: PathBuf) -> Self {
+    pub fn new(supervisor: Supervisor, file: PathBuf, filter: Option<Arc<Filter>>) -> Self {
         Self {
             supervisor,
             file,
+            filter,
             one: Mutex::new(()),
             outcome: watch::Sender::new(Outcome::Open),
             asked: std::sync::Mutex::default(),
@@ -107,13 +112,18 @@ impl Reloads {
     /// # Errors
     /// Why none does, in words.
     pub async fn reload(&self, user: &str) -> Result<String, String> {
+        let done = "the filter runs with the configuration as it is now";
         match self.ask_for_another(user).await {
-            Ok(()) => Ok("the filter runs with the configuration as it is now".into()),
+            Ok(true) => Ok(format!(
+                "{done}; sets or rules are others now: rblfilter firewall apply"
+            )),
+            Ok(false) => Ok(done.into()),
             Err(Failure::Refused(why) | Failure::Unlucky(why)) => Err(why),
         }
     }
 
-    async fn ask_for_another(&self, user: &str) -> Result<(), Failure> {
+    /// Whether the firewall is to be set up anew.
+    async fn ask_for_another(&self, user: &str) -> Result<bool, Failure> {
         let Ok(_one) = self.one.try_lock() else {
             return Err(Failure::Unlucky("a reload is under way already".into()));
         };
@@ -121,13 +131,24 @@ impl Reloads {
         let file = self.file.clone();
         // On a thread: the disk may be slow.
         let checked = tokio::task::spawn_blocking(move || match is_replaced() {
-            true => Ok(()),
-            false => config::read(&file).map(drop),
+            true => None,
+            false => Some(config::read_installed(&file)),
         });
-        if let Ok(Err(error)) = checked.await {
-            let why = format!("{error}; the configuration before stays in force");
-            log::error!("{}", event.field("failed", "yes").text(&why));
-            return Err(Failure::Refused(why));
+        let mut rules_differ = false;
+        match checked.await {
+            Ok(Some(Err(error))) => {
+                self.is_wrong(&error);
+                let why = format!("{error}; the configuration before stays in force");
+                log::error!("{}", event.field("failed", "yes").text(&why));
+                return Err(Failure::Refused(why));
+            }
+            Ok(Some(Ok(config))) => {
+                if let Some(filter) = &self.filter {
+                    rules_differ = filter.firewall_differs(&config);
+                    filter.degraded().leave(&Part::Config, Instant::now());
+                }
+            }
+            Ok(None) | Err(_) => {}
         }
         let mut outcome = self.outcome.subscribe();
         self.outcome.send_replace(Outcome::Open);
@@ -140,13 +161,22 @@ impl Reloads {
         match timeout(PATIENCE, settled).await {
             Ok(Ok(outcome)) => match &*outcome {
                 Outcome::Failed(why) => Err(Failure::Unlucky(why.clone())),
-                Outcome::Done | Outcome::Open => Ok(()),
+                Outcome::Done | Outcome::Open => Ok(rules_differ),
             },
             _ => {
                 let why = format!("no new worker within {} s", PATIENCE.as_secs());
                 self.failed(&why);
                 Err(Failure::Unlucky(why))
             }
+        }
+    }
+
+    /// The file is wrong: whoever starts with it accepts every message.
+    fn is_wrong(&self, error: &str) {
+        if let Some(filter) = &self.filter {
+            let text = format!("{error}; a restart of the worker would accept every message");
+            let degraded = filter.degraded();
+            degraded.enter(Part::Config, text, Instant::now());
         }
     }
 

@@ -146,6 +146,9 @@ impl Service {
                 Some(None) => {
                     supervised = false;
                     self.reloads.failed(reloads::ALONE);
+                    if let Some(filter) = &self.filter {
+                        filter.is_alone();
+                    }
                 }
             }
         }

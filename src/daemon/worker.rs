@@ -205,7 +205,7 @@ async fn work(
         Some(baton) => handover::take(baton).await,
         None => (None, None),
     };
-    let reloads = Arc::new(Reloads::new(supervisor.clone(), file));
+    let reloads = Arc::new(Reloads::new(supervisor.clone(), file, filter.clone()));
     let running = Running::start(filter.as_ref(), handed.is_next).await;
     let doers = Doers {
         filter: filter.clone(),

@@ -126,7 +126,22 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => f.write_str("it does not run; the supervisor tells why"),
+            Self::Missing => {
+                f.write_str("it does not run (rblfilter config check; the log tells why)")
+            }
+            // The errno of its socket says nothing of why.
+            Self::Gone(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::ConnectionRefused
+                        | io::ErrorKind::NotConnected
+                        | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                f.write_str("it has ended (rblfilter config check; the log tells why)")
+            }
             Self::Gone(error) => write!(f, "it has ended: {error}"),
             Self::Silent(time) => write!(f, "no answer within {} s", time.as_secs()),
         }

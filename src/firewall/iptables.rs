@@ -158,8 +158,13 @@ pub(super) fn apply_sets(config: &Config, done: Tell) -> Result<(), Error> {
             Some(true) => {}
             Some(false) => return Err(wrong(set)),
             None => {
-                run(&family.creation(config))?;
-                done(format!("created the set {set} ({})", family.name()));
+                match (run(&family.creation(config)), is_there(family, set)?) {
+                    (Ok(_), _) => done(format!("created the set {set} ({})", family.name())),
+                    // The warden of a filter that was just started made it meanwhile.
+                    (Err(_), Some(true)) => {}
+                    (Err(_), Some(false)) => return Err(wrong(set)),
+                    (Err(error), None) => return Err(error),
+                }
             }
         }
     }

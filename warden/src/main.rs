@@ -35,7 +35,8 @@ use nix::sys::socket::{self, ControlMessage, MsgFlags, SockType, sockopt};
 use rblfilter_warden::bucket::Bucket;
 use rblfilter_warden::layers::Layers;
 use rblfilter_warden::policy::{
-    BY_HAND_PER_SECOND, MAX_BAN_SECONDS, Policy, Sets as SetsPolicy, VERDICT_PREFIX, is_narrow,
+    BY_HAND_PER_SECOND, BY_HAND_PREFIX, MAX_BAN_SECONDS, Policy, Sets as SetsPolicy,
+    VERDICT_PREFIX, is_narrow,
 };
 use rblfilter_warden::protected::Protected;
 use rblfilter_warden::request::{Outcome, REQUEST_LEN, Reply, Request};
@@ -52,8 +53,6 @@ const WAIT: Timespec = Timespec {
 };
 /// Requests that are answered together.
 const MOST_AT_ONCE: usize = 1024;
-/// The widest networks of an admin, IPv4's and IPv6's.
-const BY_HAND_PREFIX: [u8; 2] = [8, 32];
 /// More than the kernel takes.
 const RESTORES_PER_SECOND: u32 = 200_000;
 

@@ -60,6 +60,8 @@ pub fn gate_set(name: &str, ipv6: bool) -> String {
 /// The widest networks of verdicts, IPv4's and IPv6's: one address, and what one
 /// customer gets.
 pub const VERDICT_PREFIX: [u8; 2] = [32, 48];
+/// The widest networks of an admin's bans, IPv4's and IPv6's.
+pub const BY_HAND_PREFIX: [u8; 2] = [8, 32];
 /// What an admin, or his script, asks for in a second, and how many of his bans
 /// are put in again; and a worker that was taken over.
 pub const BY_HAND_PER_SECOND: u32 = 200;

@@ -7,6 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use rblfilter_warden::policy::Backend;
 use rblfilter_warden::request::{Outcome, Request};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinSet, yield_now};
@@ -22,6 +23,7 @@ use crate::enforce::grounds::Grounds;
 use crate::judge::{self, Conviction};
 use crate::log::Event;
 use crate::senders::LATELY;
+use crate::status::STANDING;
 use crate::store::{self, Loaded, Write};
 
 /// The file of bans, in [`crate::courier::paths::Paths::state`].
@@ -279,8 +281,9 @@ impl Filter {
                 allows.insert(network, until, now);
             }
         }
-        // Where nobody is banned, those of the file wait.
+        // Where nobody is banned, those of the file wait; the kernel does not.
         if self.config.mode == Mode::Observe {
+            self.note_standing(loaded.bans, now);
             return;
         }
         let mut past = loaded.past.into_iter();
@@ -338,6 +341,25 @@ impl Filter {
                 book.insert(self.of_store(ban), now);
             }
         }
+    }
+
+    /// Notes, and says, that bans from before `observe` go on in the kernel.
+    fn note_standing(&self, bans: Vec<store::Ban>, now: u32) {
+        if self.config.ban.backend == Backend::DryRun {
+            return;
+        }
+        let running = bans.into_iter().filter(|ban| ban.until > now);
+        let standing: Vec<Record> = running.map(|ban| self.of_store(ban)).collect();
+        if !standing.is_empty() {
+            let event = Event::new("standing").field("bans", standing.len());
+            log::warn!("{}", event.text(STANDING));
+        }
+        *self.standing() = standing;
+    }
+
+    /// In `observe`, the bans from before it.
+    pub(super) fn standing(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends a ban before its time, in the kernel, the book and the file.

@@ -5,12 +5,12 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use rblfilter_warden::policy::MAX_BAN_SECONDS;
+use rblfilter_warden::policy::{Backend, MAX_BAN_SECONDS};
 use rblfilter_warden::request::{Outcome, Request as Ask};
 
 use super::Filter;
 use crate::config::Mode;
-use crate::control::{Answer, Entry, Request, What};
+use crate::control::{Answer, Entry, Request, What, shown};
 use crate::degraded::Part;
 use crate::enforce::allows;
 use crate::enforce::ban::around;
@@ -21,6 +21,9 @@ use crate::store::Write;
 
 /// Bans that are ended at once, before others have their turn.
 const AT_ONCE: usize = 4096;
+
+/// Networks that an answer names.
+const NAMED: usize = 10;
 
 /// What a hand did, or why it could not, in words.
 type Told = Result<String, String>;
@@ -82,13 +85,10 @@ impl Filter {
         })?;
         self.ban_state(reply.ipv6, reply.outcome);
         if !reply.outcome.is_banned() {
-            let why = match reply.outcome {
-                Outcome::RefusedRange => {
-                    "it takes no network wider than /8 (IPv4) or /32 (IPv6)".to_owned()
-                }
-                outcome => outcome.to_string(),
-            };
-            return Err(format!("the warden did not ban {network}: {why}"));
+            return Err(format!(
+                "the warden did not ban {network}: {}",
+                reply.outcome
+            ));
         }
         let now = self.now();
         let ended = self.shut_out(network);
@@ -113,6 +113,10 @@ impl Filter {
             book.insert(record, now);
             book.get(network)
         };
+        let let_in = match ended.is_empty() {
+            true => String::new(),
+            false => format!("; {}", no_longer(&ended, "let in")),
+        };
         let mut writes: Vec<Write> = ended.into_iter().map(Write::EndAllow).collect();
         writes.extend(
             written
@@ -126,11 +130,17 @@ impl Filter {
         } else {
             ""
         };
-        self.committed(
-            writes,
-            format!("{network} is banned for {}{longer}", spelled(left)),
-        )
-        .await
+        let dry = if self.config.ban.backend == Backend::DryRun {
+            "; nobody is shut out by it (ban.backend = \"dry-run\")"
+        } else {
+            ""
+        };
+        let told = format!(
+            "{} is banned for {}{longer}{let_in}{dry}",
+            shown(network),
+            spelled(left)
+        );
+        self.committed(writes, told).await
     }
 
     /// Why this network should not be banned.
@@ -170,25 +180,12 @@ impl Filter {
             self.late().free(*network);
             self.lists.forget(*network);
             self.gate.forget(*network);
-            let mut banned = self.book().touching(*network);
-            let known = banned.len();
-            // The kernel may hold it without our knowing.
-            banned.push(*network);
-            if network.is_ipv6() && network.prefix() == 128 {
-                banned.push(around(network.ip(), self.config.ban.prefix6));
-            }
-            banned.sort_unstable();
-            banned.dedup();
-            for banned in &banned {
-                if let Err(error) = self.try_end(*banned, Why::Wrong).await {
-                    failed.push(format!("the warden did not free {banned}: {error}"));
-                }
-            }
+            let ended = self.end_of(*network, &mut failed).await;
             self.tell("unban", Some(*network), seconds, user, "");
-            told.push(match known {
-                0 => format!("{network} was not banned"),
-                1 => format!("{network} is free"),
-                bans => format!("{network} is free of {bans} bans"),
+            told.push(if ended.is_empty() {
+                format!("{} was not banned", shown(*network))
+            } else {
+                no_longer(&ended, "banned")
             });
         }
         if seconds > 0 {
@@ -200,8 +197,34 @@ impl Filter {
         let told = self.committed(writes, told.join("; ")).await?;
         match failed.is_empty() {
             true => Ok(told),
-            false => Err(failed.join("; ")),
+            false => Err(format!("{}; {told}", failed.join("; "))),
         }
+    }
+
+    /// Ends the bans that have an address in common with `network`; those that
+    /// were known of. What the warden does not end is added to `failed`.
+    async fn end_of(&self, network: IpNetwork, failed: &mut Vec<String>) -> Vec<IpNetwork> {
+        let known = self.book().touching(network);
+        let mut banned = known.clone();
+        // The kernel may hold it without our knowing.
+        banned.push(network);
+        if network.is_ipv6() && network.prefix() == 128 {
+            banned.push(around(network.ip(), self.config.ban.prefix6));
+        }
+        banned.sort_unstable();
+        banned.dedup();
+        let mut ended = Vec::new();
+        for banned in banned {
+            match self.try_end(banned, Why::Wrong).await {
+                Ok(()) => ended.push(banned),
+                Err(error) => failed.push(format!(
+                    "the warden did not free {}: {error}",
+                    shown(banned)
+                )),
+            }
+        }
+        ended.retain(|banned| known.contains(banned));
+        ended
     }
 
     /// Empties the sets, of what the book does not know, too.
@@ -226,9 +249,7 @@ impl Filter {
         let now = self.now();
         self.late().end_all();
         let failed = |error| format!("the warden did not free all: {error}");
-        if self.config.mode != Mode::Observe {
-            self.flush().await.map_err(failed)?;
-        }
+        self.flush().await.map_err(failed)?;
         let networks: Vec<IpNetwork> = {
             let book = self.book();
             book.ends(now).map(|(network, _)| network).collect()
@@ -244,14 +265,17 @@ impl Filter {
         }
         // Some may have been on their way into the sets; and who was banned since
         // the beginning is in the book, and comes in again.
+        self.flush().await.map_err(failed)?;
         if self.config.mode != Mode::Observe {
-            self.flush().await.map_err(failed)?;
             for ipv6 in [false, true] {
                 self.lacking.note(ipv6);
             }
         }
         self.tell("unban-all", None, 0, user, "");
-        let told = format!("{} bans are ended", networks.len());
+        let told = match networks.len() {
+            1 => "1 ban is ended".into(),
+            all => format!("{all} bans are ended"),
+        };
         self.committed(Vec::new(), told).await
     }
 
@@ -261,11 +285,17 @@ impl Filter {
         self.allows().end(network)
     }
 
+    /// Lets `network` in, and ends the bans that keep it out; 0 seconds end that.
     async fn allow(&self, network: IpNetwork, seconds: u32, user: &str) -> Told {
         let now = self.now();
+        let mut failed = Vec::new();
         let (writes, told) = if seconds == 0 {
             let ended = self.shut_out(network);
-            let told = format!("{} networks are no longer let in", ended.len());
+            let told = if ended.is_empty() {
+                format!("{} was not let in", shown(network))
+            } else {
+                no_longer(&ended, "let in")
+            };
             (ended.into_iter().map(Write::EndAllow).collect(), told)
         } else {
             let until = now.saturating_add(seconds);
@@ -273,20 +303,26 @@ impl Filter {
                 return Err(too_many());
             }
             self.gate.forget(network);
-            let banned = self.book().touching(network).len();
-            let hint = if banned == 0 {
-                ""
-            } else {
-                "; it is banned, which unban ends"
-            };
-            let told = format!(
-                "{network} is let in for {}, whatever the lists say{hint}",
+            let mut told = format!(
+                "{} is let in for {}, whatever the lists say",
+                shown(network),
                 spelled(seconds)
             );
+            // Who is banned is not let in.
+            if !self.book().touching(network).is_empty() {
+                let ended = self.end_of(network, &mut failed).await;
+                if !ended.is_empty() {
+                    told = format!("{told}; {}", no_longer(&ended, "banned"));
+                }
+            }
             (vec![Write::Allow(network, until)], told)
         };
         self.tell("allow", Some(network), seconds, user, "");
-        self.committed(writes, told).await
+        let told = self.committed(writes, told).await?;
+        match failed.is_empty() {
+            true => Ok(told),
+            false => Err(format!("{}; {told}", failed.join("; "))),
+        }
     }
 
     /// Waits until it is on disk. Where it does not get there, it is done all
@@ -321,9 +357,13 @@ impl Filter {
         }
     }
 
-    /// The bans, in no order.
+    /// The bans, in no order; in `observe` those from before it.
     pub fn bans(&self) -> Vec<Record> {
-        self.book().running(self.now()).collect()
+        let now = self.now();
+        let mut bans: Vec<Record> = self.book().running(now).collect();
+        let standing = self.standing();
+        bans.extend(standing.iter().filter(|ban| ban.until > now).cloned());
+        bans
     }
 
     /// A ban as it is told.
@@ -360,6 +400,19 @@ impl Filter {
             .collect();
         allowed.sort_unstable_by_key(|entry| entry.network);
         allowed
+    }
+}
+
+/// These are no longer `what`, the first of them by name.
+fn no_longer(networks: &[IpNetwork], what: &str) -> String {
+    let names: Vec<String> = networks.iter().take(NAMED).copied().map(shown).collect();
+    let names = names.join(", ");
+    match networks.len() {
+        1 => format!("{names} is no longer {what}"),
+        all if all > NAMED => {
+            format!("{names} and {} more are no longer {what}", all - NAMED)
+        }
+        _ => format!("{names} are no longer {what}"),
     }
 }
 

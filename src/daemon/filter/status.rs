@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use rblfilter_warden::policy::Backend;
+
 use super::Filter;
 use crate::config::Mode;
 use crate::status::{Cache, Counted, Listener, Sandbox, Status};
@@ -27,6 +29,12 @@ impl Filter {
             sessions: self.table.len(),
             listeners: self.listeners(),
             bans: self.book().running(self.now()).count(),
+            standing: {
+                let now = self.now();
+                let standing = self.standing();
+                standing.iter().filter(|ban| ban.until > now).count()
+            },
+            dry_run: self.config.ban.backend == Backend::DryRun,
             allowed: self.allows().running(self.now()).count(),
             counted: Counted {
                 sessions: count(&self.metrics.sessions),
