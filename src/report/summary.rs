@@ -58,7 +58,7 @@ pub struct Report {
     pub waves_found: u64,
     /// In order.
     pub waves: Vec<Wave>,
-    /// All of them; at most [`CANDIDATES`] are listed.
+    /// All of them; at most `CANDIDATES` are listed.
     pub candidates_found: u64,
     /// Refused clients that may be legitimate, the likeliest first.
     pub candidates: Vec<Candidate>,

@@ -25,7 +25,7 @@ use crate::sys::{descriptors, forbid_tracing, replace_with};
 pub const ROLE: &str = "resumed-supervisor";
 
 /// Goes on where the supervisor left off that this process was. `arguments` are
-/// those after the role, as [`Supervisor::to_arguments`] wrote them.
+/// those after the role, as `Supervisor::to_arguments` wrote them.
 #[must_use]
 pub fn resume(arguments: &[OsString]) -> ExitCode {
     forbid_tracing();

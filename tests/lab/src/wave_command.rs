@@ -116,7 +116,7 @@ pub struct Options {
     /// Write all figures there as JSON, too; "-" is standard output, in the place of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// The keys of rblfilter.toml's [firewall], such as 'limit = "100/second"', with their rules also where no
+    /// The keys of rblfilter.toml's section firewall, such as 'limit = "100/second"', with their rules also where no
     /// rblfilter runs (private namespaces alone).
     #[arg(long, value_name = "KEYS")]
     limits: Option<String>,
