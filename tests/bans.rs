@@ -514,7 +514,10 @@ fn an_ipv6_client_beside_a_good_one_is_banned_alone() {
     wait_for_left(&lab, "fd00:66:1:4::/64");
     // An address finds the network that keeps it out.
     let (_, text) = run(&lab, &["rblfilter", "unban", "fd00:66:1:4::99"]);
-    assert!(text.contains("fd00:66:1:4::/64 is no longer banned"), "{text}");
+    assert!(
+        text.contains("fd00:66:1:4::/64 is no longer banned"),
+        "{text}"
+    );
     assert_eq!(left(&lab, "fd00:66:1:4::/64"), None);
 }
 
