@@ -4,13 +4,13 @@
 mod bans;
 mod gate;
 mod hand;
+mod keeper;
 mod lists;
 mod retiring;
 mod sets;
 mod status;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -34,7 +34,6 @@ use crate::courier::control_file::{self, Envelope};
 use crate::courier::identified::{Identified, Peer};
 use crate::courier::paths::Paths;
 use crate::courier::request::Request;
-use crate::courier::session::{Session, Verdict};
 use crate::degraded::{Degraded, Part};
 use crate::dnsbl::{Clock, Lists, Notice};
 use crate::enforce::allows::Allows;
@@ -42,7 +41,7 @@ use crate::enforce::book::{Book, Next, Record};
 use crate::enforce::kill::{self, Killer};
 use crate::enforce::warden::{SetsRest, Warden};
 use crate::gate::Gate;
-use crate::guard::{self, Keeper, answers};
+use crate::guard::{self, answers};
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::metrics::Metrics;
@@ -757,46 +756,6 @@ async fn lasting<F: Future<Output = ()> + Send + 'static>(begin: impl Fn() -> F)
         match tasks.join_next().await {
             Some(Err(error)) if error.is_panic() => sleep(AFTER_A_BUG).await,
             _ => return,
-        }
-    }
-}
-
-impl Keeper for Filter {
-    fn spares(&self, session: &Session) -> bool {
-        session.relay_client
-            || !self.config.ports.contains(&session.local_port)
-            || self.protection(session.client).is_some()
-            || matches!(session.verdict, Verdict::Allowed(_))
-            || self.never_ban.contains(session.client)
-    }
-
-    fn has_delivered(&self, client: IpAddr) -> bool {
-        self.senders.has_delivered(client, Instant::now())
-    }
-
-    fn shed(&self, identified: &Identified, silence: Duration) -> bool {
-        if self.config.mode == Mode::Observe {
-            return false;
-        }
-        // It is the client's turn, so each message of it has its answer.
-        let killed = self.end_unanswered(identified, true);
-        if killed.is_none_or(|killed| killed == 0) {
-            return false;
-        }
-        self.metrics.shed.inc();
-        let session = &identified.session;
-        let event = Event::new("shed")
-            .ip(session.client)
-            .port(session.client_port);
-        let silence = format!("{:.1}s", silence.as_secs_f32());
-        log::info!("{}", event.field("silent", silence));
-        true
-    }
-
-    fn guard_works(&self, result: Result<(), &dyn fmt::Display>) {
-        match result {
-            Ok(()) => self.degraded.leave(&Part::Guard, Instant::now()),
-            Err(error) => self.degraded.enter(Part::Guard, error, Instant::now()),
         }
     }
 }
