@@ -160,18 +160,19 @@ fn a_set_that_is_emptied_while_the_warden_is_gone_is_filled_by_the_next_one() {
     for backend in BACKENDS {
         let lab = lab(Config::default(), &of(backend, ""));
         ban(&lab, &NETS);
-        let warden = lab
-            .processes()
-            .into_iter()
-            .find(|process| process.comm.starts_with("rblfilter-ward"))
-            .unwrap();
-        lab.kill(warden.pid, Signal::SIGKILL).unwrap();
+        // The next one must not come before both are empty.
+        let Filter {
+            supervisor, warden, ..
+        } = filter(&lab);
+        lab.kill(supervisor, Signal::SIGSTOP).unwrap();
+        lab.kill(warden, Signal::SIGKILL).unwrap();
         for set in ["rblfilter4", "rblfilter4-nets"] {
             match backend {
                 "ipset" => run(&lab, "ipset flush rblfilter4"),
                 _ => run(&lab, &format!("nft flush set inet rblfilter {set}")),
             }
         }
+        lab.kill(supervisor, Signal::SIGCONT).unwrap();
         // A verdict's ban is the first that the next one hears of.
         assert!(!lab.send(&impatient(), ip(LISTED)).accepted());
         for net in NETS {
