@@ -119,7 +119,11 @@ impl Figures {
             }
         }
         for (number, what) in [
-            (self.replaced, "processes were replaced"),
+            // A reload has another worker, with a warden and what looks up aliases.
+            (
+                self.replaced.saturating_sub(3 * self.reloads),
+                "processes were replaced without a reload",
+            ),
             (self.zombies, "zombies"),
             (self.orphans, "orphans"),
             (self.left, "things are left after the stop"),
