@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::{ask, exit};
 use crate::control::{Answer, Request};
+use crate::report::number;
 use crate::status::{Health, List, STANDING, Status, Walls};
 
 /// Tell how the running filter is: what it does, what it sees, what does not
@@ -273,19 +274,6 @@ fn duration(seconds: u64) -> String {
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     let parts: Vec<&str> = text.split(' ').take(2).collect();
     parts.join(" ")
-}
-
-/// A number with its thousands apart.
-fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn plural(count: usize, one: &str, many: &str) -> String {

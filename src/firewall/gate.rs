@@ -304,16 +304,7 @@ fn is_there(
     family: Family,
     ours: &[Words],
 ) -> Result<bool, Error> {
-    let wanted = rules(plan, family, "-C", family.set(config));
-    if wanted.len() != ours.len() {
-        return Ok(false);
-    }
-    for rule in wanted {
-        if !output(&rule)?.status.success() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    iptables::are_all(&rules(plan, family, "-C", family.set(config)), ours)
 }
 
 /// Removes the rules and the sets.

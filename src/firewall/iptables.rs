@@ -109,17 +109,22 @@ impl Family {
 
     /// Whether all rules are there, and no other of ours.
     fn has_rules(self, config: &Config, ours: &[Words]) -> Result<bool, Error> {
-        let wanted = self.rules("-C", config);
-        if wanted.len() != ours.len() {
+        are_all(&self.rules("-C", config), ours)
+    }
+}
+
+/// Whether iptables has each of the rules `wanted` (told with `-C`), and no other
+/// of ours.
+pub(super) fn are_all(wanted: &[Words], ours: &[Words]) -> Result<bool, Error> {
+    if wanted.len() != ours.len() {
+        return Ok(false);
+    }
+    for rule in wanted {
+        if !output(rule)?.status.success() {
             return Ok(false);
         }
-        for rule in wanted {
-            if !output(&rule)?.status.success() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
+    Ok(true)
 }
 
 /// A match of what is beyond a rate. Its table, which all rules of one name

@@ -36,4 +36,4 @@ pub use source::{Block, Error, Journal, Opened, Source, in_order, now};
 pub use stamp::{Clock, Head};
 pub use summary::Report;
 pub use tally::{Options, Tally};
-pub use text::{Look, text};
+pub use text::{Look, number, text};
