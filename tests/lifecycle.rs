@@ -177,6 +177,34 @@ fn the_supervisor_holds_the_warden_too_and_replaces_one_that_dies() {
 }
 
 #[test]
+fn for_want_of_memory_the_kernel_ends_the_supervisor_last() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let supervisor = filter(&lab).supervisor;
+    let mut names = Vec::new();
+    for process in lab.processes() {
+        if process.comm.starts_with("rblfilter") {
+            let adj = format!("/proc/{}/oom_score_adj", process.pid);
+            let adj = fs::read_to_string(adj).unwrap();
+            let wanted = if process.pid == supervisor {
+                "0"
+            } else {
+                "1000"
+            };
+            assert_eq!(adj.trim(), wanted, "{process:?}");
+            names.push(process.comm);
+        }
+    }
+    names.sort();
+    let all = [
+        "rblfilter",
+        "rblfilter",
+        "rblfilter-alias",
+        "rblfilter-warde",
+    ];
+    assert_eq!(names, all);
+}
+
+#[test]
 fn who_is_not_started_by_courierfilter_supervises_nothing() {
     let lab = lab(Config::default(), OWN_ZONE);
     let script = "true | { /usr/lib/courier/filters/rblfilter 3> >(cat); echo ended $?; } 2>&1";

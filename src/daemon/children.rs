@@ -18,7 +18,7 @@ use rblfilter_warden::GATE_ROLE;
 use super::link::Link;
 use super::pulse::Pulse;
 use super::{handover, service};
-use crate::sys::in_own_session;
+use crate::sys::set_apart;
 
 /// How long a child may take to its first word, where it may be silent for less
 /// later.
@@ -347,7 +347,7 @@ pub fn start_helper(program: &Path, role: Role, socket: OwnedFd, worker: Pid) ->
         .current_dir("/")
         .stdin(Stdio::from(socket))
         .stdout(Stdio::from(theirs));
-    in_own_session(&mut command);
+    set_apart(&mut command);
     Child::of(command.spawn()?, role, Stage::Serving, link, Some(worker))
 }
 

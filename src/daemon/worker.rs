@@ -75,9 +75,6 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(64);
     };
     let name = filter_name();
-    // The kernel ends us before the supervisor, which would leave nobody to start
-    // another (proc(5)).
-    let expendable = fs::write("/proc/self/oom_score_adj", "100");
     // Of this thread, which is the only one yet, and of all that it starts.
     let dropped = sandbox::drop_privileges();
     let log = match event_log::start(&name) {
@@ -88,9 +85,6 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         }
     };
     log_panics();
-    if let Err(error) = expendable {
-        log::debug!("{}", Event::new("limits").text(error));
-    }
     let code = start(handed, &name, dropped).unwrap_or_else(|error| {
         log::error!("{}", Event::new("failed").text(error));
         ExitCode::from(EX_SOFTWARE)

@@ -6,7 +6,5 @@ mod process;
 pub mod sandbox;
 mod watched;
 
-pub use process::{
-    forbid_tracing, ignore_signals, in_own_session, replace_with, run_soon, spawn_with,
-};
+pub use process::{forbid_tracing, ignore_signals, replace_with, run_soon, set_apart, spawn_with};
 pub use watched::watched;

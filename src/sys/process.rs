@@ -7,10 +7,11 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::stat::Mode;
 
 /// Starts `program` under the name `name` in a session of its own, with `stdin` as its descriptor 0 and
 /// each of `handed` open under the number that it has here. `arguments` makes
@@ -31,7 +32,7 @@ pub fn spawn_with(
         .arg0(name)
         .args(arguments(&numbers))
         .stdin(Stdio::from(stdin.try_clone()?));
-    in_own_session(&mut command);
+    set_apart(&mut command);
     // SAFETY: between fork and exec this calls fcntl(2) alone, which is
     // async-signal-safe, on descriptors that are borrowed for as long as this
     // function runs; the vector was allocated before the fork.
@@ -73,14 +74,24 @@ pub fn replace_with(
 
 /// Has `command` start in a session of its own, which gives it a share of the
 /// processors of its own, beside that of all of Courier together (sched(7),
-/// autogrouping), whoever started courierfilter.
-pub fn in_own_session(command: &mut Command) {
-    // SAFETY: between fork and exec this calls setsid(2) alone, which is
-    // async-signal-safe. It fails for the leader of a group alone, which a
-    // process is not that was just forked.
+/// autogrouping), whoever started courierfilter. Where memory runs out, the
+/// kernel ends it before this process, whatever their sizes
+/// (proc_pid_oom_score_adj(5)): this one is there to start it again.
+pub fn set_apart(command: &mut Command) {
+    // SAFETY: between fork and exec this calls setsid(2), prctl(2), open(2),
+    // write(2) and close(2) alone, which are async-signal-safe, and allocates
+    // nothing. The first fails for the leader of a group alone, which a process
+    // is not that was just forked.
     unsafe {
         command.pre_exec(|| {
             nix::unistd::setsid()?;
+            // One that may not be traced may not write there; the exec would let it
+            // be traced anyway. Without /proc it is no worse off than this process.
+            let _ = prctl::set_dumpable(true);
+            let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            if let Ok(file) = open(c"/proc/self/oom_score_adj", flags, Mode::empty()) {
+                let _ = nix::unistd::write(&file, b"1000");
+            }
             Ok(())
         });
     }
