@@ -546,7 +546,7 @@ impl Filter {
             return;
         }
         // Asked also for those who are judged later: the answer is there then.
-        let Sentence::Ban(mut conviction) = self.sentence(session).await else {
+        let Some(mut conviction) = self.ban_at_connect(identified).await else {
             return;
         };
         // A client that may yet log in is judged when the control file shows

@@ -133,8 +133,8 @@ pub fn assert_banned(lab: &Lab, outcome: &Outcome, source: &str, net: &str) {
     );
 }
 
-/// No session of `source` is left, nor a file of its message.
-pub fn assert_ended(lab: &Lab, source: &str) {
+/// No session of `source` is left.
+pub fn assert_session_ended(lab: &Lab, source: &str) {
     let gone = || {
         let sessions = lab.sessions().unwrap();
         let alive = sessions
@@ -143,6 +143,11 @@ pub fn assert_ended(lab: &Lab, source: &str) {
         (!alive).then_some(())
     };
     wait_for(LIMIT, gone).unwrap_or_else(|| panic!("a session of {source} lives on"));
+}
+
+/// The same, nor a file of its message, nor of any other.
+pub fn assert_ended(lab: &Lab, source: &str) {
+    assert_session_ended(lab, source);
     let clean = || lab.courier_tmp_files().is_empty().then_some(());
     wait_for(LIMIT, clean).unwrap_or_else(|| panic!("left in tmp: {:?}", lab.courier_tmp_files()));
 }
