@@ -207,6 +207,11 @@ impl Filter {
         &self.degraded
     }
 
+    /// What looks up aliases, where it could be started.
+    pub fn aliases(&self) -> Option<&Aliases> {
+        self.aliases.as_deref()
+    }
+
     /// The warden, which somebody else has to bring.
     pub fn warden(&self) -> &Warden {
         &self.warden
