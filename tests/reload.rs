@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 use rblfilter_lab::{Config, Dns, Lab, wait_for};
 
@@ -292,17 +293,31 @@ fn a_filter_that_accepts_everything_is_mended_by_a_reload() {
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
 }
 
+/// What is returned waits until somebody has read the file since.
+fn once_read() -> impl FnOnce() {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
+    // It is written with another word.
+    inotify
+        .add_watch(FILE, AddWatchFlags::IN_CLOSE_NOWRITE)
+        .unwrap();
+    move || {
+        let read = || inotify.read_events().ok();
+        wait_for(LIMIT, read).expect("the file is read");
+    }
+}
+
 #[test]
 fn a_change_of_the_file_is_enough_where_that_is_asked_for() {
     let on_change = "[reload]\non-change = true\n";
     let lab = lab(Config::default(), &format!("{OWN_ZONE}{on_change}"));
     let first = filter(&lab);
     // Wrong: told once, however often the same is written.
-    for _ in 0..2 {
-        fs::write(FILE, "wieght = 1\n").unwrap();
-        lab.wait_for_log("reload,user=change,failed=yes", LIMIT)
-            .unwrap();
-    }
+    fs::write(FILE, "wieght = 1\n").unwrap();
+    lab.wait_for_log("reload,user=change,failed=yes", LIMIT)
+        .unwrap();
+    let read = once_read();
+    fs::write(FILE, "wieght = 1\n").unwrap();
+    read();
     assert_eq!(filter(&lab), first);
     // As an editor does it.
     let text = format!("{OWN_ZONE}{on_change}[allow]\nnetworks = [\"{LISTED}\"]\n");
@@ -328,8 +343,9 @@ fn a_message_that_is_open_is_answered_by_the_worker_that_has_it() {
     };
     let lab = lab(
         config,
-        &format!("watch = \"off\"\n[lookup]\nlimit = \"6s\"\n{OF_LOOKUP}"),
+        &format!("watch = \"off\"\n[lookup]\nlimit = \"15s\"\nquery-limit = \"15s\"\n{OF_LOOKUP}"),
     );
+    let before = filter(&lab);
     let sender = thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -337,19 +353,17 @@ fn a_message_that_is_open_is_answered_by_the_worker_that_has_it() {
             .unwrap();
         runtime.block_on(message().send(ip(LISTED)))
     });
-    let waiting = || {
-        lab.processes()
-            .iter()
-            .any(|p| p.comm == "submit")
-            .then_some(())
-    };
-    wait_for(LIMIT, waiting).expect("a message on its way");
-    let before = filter(&lab);
+    let messages = || status(&lab)["counted"]["messages"].as_u64();
+    let arrived = || (messages() == Some(1)).then_some(());
+    wait_for(LIMIT, arrived).expect("a message that is judged");
     reload(&lab);
+    // That is why it was there to be answered.
+    assert!(!sender.is_finished(), "it waits for the list");
     let outcome = sender.join().unwrap();
     assert!(outcome.accepted(), "{outcome:?}");
     lab.wait_for_mail(1, LIMIT).unwrap();
     assert_ne!(filter(&lab).worker, before.worker);
+    assert_eq!(messages(), Some(0), "the next one saw none");
 }
 
 /// A lab in which couriertcpd asks nobody, and a session of a listed client that has

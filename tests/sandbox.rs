@@ -219,17 +219,6 @@ fn pid_of(lab: &Lab, comm: &str, argument: Option<&str>) -> i32 {
     wait_for(LIMIT, find).unwrap_or_else(|| panic!("no process {comm}"))
 }
 
-/// What `rblfilter status --json` says.
-fn status(lab: &Lab) -> Value {
-    let told = || {
-        let output = lab.run(&["rblfilter", "status", "--json"]).unwrap();
-        (output.status.code() != Some(69)).then_some(output)
-    };
-    let output = wait_for(LIMIT, told).expect("the filter serves commands");
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 const NO_CAPABILITY: &str = "0000000000000000";
 const NET_ADMIN: &str = "0000000000001000";
 

@@ -185,6 +185,17 @@ pub fn is_late(line: &str) -> bool {
     line.contains("it is not read within 3 s")
 }
 
+/// What `rblfilter status --json` says.
+pub fn status(lab: &Lab) -> serde_json::Value {
+    let told = || {
+        let output = lab.run(&["rblfilter", "status", "--json"]).unwrap();
+        (output.status.code() != Some(69)).then_some(output)
+    };
+    let output = wait_for(LIMIT, told).expect("the filter serves commands");
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// Nobody is banned.
 pub fn assert_no_bans(lab: &Lab) {
     for set in ["rblfilter4", "rblfilter6"] {
