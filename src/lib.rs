@@ -24,7 +24,7 @@
 //! - [`degraded`], [`log`], [`metrics`]: what does not work, what is told of it,
 //!   what is counted.
 //! - [`cli`]: the admin's commands; [`control`]: what they ask of the running
-//!   filter; [`status`]: how it is; [`firewall`]: the rules they set up.
+//!   filter; [`status`]: how it is; [`why`]: all that is known of a client; [`firewall`]: the rules they set up.
 //! - [`sys`]: the only unsafe code.
 
 pub mod cli;
@@ -51,3 +51,4 @@ pub mod status;
 pub mod store;
 pub mod sys;
 pub mod watch;
+pub mod why;

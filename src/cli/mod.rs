@@ -12,6 +12,7 @@ mod reload;
 mod report;
 mod status;
 mod unban;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     /// The kernel's sets of banned addresses and the rules that use them
     #[command(subcommand)]
     Firewall(firewall::Command),
+    /// Everything known of a client or a message
+    Why(why::Command),
     /// How the running filter is
     Status(status::Command),
     /// Who is banned, and who is let in by hand
@@ -95,6 +98,7 @@ pub fn run() -> ExitCode {
         Some(Command::Lookup(command)) => lookup::run(&command, &path),
         Some(Command::Report(command)) => report::run(&command),
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
+        Some(Command::Why(command)) => why::run(&command, &path),
         Some(Command::Status(command)) => status::run(&command),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),

@@ -5,6 +5,7 @@ mod bans;
 mod gate;
 mod hand;
 mod keeper;
+mod known;
 mod lists;
 mod retiring;
 mod sets;

@@ -21,6 +21,7 @@ mod lookup;
 pub mod query;
 pub(crate) mod resolver;
 mod rule;
+mod said;
 mod score;
 mod selftest;
 pub mod spf;
