@@ -30,7 +30,7 @@ pub struct Known {
     /// It is refused, but never ended or banned: `never-ban`.
     pub never_ban: bool,
     /// What the lists said of it, as far as that is kept.
-    pub said: Vec<Said>,
+    pub said: Vec<Recalled>,
     /// What that adds up to; `None`: nothing is kept.
     pub score: Option<f64>,
     /// What follows of it alone: `pass`, `reject` or `ban`.
@@ -66,7 +66,7 @@ pub struct Former {
 /// A list's answer that is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Said {
+pub struct Recalled {
     /// The list's name.
     pub name: String,
     /// Whether it names the client.

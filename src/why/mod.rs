@@ -22,7 +22,7 @@ mod trace;
 
 pub use facts::{Configured, Facts, Forecast, Logs, Opinion};
 pub use json::json;
-pub use known::{Former, Held, Known, OpenSession, Said};
+pub use known::{Former, Held, Known, OpenSession, Recalled};
 pub use moment::{Moment, Sentence};
 pub use story::{Line, Part, Story, story};
 pub use subject::Subject;

@@ -8,7 +8,7 @@ use jiff::{Timestamp, ZonedDateTime};
 
 use super::advice;
 use super::facts::Facts;
-use super::known::{Held, OpenSession, Said};
+use super::known::{Held, OpenSession, Recalled};
 use super::moment::{Moment, redacted, shown, spelled};
 use super::subject::Subject;
 use super::trace::Traced;
@@ -628,7 +628,7 @@ fn told_session(session: &OpenSession) -> String {
     text
 }
 
-fn told_list(said: &Said) -> String {
+fn told_list(said: &Recalled) -> String {
     let answer = match (said.listed, said.code) {
         (true, Some(code)) => format!("listed {code}, score {}", said.score),
         (true, None) => format!("listed, score {}", said.score),

@@ -23,7 +23,7 @@ impl Filter {
         let client = client.to_canonical();
         let alone = IpNetwork::from(client);
         let network = self.network_of(client);
-        let (said, evidence) = self.lists.said(client, instant);
+        let (said, evidence) = self.lists.recall(client, instant);
         let records: Vec<Record> = {
             let book = self.book();
             let touching = book.touching(alone).into_iter();
