@@ -49,6 +49,9 @@ _rblfilter() {
             rblfilter,unban)
                 cmd="rblfilter__subcmd__unban"
                 ;;
+            rblfilter,why)
+                cmd="rblfilter__subcmd__why"
+                ;;
             rblfilter__subcmd__config,check)
                 cmd="rblfilter__subcmd__config__subcmd__check"
                 ;;
@@ -124,6 +127,9 @@ _rblfilter() {
             rblfilter__subcmd__help,unban)
                 cmd="rblfilter__subcmd__help__subcmd__unban"
                 ;;
+            rblfilter__subcmd__help,why)
+                cmd="rblfilter__subcmd__help__subcmd__why"
+                ;;
             rblfilter__subcmd__help__subcmd__config,check)
                 cmd="rblfilter__subcmd__help__subcmd__config__subcmd__check"
                 ;;
@@ -146,7 +152,7 @@ _rblfilter() {
 
     case "${cmd}" in
         rblfilter)
-            opts="-c -h -V --config --help --version config lookup report firewall status list ban unban allow reload help"
+            opts="-c -h -V --config --help --version config lookup report firewall why status list ban unban allow reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -504,7 +510,7 @@ _rblfilter() {
             return 0
             ;;
         rblfilter__subcmd__help)
-            opts="config lookup report firewall status list ban unban allow reload help"
+            opts="config lookup report firewall why status list ban unban allow reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -741,6 +747,20 @@ _rblfilter() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rblfilter__subcmd__help__subcmd__why)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rblfilter__subcmd__list)
             opts="-c -h --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -891,6 +911,36 @@ _rblfilter() {
             fi
             case "${prev}" in
                 --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rblfilter__subcmd__why)
+            opts="-c -h --log --journal --since --no-lookup --all --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

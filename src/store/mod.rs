@@ -9,6 +9,7 @@
 //! whatever happens in the middle, the file has what it had before, or all.
 
 mod database;
+mod kept;
 mod times;
 
 use std::net::IpAddr;
@@ -31,7 +32,10 @@ use crate::log::Event;
 use database::Database;
 
 pub use database::Error;
+pub use kept::kept;
 
+/// The file's name, in [`crate::courier::paths::Paths::state`].
+pub const FILE: &str = "state.db";
 /// Messages that may wait for the disk.
 const QUEUE: usize = 20_000;
 /// What comes within this time, or so many rows, is one transaction.
