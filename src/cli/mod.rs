@@ -5,6 +5,7 @@ mod ask;
 mod ban;
 mod config;
 mod firewall;
+mod forget;
 mod json;
 pub(crate) mod list;
 mod lookup;
@@ -56,6 +57,8 @@ enum Command {
     Unban(unban::Command),
     /// Let an address or a network in for a while
     Allow(allow::Command),
+    /// Delete all that is kept of an address or a network
+    Forget(forget::Command),
     /// Put the configuration into service as it is now
     Reload(reload::Command),
 }
@@ -70,6 +73,12 @@ mod exit {
     pub const CANNOT_WRITE: u8 = 73;
     pub const PERMISSION: u8 = 77;
     pub const CONFIG: u8 = 78;
+}
+
+/// The commands and their arguments, as `run` takes them.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the command that the arguments ask for.
@@ -100,6 +109,7 @@ pub fn run() -> ExitCode {
         Some(Command::Ban(command)) => ban::run(command),
         Some(Command::Unban(command)) => unban::run(command),
         Some(Command::Allow(command)) => allow::run(&command),
+        Some(Command::Forget(command)) => forget::run(command),
         Some(Command::Reload(command)) => reload::run(&command, &path),
         None => {
             eprintln!("{}", Args::command().render_help());

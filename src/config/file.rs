@@ -13,7 +13,7 @@ use crate::log::LINES_PER_SECOND;
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 70] = [
+pub const KEYS: [&str; 71] = [
     "include",
     "mode",
     "watch",
@@ -23,6 +23,7 @@ pub const KEYS: [&str; 70] = [
     "exempt-recipients",
     "kill",
     "grace",
+    "retention",
     "allow.networks",
     "guard.enabled",
     "guard.high-water",
@@ -103,6 +104,7 @@ pub struct File {
     pub exempt_recipients: Vec<Text>,
     pub kill: Text,
     pub grace: Text,
+    pub retention: Text,
     pub allow: Allow,
     pub guard: Guard,
     pub gate: Gate,
@@ -328,6 +330,7 @@ impl Default for File {
             exempt_recipients: texts(&["postmaster", "abuse"]),
             kill: text("always"),
             grace: text("10s"),
+            retention: text("30d"),
             allow: Allow::default(),
             guard: Guard::default(),
             gate: Gate::default(),

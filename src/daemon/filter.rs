@@ -2,6 +2,7 @@
 //! execution.
 
 mod bans;
+mod forget;
 mod gate;
 mod hand;
 mod keeper;
