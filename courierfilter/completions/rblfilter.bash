@@ -28,6 +28,9 @@ _rblfilter() {
             rblfilter,firewall)
                 cmd="rblfilter__subcmd__firewall"
                 ;;
+            rblfilter,forget)
+                cmd="rblfilter__subcmd__forget"
+                ;;
             rblfilter,help)
                 cmd="rblfilter__subcmd__help"
                 ;;
@@ -106,6 +109,9 @@ _rblfilter() {
             rblfilter__subcmd__help,firewall)
                 cmd="rblfilter__subcmd__help__subcmd__firewall"
                 ;;
+            rblfilter__subcmd__help,forget)
+                cmd="rblfilter__subcmd__help__subcmd__forget"
+                ;;
             rblfilter__subcmd__help,help)
                 cmd="rblfilter__subcmd__help__subcmd__help"
                 ;;
@@ -152,7 +158,7 @@ _rblfilter() {
 
     case "${cmd}" in
         rblfilter)
-            opts="-c -h -V --config --help --version config lookup report firewall why status list ban unban allow reload help"
+            opts="-c -h -V --config --help --version config lookup report firewall why status list ban unban allow forget reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -509,8 +515,30 @@ _rblfilter() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rblfilter__subcmd__forget)
+            opts="-c -h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rblfilter__subcmd__help)
-            opts="config lookup report firewall why status list ban unban allow reload help"
+            opts="config lookup report firewall why status list ban unban allow forget reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -638,6 +666,20 @@ _rblfilter() {
         rblfilter__subcmd__help__subcmd__firewall__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rblfilter__subcmd__help__subcmd__forget)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

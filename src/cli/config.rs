@@ -112,6 +112,14 @@ fn summary(path: &Path, config: &Config) -> String {
             "note: bans made before observe go on in the kernel until they end (rblfilter status counts them; rblfilter unban --all before the change, or rblfilter firewall remove)\n",
         );
     }
+    let window = config.ban.durations.window;
+    if window == config.retention {
+        let _ = writeln!(
+            text,
+            "note: the bans of before count for {}, as nothing is kept for longer (retention)",
+            humantime::format_duration(std::time::Duration::from_secs(window.into()))
+        );
+    }
     if config.allow.iter().any(|network| network.prefix() == 0) {
         text.push_str("note: allow.networks holds a whole family: none of its clients is judged\n");
     }

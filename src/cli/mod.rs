@@ -5,6 +5,7 @@ mod ask;
 mod ban;
 mod config;
 mod firewall;
+mod forget;
 mod json;
 pub(crate) mod list;
 mod lookup;
@@ -52,6 +53,7 @@ enum Command {
     Ban(ban::Command),
     Unban(unban::Command),
     Allow(allow::Command),
+    Forget(forget::Command),
     Reload(reload::Command),
 }
 
@@ -119,6 +121,7 @@ pub fn run() -> ExitCode {
         Some(Command::Ban(command)) => ban::run(command),
         Some(Command::Unban(command)) => unban::run(command),
         Some(Command::Allow(command)) => allow::run(&command),
+        Some(Command::Forget(command)) => forget::run(command),
         Some(Command::Reload(command)) => reload::run(&command, &path),
         None => {
             eprintln!("{}", Args::command().render_help());

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
@@ -94,6 +94,9 @@ fn report(command: &Command) -> Result<(), Failure> {
         let text = "nothing lies between --since and --until: --since comes first";
         return Err((text.into(), exit::USAGE));
     }
+    if let Some(hint) = table_hint(command) {
+        return Err((hint, exit::USAGE));
+    }
     let sources = sources(command, since, until);
     let options = Options {
         zone: zone.clone(),
@@ -108,6 +111,18 @@ fn report(command: &Command) -> Result<(), Failure> {
         (error.to_string(), code)
     })?;
     print(command, &report)
+}
+
+/// What is meant by `--csv candidates`, which names a file.
+fn table_hint(command: &Command) -> Option<String> {
+    command.csv?;
+    let name = command.files.iter().find_map(|file| {
+        let name = file.to_str().filter(|_| !file.exists())?;
+        Table::from_str(name, false).ok().map(|_| name)
+    })?;
+    Some(format!(
+        "cannot read {name}: no such file; a table is named with an equals sign, --csv={name}"
+    ))
 }
 
 /// Seconds that a session may be said to hold its slot.

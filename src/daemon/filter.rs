@@ -3,6 +3,7 @@
 
 mod bans;
 mod connect;
+mod forget;
 mod gate;
 mod hand;
 mod keeper;

@@ -23,7 +23,7 @@ use crate::reply::Facts;
 use crate::store::Write;
 
 /// The file of what the lists said, in [`crate::courier::paths::Paths::state`].
-const CACHE_FILE: &str = "dnsbl-cache";
+pub(super) const CACHE_FILE: &str = "dnsbl-cache";
 
 /// What the lists' tests at the stop may take.
 const CONFIRM_TIME: Duration = Duration::from_millis(500);
