@@ -25,6 +25,7 @@
 //!   what is counted.
 //! - [`cli`]: the admin's commands; [`control`]: what they ask of the running
 //!   filter; [`status`]: how it is; [`firewall`]: the rules they set up.
+//! - [`doctor`]: what makes the filter useless or dangerous.
 //! - [`sys`]: the only unsafe code.
 
 pub mod cli;
@@ -34,6 +35,7 @@ pub mod courier;
 pub mod daemon;
 pub mod degraded;
 pub mod dnsbl;
+pub mod doctor;
 pub mod enforce;
 pub mod firewall;
 #[cfg(feature = "fuzzing")]

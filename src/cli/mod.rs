@@ -4,6 +4,7 @@ mod allow;
 mod ask;
 mod ban;
 mod config;
+mod doctor;
 mod firewall;
 mod json;
 pub(crate) mod list;
@@ -48,6 +49,8 @@ enum Command {
     Firewall(firewall::Command),
     /// How the running filter is
     Status(status::Command),
+    /// What makes the filter useless or dangerous, and what mends it
+    Doctor(doctor::Command),
     /// Who is banned, and who is let in by hand
     List(list::Command),
     /// Shut an address or a network out
@@ -96,6 +99,7 @@ pub fn run() -> ExitCode {
         Some(Command::Report(command)) => report::run(&command),
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
         Some(Command::Status(command)) => status::run(&command),
+        Some(Command::Doctor(command)) => doctor::run(&command, &path),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),
         Some(Command::Unban(command)) => unban::run(command),
