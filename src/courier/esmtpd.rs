@@ -113,6 +113,26 @@ impl Daemons {
                 }
             }
         }
+        Ok(Self {
+            all: Self::of(&texts),
+            sysconfdir: sysconfdir.to_owned(),
+        })
+    }
+
+    /// Those whose files are `texts`.
+    #[cfg(test)]
+    pub(crate) fn of_texts(texts: &[(&'static str, &str)]) -> Self {
+        let texts = texts
+            .iter()
+            .map(|(name, text)| (*name, (*text).to_owned()))
+            .collect();
+        Self {
+            all: Self::of(&texts),
+            sysconfdir: PathBuf::new(),
+        }
+    }
+
+    fn of(texts: &HashMap<&'static str, String>) -> Vec<Daemon> {
         let mut all = Vec::new();
         for (ports, files) in DAEMONS {
             // Without its own file there is no such daemon.
@@ -129,10 +149,7 @@ impl Daemons {
                 settings,
             });
         }
-        Ok(Self {
-            all,
-            sysconfdir: sysconfdir.to_owned(),
-        })
+        all
     }
 
     /// What is against dropping packets to `port`.

@@ -7,7 +7,7 @@ mod host;
 mod installation;
 mod lists;
 #[cfg(test)]
-mod sound;
+mod tests;
 
 use rblfilter_warden::policy::Backend;
 

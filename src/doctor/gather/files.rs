@@ -48,7 +48,7 @@ pub(super) fn look(paths: &Paths) -> Install {
     }
 }
 
-pub(super) fn unseen(error: &str) -> Install {
+pub(in super::super) fn unseen(error: &str) -> Install {
     let text = || error.to_owned();
     Install {
         filter: Err(text()),

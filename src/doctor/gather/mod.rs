@@ -21,6 +21,9 @@ use crate::courier::paths::Paths;
 use crate::firewall;
 use crate::status::Health;
 
+#[cfg(test)]
+pub(super) use files::unseen as unseen_install;
+
 /// How long the filter is waited for before the rest begins, and then for the end
 /// of its lists' first tests.
 const FILTER_TIME: Duration = Duration::from_secs(4);
