@@ -13,7 +13,7 @@ use crate::log::LINES_PER_SECOND;
 /// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
 /// the same sense.)
 #[cfg(test)]
-pub const KEYS: [&str; 70] = [
+pub const KEYS: [&str; 72] = [
     "include",
     "mode",
     "watch",
@@ -68,6 +68,8 @@ pub const KEYS: [&str; 70] = [
     "cache.stale",
     "log.level",
     "log.lines-per-second",
+    "metrics.listen",
+    "metrics.textfile",
     "reload.on-change",
     "sandbox.seccomp",
     "sandbox.landlock",
@@ -87,7 +89,7 @@ pub const KEYS: [&str; 70] = [
 ];
 
 /// A value and where it stands, so that a wrong one can be pointed at.
-type Text = Spanned<String>;
+pub type Text = Spanned<String>;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -114,6 +116,7 @@ pub struct File {
     pub lookup: Lookup,
     pub cache: Cache,
     pub log: Log,
+    pub metrics: Metrics,
     pub reload: Reload,
     pub sandbox: Sandbox,
     pub dnsbl: Vec<Dnsbl>,
@@ -166,6 +169,13 @@ pub struct NeverBan {
     pub relays: Vec<Text>,
     pub spf: Vec<Text>,
     pub dnswl: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Metrics {
+    pub listen: Text,
+    pub textfile: Text,
 }
 
 #[derive(Debug, Deserialize)]
@@ -339,6 +349,7 @@ impl Default for File {
             lookup: Lookup::default(),
             cache: Cache::default(),
             log: Log::default(),
+            metrics: Metrics::default(),
             reload: Reload::default(),
             sandbox: Sandbox::default(),
             dnsbl: Vec::new(),
@@ -448,6 +459,15 @@ impl Default for Cache {
             max_ttl: text("6h"),
             max_negative_ttl: text("15m"),
             stale: text("6h"),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            listen: text(""),
+            textfile: text(""),
         }
     }
 }

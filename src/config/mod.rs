@@ -10,6 +10,7 @@ mod file;
 mod gate;
 mod installed;
 mod lists;
+mod metrics;
 mod model;
 
 use std::fs;
@@ -22,6 +23,7 @@ pub use bans::{Ban, Firewall, Packet, Rate};
 pub use error::{Error, Problem};
 pub use gate::Gate;
 pub use installed::{check_installed, read_installed};
+pub use metrics::{Listen, Metrics};
 pub use model::{Config, KillPolicy, MAX_LIMIT, Mode, NeverBan, Resolver, Watch, WatchBy};
 
 /// Reads and checks the configuration file at `path`, and the one that it

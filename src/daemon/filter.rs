@@ -10,6 +10,7 @@ mod known;
 mod lists;
 mod retiring;
 mod sets;
+mod snapshot;
 mod status;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval_at, sleep};
 
+use super::exporter;
 use super::never_ban::NeverBan;
 use crate::config::{Config, KillPolicy, Mode, WatchBy};
 use crate::courier::aliases::Aliases;
@@ -560,6 +562,7 @@ impl Filter {
             lasting(|| filter().keep_bans()),
             lasting(|| filter().keep_gate()),
             lasting(|| filter().tell_hourly()),
+            lasting(|| exporter::run(filter(), self.config.metrics.clone())),
         );
     }
 

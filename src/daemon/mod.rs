@@ -8,6 +8,7 @@
 
 mod children;
 mod control;
+mod exporter;
 mod filter;
 mod handover;
 mod link;
