@@ -144,6 +144,10 @@ impl Writer<'_> {
         let mut encoder = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
         for (labels, value) in samples {
             let labels: Vec<Label> = labels.into_iter().collect();
+            if labels.is_empty() {
+                // There is one of it.
+                return write(&value, encoder);
+            }
             write(&value, encoder.encode_family(&labels)?)?;
         }
         Ok(())
