@@ -208,6 +208,11 @@ impl Filter {
         &self.degraded
     }
 
+    /// What looks up aliases, where it could be started.
+    pub fn aliases(&self) -> Option<&Aliases> {
+        self.aliases.as_deref()
+    }
+
     /// The warden, which somebody else has to bring.
     pub fn warden(&self) -> &Warden {
         &self.warden
@@ -547,7 +552,7 @@ impl Filter {
             return;
         }
         // Asked also for those who are judged later: the answer is there then.
-        let Sentence::Ban(mut conviction) = self.sentence(session).await else {
+        let Some(mut conviction) = self.ban_at_connect(identified).await else {
             return;
         };
         // A client that may yet log in is judged when the control file shows

@@ -134,8 +134,8 @@ pub fn assert_banned(lab: &Lab, outcome: &Outcome, source: &str, net: &str) {
     );
 }
 
-/// No session of `source` is left, nor a file of its message.
-pub fn assert_ended(lab: &Lab, source: &str) {
+/// No session of `source` is left.
+pub fn assert_session_ended(lab: &Lab, source: &str) {
     let gone = || {
         let sessions = lab.sessions().unwrap();
         let alive = sessions
@@ -144,6 +144,11 @@ pub fn assert_ended(lab: &Lab, source: &str) {
         (!alive).then_some(())
     };
     wait_for(LIMIT, gone).unwrap_or_else(|| panic!("a session of {source} lives on"));
+}
+
+/// The same, nor a file of its message, nor of any other.
+pub fn assert_ended(lab: &Lab, source: &str) {
+    assert_session_ended(lab, source);
     let clean = || lab.courier_tmp_files().is_empty().then_some(());
     wait_for(LIMIT, clean).unwrap_or_else(|| panic!("left in tmp: {:?}", lab.courier_tmp_files()));
 }
@@ -179,6 +184,17 @@ pub fn by_hand(lab: &Lab, words: &[&str]) -> String {
 /// That the file of bans took its time to be read, which it may on a busy machine.
 pub fn is_late(line: &str) -> bool {
     line.contains("it is not read within 3 s")
+}
+
+/// What `rblfilter status --json` says.
+pub fn status(lab: &Lab) -> serde_json::Value {
+    let told = || {
+        let output = lab.run(&["rblfilter", "status", "--json"]).unwrap();
+        (output.status.code() != Some(69)).then_some(output)
+    };
+    let output = wait_for(LIMIT, told).expect("the filter serves commands");
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Nobody is banned.
