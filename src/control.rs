@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::courier::session::parse_address;
 use crate::status::Status;
+use crate::why::Known;
 
 /// The socket's name, in [`crate::courier::paths::Paths::state`].
 pub const SOCKET: &str = "control";
@@ -67,10 +68,15 @@ pub enum Request {
     Reload,
     /// Tell how the filter is.
     Status,
+    /// Tell all that is known of a client.
+    Why {
+        /// Which; an IPv4 client's address as IPv4.
+        client: IpAddr,
+    },
 }
 
 /// A line of an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
     /// It is done; what, in words.
@@ -81,6 +87,8 @@ pub enum Answer {
     Entry(Entry),
     /// How the filter is.
     Status(Box<Status>),
+    /// What is known of a client.
+    Known(Box<Known>),
     /// The end of a list.
     End,
 }
@@ -152,6 +160,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
             }
         }
         Request::Allow { network, .. } => sound(*network)?,
+        Request::Why { client } => sound((*client).into())?,
         Request::UnbanAll | Request::List | Request::Reload | Request::Status => {}
     }
     Ok(request)
@@ -221,6 +230,9 @@ mod tests {
             Request::List,
             Request::Reload,
             Request::Status,
+            Request::Why {
+                client: "fd00::5".parse().unwrap(),
+            },
             Request::UnbanAll,
             Request::Forget {
                 networks: vec!["10.0.0.1/32".parse().unwrap()],
@@ -268,6 +280,8 @@ mod tests {
                 r#"{"do":"allow","network":"::ffff:10.0.0.1","seconds":1}"#,
                 "is IPv4",
             ),
+            (r#"{"do":"why","client":"::ffff:10.0.0.1"}"#, "is IPv4"),
+            (r#"{"do":"why","client":"mail.test"}"#, "no request"),
             (
                 r#"{"do":"allow","network":"10.0.0.1","seconds":-1}"#,
                 "no request",

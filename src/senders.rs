@@ -112,10 +112,16 @@ impl Senders {
         self.networks.retain(|_, last| lately(last.at, now));
     }
 
+    /// When the last message of `client` was accepted, within a day before `now`.
+    #[must_use]
+    pub fn last(&self, client: IpAddr, now: Instant) -> Option<Instant> {
+        self.clients.get(&client).filter(|at| lately(*at, now))
+    }
+
     /// Whether one was within a day before `now`.
     #[must_use]
     pub fn has_delivered(&self, client: IpAddr, now: Instant) -> bool {
-        self.clients.get(&client).is_some_and(|at| lately(at, now))
+        self.last(client, now).is_some()
     }
 
     /// Whether another client than `client` of the IPv6 network that it would

@@ -28,6 +28,9 @@ _rblfilter() {
             rblfilter,firewall)
                 cmd="rblfilter__subcmd__firewall"
                 ;;
+            rblfilter,forget)
+                cmd="rblfilter__subcmd__forget"
+                ;;
             rblfilter,help)
                 cmd="rblfilter__subcmd__help"
                 ;;
@@ -48,6 +51,9 @@ _rblfilter() {
                 ;;
             rblfilter,unban)
                 cmd="rblfilter__subcmd__unban"
+                ;;
+            rblfilter,why)
+                cmd="rblfilter__subcmd__why"
                 ;;
             rblfilter__subcmd__config,check)
                 cmd="rblfilter__subcmd__config__subcmd__check"
@@ -103,6 +109,9 @@ _rblfilter() {
             rblfilter__subcmd__help,firewall)
                 cmd="rblfilter__subcmd__help__subcmd__firewall"
                 ;;
+            rblfilter__subcmd__help,forget)
+                cmd="rblfilter__subcmd__help__subcmd__forget"
+                ;;
             rblfilter__subcmd__help,help)
                 cmd="rblfilter__subcmd__help__subcmd__help"
                 ;;
@@ -123,6 +132,9 @@ _rblfilter() {
                 ;;
             rblfilter__subcmd__help,unban)
                 cmd="rblfilter__subcmd__help__subcmd__unban"
+                ;;
+            rblfilter__subcmd__help,why)
+                cmd="rblfilter__subcmd__help__subcmd__why"
                 ;;
             rblfilter__subcmd__help__subcmd__config,check)
                 cmd="rblfilter__subcmd__help__subcmd__config__subcmd__check"
@@ -146,7 +158,7 @@ _rblfilter() {
 
     case "${cmd}" in
         rblfilter)
-            opts="-c -h -V --config --help --version config lookup report firewall status list ban unban allow reload help"
+            opts="-c -h -V --config --help --version config lookup report firewall why status list ban unban allow forget reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -503,8 +515,30 @@ _rblfilter() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rblfilter__subcmd__forget)
+            opts="-c -h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rblfilter__subcmd__help)
-            opts="config lookup report firewall status list ban unban allow reload help"
+            opts="config lookup report firewall why status list ban unban allow forget reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -643,6 +677,20 @@ _rblfilter() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rblfilter__subcmd__help__subcmd__forget)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rblfilter__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -728,6 +776,20 @@ _rblfilter() {
             return 0
             ;;
         rblfilter__subcmd__help__subcmd__unban)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rblfilter__subcmd__help__subcmd__why)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -891,6 +953,36 @@ _rblfilter() {
             fi
             case "${prev}" in
                 --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rblfilter__subcmd__why)
+            opts="-c -h --log --journal --since --no-lookup --all --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

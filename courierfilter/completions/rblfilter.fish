@@ -31,11 +31,13 @@ complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "config" -d 'The
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "lookup" -d 'What the DNS lists say of an address, and what would follow'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "report" -d 'What a mail log tells of connections, slots, refusals, bans and waves'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "firewall" -d 'The kernel\'s sets of banned addresses and the rules that use them'
+complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "why" -d 'Tell everything known of a client or a message, in plain words: whether it is banned or let in, since when and why; what the running filter, its file of bans, the kernel\'s set, the configuration and the mail log tell; what would follow if it connected now; what to do if that is wrong, and what to tell the sender'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "status" -d 'How the running filter is'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "list" -d 'Who is banned, and who is let in by hand'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "ban" -d 'Shut an address or a network out'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "unban" -d 'End bans, and let the addresses in for a while'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "allow" -d 'Let an address or a network in for a while'
+complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "forget" -d 'Delete all that is kept of an address or a network: its ban, which ends, how often it was banned, that it was let in by hand, that it delivered mail, and what the lists said of it; in memory, in the files and in the kernel\'s sets'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "reload" -d 'Put the configuration into service as it is now'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand config; and not __fish_seen_subcommand_from check help" -s c -l config -d 'The configuration file [default: filters/rblfilter.toml in Courier\'s configuration folder]' -r -F
@@ -86,6 +88,14 @@ complete -c rblfilter -n "__fish_rblfilter_using_subcommand firewall; and __fish
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand firewall; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Remove the rules and the sets; their bans are forgotten'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand firewall; and __fish_seen_subcommand_from help" -f -a "check" -d 'Say whether the sets and the rules are as the configuration wants them'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand firewall; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l log -d 'Logs to read, plain or compressed, in any order [default: /var/log/mail.log and those that it was rotated to, 30 days back, or the journal where there is none]' -r -F
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l since -d 'Read the log from then on: a time (2026-11-24T09:00:00Z, "2026-11-24 09:00", 2026-11-24) or so long ago (2h, "1day 6h")' -r
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -s c -l config -d 'The configuration file [default: filters/rblfilter.toml in Courier\'s configuration folder]' -r -F
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l journal -d 'Read the journal'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l no-lookup -d 'Do not ask the lists what they say now'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l all -d 'Tell every line that is kept of the log, not the last 40 alone'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l json -d 'Print one JSON object'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand status" -s c -l config -d 'The configuration file [default: filters/rblfilter.toml in Courier\'s configuration folder]' -r -F
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand status" -l json -d 'Print one JSON object'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -104,19 +114,23 @@ complete -c rblfilter -n "__fish_rblfilter_using_subcommand unban" -s h -l help 
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand allow" -l for -d 'For how long; "0s" ends it' -r
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand allow" -s c -l config -d 'The configuration file [default: filters/rblfilter.toml in Courier\'s configuration folder]' -r -F
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand allow" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand forget" -s c -l config -d 'The configuration file [default: filters/rblfilter.toml in Courier\'s configuration folder]' -r -F
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand forget" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand reload" -s c -l config -d 'The configuration file [default: filters/rblfilter.toml in Courier\'s configuration folder]' -r -F
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "config" -d 'The configuration file'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "lookup" -d 'What the DNS lists say of an address, and what would follow'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "report" -d 'What a mail log tells of connections, slots, refusals, bans and waves'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "firewall" -d 'The kernel\'s sets of banned addresses and the rules that use them'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "status" -d 'How the running filter is'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "list" -d 'Who is banned, and who is let in by hand'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "ban" -d 'Shut an address or a network out'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "unban" -d 'End bans, and let the addresses in for a while'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "allow" -d 'Let an address or a network in for a while'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "reload" -d 'Put the configuration into service as it is now'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall status list ban unban allow reload help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "config" -d 'The configuration file'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "lookup" -d 'What the DNS lists say of an address, and what would follow'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "report" -d 'What a mail log tells of connections, slots, refusals, bans and waves'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "firewall" -d 'The kernel\'s sets of banned addresses and the rules that use them'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "why" -d 'Tell everything known of a client or a message, in plain words: whether it is banned or let in, since when and why; what the running filter, its file of bans, the kernel\'s set, the configuration and the mail log tell; what would follow if it connected now; what to do if that is wrong, and what to tell the sender'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "status" -d 'How the running filter is'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "list" -d 'Who is banned, and who is let in by hand'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "ban" -d 'Shut an address or a network out'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "unban" -d 'End bans, and let the addresses in for a while'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "allow" -d 'Let an address or a network in for a while'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "forget" -d 'Delete all that is kept of an address or a network: its ban, which ends, how often it was banned, that it was let in by hand, that it delivered mail, and what the lists said of it; in memory, in the files and in the kernel\'s sets'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "reload" -d 'Put the configuration into service as it is now'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status list ban unban allow forget reload help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Check the file; say what is wrong, with its line, or what it does'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and __fish_seen_subcommand_from firewall" -f -a "show" -d 'Print the commands that set up the sets and rules, and run none'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and __fish_seen_subcommand_from firewall" -f -a "apply" -d 'Create the sets and the rules where they are missing'

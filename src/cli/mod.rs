@@ -13,6 +13,7 @@ mod reload;
 mod report;
 mod status;
 mod unban;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ enum Command {
     /// The kernel's sets of banned addresses and the rules that use them
     #[command(subcommand)]
     Firewall(firewall::Command),
+    Why(why::Command),
     Status(status::Command),
     List(list::Command),
     Ban(ban::Command),
@@ -113,6 +115,7 @@ pub fn run() -> ExitCode {
         Some(Command::Lookup(command)) => lookup::run(&command, &path),
         Some(Command::Report(command)) => report::run(&command),
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
+        Some(Command::Why(command)) => why::run(&command, &path),
         Some(Command::Status(command)) => status::run(&command),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),

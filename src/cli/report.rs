@@ -19,7 +19,7 @@ use crate::report::{
 };
 
 /// Where rsyslog writes, on Debian.
-const MAIL_LOG: &str = "/var/log/mail.log";
+pub(super) const MAIL_LOG: &str = "/var/log/mail.log";
 
 /// What a mail log tells of connections, slots, refusals, bans and waves
 ///
@@ -146,6 +146,7 @@ fn sources(command: &Command, since: Option<i64>, until: Option<i64>) -> Vec<Sou
             since,
             until,
             directory: command.journal_directory.clone(),
+            deliveries: false,
         })];
     }
     if command.files.is_empty() {
@@ -186,7 +187,7 @@ fn read(sources: Vec<Source>, options: Options) -> Result<Report, Error> {
 }
 
 /// Where somebody waits for more than a moment.
-fn bar(bytes: u64) -> Option<ProgressBar> {
+pub(super) fn bar(bytes: u64) -> Option<ProgressBar> {
     const LONG: u64 = 32 << 20;
     if bytes < LONG || !io::stderr().is_terminal() {
         return None;
@@ -259,7 +260,7 @@ fn look() -> Look {
 }
 
 /// A point in time as people write it; local where it names no zone.
-fn moment(text: &str, now: i64, zone: &TimeZone) -> Result<i64, String> {
+pub(super) fn moment(text: &str, now: i64, zone: &TimeZone) -> Result<i64, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time.as_second());
     }

@@ -84,22 +84,35 @@ fn repeated(message: &[u8]) -> (&[u8], u64) {
     inner().unwrap_or((message, 1))
 }
 
+/// The fields of a line of ours, `[id=…,]EVENT[,KEY=VALUE]…[: TEXT]`: each key and
+/// value, the event's name without one; and the text.
+pub fn fields(message: &[u8]) -> (impl Iterator<Item = (&[u8], Option<&[u8]>)>, &[u8]) {
+    // A value holds no space, so the first `: ` begins the text.
+    let (fields, text) = match memmem::find(message, b": ") {
+        Some(end) => (&message[..end], &message[end + 2..]),
+        None => (message, &message[message.len()..]),
+    };
+    let fields = fields.split(|byte| *byte == b',');
+    let pairs = fields.map(|field| match memchr(b'=', field) {
+        Some(equal) => (&field[..equal], Some(&field[equal + 1..])),
+        None => (field, None),
+    });
+    (pairs, text)
+}
+
 impl<'a> Ours<'a> {
     /// Reads `[id=…,]EVENT[,KEY=VALUE]…[: TEXT]`.
     #[must_use]
     pub fn parse(message: &'a [u8]) -> Option<Self> {
-        // A value holds no space, so the first `: ` begins the text.
-        let end = memmem::find(message, b": ").unwrap_or(message.len());
         let mut ours = Self::default();
         let mut summed: &[u8] = b"";
-        for field in message[..end].split(|byte| *byte == b',') {
-            let Some(equal) = memchr(b'=', field) else {
+        for (key, value) in fields(message).0 {
+            let Some(value) = value else {
                 if ours.event.is_empty() {
-                    ours.event = field;
+                    ours.event = key;
                 }
                 continue;
             };
-            let (key, value) = (&field[..equal], &field[equal + 1..]);
             match key {
                 b"ip" => ours.ip = bracketed(value).and_then(address),
                 b"port" => {
@@ -135,7 +148,9 @@ impl<'a> Ours<'a> {
     }
 }
 
-fn bracketed(value: &[u8]) -> Option<&[u8]> {
+/// The inside of `[…]`.
+#[must_use]
+pub fn bracketed(value: &[u8]) -> Option<&[u8]> {
     value.strip_prefix(b"[")?.strip_suffix(b"]")
 }
 

@@ -9,7 +9,10 @@ use std::time::Duration;
 use std::{error, fmt, io};
 
 use ipnetwork::IpNetwork;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
+    params,
+};
 
 use super::times::{Stamp, carried};
 use super::{Ban, Loaded, Rows, Write, forget};
@@ -171,20 +174,7 @@ impl Database {
     /// Of the networks' pasts none that is over for `window` seconds.
     pub fn load(&self, now: u32, window: u32) -> Result<Loaded, Error> {
         let present = Stamp::now(now);
-        let stamp =
-            self.connection
-                .query_row("SELECT boot, uptime, seconds FROM times", [], |row| {
-                    Ok(Stamp {
-                        boot: row.get(0)?,
-                        uptime: row.get(1)?,
-                        seconds: row.get(2)?,
-                    })
-                });
-        let then = match stamp {
-            Ok(stamp) => stamp.is_now(&present),
-            Err(rusqlite::Error::QueryReturnedNoRows) => now,
-            Err(error) => return Err(error.into()),
-        };
+        let then = stamp(&self.connection)?.map_or(now, |stamp| stamp.is_now(&present));
         let mut loaded = Loaded::default();
         let counts = |ended: u32| now.saturating_sub(ended) < window;
         // In the file's own seconds; more than are remembered are not read.
@@ -320,6 +310,19 @@ impl Database {
     }
 }
 
+/// When the file was last written to, by its own clock.
+pub(super) fn stamp(connection: &Connection) -> rusqlite::Result<Option<Stamp>> {
+    connection
+        .query_row("SELECT boot, uptime, seconds FROM times", [], |row| {
+            Ok(Stamp {
+                boot: row.get(0)?,
+                uptime: row.get(1)?,
+                seconds: row.get(2)?,
+            })
+        })
+        .optional()
+}
+
 fn version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
@@ -341,7 +344,7 @@ fn make_tables(connection: &Connection) -> Result<(), Error> {
 }
 
 /// A moment of the file in the seconds of this process.
-fn moved(at: u32, then: u32, now: u32) -> u32 {
+pub(super) fn moved(at: u32, then: u32, now: u32) -> u32 {
     let at = i64::from(at) + i64::from(now) - i64::from(then);
     u32::try_from(at.max(0)).unwrap_or(u32::MAX)
 }
@@ -351,7 +354,7 @@ fn network(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<IpNetwork>> 
     Ok(text.parse().ok())
 }
 
-fn ban(row: &Row<'_>) -> rusqlite::Result<Option<Ban>> {
+pub(super) fn ban(row: &Row<'_>) -> rusqlite::Result<Option<Ban>> {
     let client: String = row.get(1)?;
     let (Some(network), Ok(client)) = (network(row, 0)?, client.parse()) else {
         return Ok(None);

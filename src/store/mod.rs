@@ -11,6 +11,7 @@
 mod aside;
 mod database;
 mod forget;
+mod kept;
 mod times;
 
 use std::net::IpAddr;
@@ -34,7 +35,10 @@ use database::Database;
 
 pub use database::Error;
 pub use forget::Forgotten;
+pub use kept::kept;
 
+/// The file's name, in [`crate::courier::paths::Paths::state`].
+pub const FILE: &str = "state.db";
 /// Messages that may wait for the disk.
 const QUEUE: usize = 20_000;
 /// What comes within this time, or so many rows, is one transaction.

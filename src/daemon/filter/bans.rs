@@ -27,8 +27,6 @@ use crate::senders::LATELY;
 use crate::status::STANDING;
 use crate::store::{self, Loaded, Write};
 
-/// The file of bans, in [`crate::courier::paths::Paths::state`].
-const FILE: &str = "state.db";
 /// How long the start waits for what is in it.
 const LOAD_TIME: Duration = Duration::from_secs(3);
 /// How long the stop waits for what is to be written.
@@ -250,7 +248,7 @@ impl Filter {
     /// Opens the file of bans and writes what it holds into the book. Never
     /// takes longer than three seconds; what is read later comes in later.
     pub async fn open_store(&self) {
-        let path = self.paths.state().join(FILE);
+        let path = self.paths.state().join(store::FILE);
         let window = self.config.ban.durations.window;
         let (store, mut loaded) = store::Store::start(path, window, self.clock, &self.degraded);
         // It is opened once, so the place is free.

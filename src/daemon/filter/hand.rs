@@ -47,7 +47,9 @@ impl Filter {
             Request::UnbanAll => self.unban_all(user).await,
             Request::Allow { network, seconds } => self.allow(network, seconds, user).await,
             Request::Forget { networks } => self.forget(&networks, user).await,
-            Request::List | Request::Reload | Request::Status => return Answer::End,
+            Request::List | Request::Reload | Request::Status | Request::Why { .. } => {
+                return Answer::End;
+            }
         };
         match told {
             Ok(done) => Answer::Done(done),
