@@ -77,6 +77,12 @@ impl Senders {
         self.clients.iter().filter(move |(_, at)| lately(*at, now))
     }
 
+    /// When the last message of `client` was accepted, within a day before `now`.
+    #[must_use]
+    pub fn last(&self, client: IpAddr, now: Instant) -> Option<Instant> {
+        self.clients.get(&client).filter(|at| lately(*at, now))
+    }
+
     /// Forgets the clients in `network`; how many there were.
     pub fn forget(&self, network: IpNetwork) -> usize {
         let inside: Vec<IpAddr> = self
@@ -110,12 +116,6 @@ impl Senders {
     pub fn forget_over(&self, now: Instant) {
         self.clients.retain(|_, at| lately(*at, now));
         self.networks.retain(|_, last| lately(last.at, now));
-    }
-
-    /// When the last message of `client` was accepted, within a day before `now`.
-    #[must_use]
-    pub fn last(&self, client: IpAddr, now: Instant) -> Option<Instant> {
-        self.clients.get(&client).filter(|at| lately(*at, now))
     }
 
     /// Whether one was within a day before `now`.

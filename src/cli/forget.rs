@@ -9,11 +9,11 @@ use super::ask::{self, Error};
 use crate::control::{Request, network};
 use crate::courier::paths::Paths;
 
-/// Delete all that is kept of an address or a network: its ban, which ends, how
-/// often it was banned, that it was let in by hand, that it delivered mail, and
-/// what the lists said of it; in memory, in the files and in the kernel's sets.
+/// Delete all that is kept of an address or a network
 ///
-/// It says what that was. Who comes again is seen anew, and judged as anybody.
+/// Deletes its ban, which ends, how often it was banned, that it was let in by
+/// hand, that it delivered mail, and what the lists said of it; in memory, in the
+/// files and in the kernel's sets. It says what that was. Who comes again is seen anew, and judged as anybody.
 /// The mail log is syslog's, and stays as it is.
 #[derive(Debug, Args)]
 pub struct Command {

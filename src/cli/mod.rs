@@ -4,6 +4,7 @@ mod allow;
 mod ask;
 mod ban;
 mod config;
+mod doctor;
 mod firewall;
 mod forget;
 mod json;
@@ -49,6 +50,7 @@ enum Command {
     Firewall(firewall::Command),
     Why(why::Command),
     Status(status::Command),
+    Doctor(doctor::Command),
     List(list::Command),
     Ban(ban::Command),
     Unban(unban::Command),
@@ -117,6 +119,7 @@ pub fn run() -> ExitCode {
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
         Some(Command::Why(command)) => why::run(&command, &path),
         Some(Command::Status(command)) => status::run(&command),
+        Some(Command::Doctor(command)) => doctor::run(&command, &path),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),
         Some(Command::Unban(command)) => unban::run(command),

@@ -11,6 +11,7 @@ mod gate;
 mod installed;
 mod lists;
 mod model;
+mod notes;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -23,6 +24,7 @@ pub use error::{Error, Problem};
 pub use gate::Gate;
 pub use installed::{check_installed, read_installed};
 pub use model::{Config, KillPolicy, MAX_LIMIT, Mode, NeverBan, Resolver, Watch, WatchBy};
+pub use notes::{Note, notes};
 
 /// Reads and checks the configuration file at `path`, and the one that it
 /// includes.
