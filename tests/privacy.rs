@@ -83,7 +83,10 @@ fn wait_for_count(table: &str, expected: u32) {
 }
 
 fn restart(lab: &Lab) {
+    lab.clear_log();
     product().filterctl_stop(lab).unwrap();
+    // The worker outlives the supervisor by what it has to write.
+    lab.wait_for_log("cache,written=", 2 * LIMIT).unwrap();
     product().filterctl_start(lab).unwrap();
 }
 
