@@ -333,6 +333,48 @@ fn a_change_of_the_file_is_enough_where_that_is_asked_for() {
     wait_for(LIMIT, banned).expect("in force");
 }
 
+/// What it includes, elsewhere, as well; and what was refused for its mode alone.
+#[test]
+fn a_change_of_the_included_file_or_of_a_mode_is_enough_too() {
+    let folder = "/etc/courier/keys";
+    let keys = "/etc/courier/keys/rblfilter.keys";
+    let lab = Lab::start(Config::default()).unwrap();
+    fs::create_dir(folder).unwrap();
+    let put = |text: &str| {
+        fs::write("/run/keys", text).unwrap();
+        lab.run_ok(&["chmod", "0640", "/run/keys"]).unwrap();
+        lab.run_ok(&["chgrp", "courier", "/run/keys"]).unwrap();
+        lab.run_ok(&["mv", "-f", "/run/keys", keys]).unwrap();
+    };
+    put("");
+    let toml = format!(
+        "include = {keys:?}\nwatch = \"off\"\n[lookup]\nquery-non-global = true\n[reload]\non-change = true\n"
+    );
+    product().start(&lab, &toml).unwrap();
+    wait_for(LIMIT, || Path::new(CONTROL).exists().then_some(())).unwrap();
+    let first = filter(&lab);
+    assert_delivered(&lab, &message(), LISTED, 1);
+    put("[[dnsbl]]\nzone = \"bl.test\"\n");
+    lab.wait_for_log("reload,user=change", LIMIT).unwrap();
+    let second = filter(&lab);
+    assert_ne!(second.worker, first.worker);
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    // Wrong by its mode, and right again by nothing else.
+    lab.run_ok(&[
+        "sh",
+        "-c",
+        &format!("echo '# more' >>{FILE}; chmod 0666 {FILE}"),
+    ])
+    .unwrap();
+    lab.wait_for_log("reload,user=change,failed=yes", LIMIT)
+        .unwrap();
+    assert_eq!(filter(&lab), second);
+    lab.run_ok(&["chmod", "0640", FILE]).unwrap();
+    let another = || (filter(&lab).worker != second.worker).then_some(());
+    wait_for(LIMIT, another).expect("another worker");
+    assert_eq!(lab.log_matching("failed=yes").len(), 1);
+}
+
 /// Its message is open in the worker that is replaced, and is answered by that.
 #[test]
 fn a_message_that_is_open_is_answered_by_the_worker_that_has_it() {
