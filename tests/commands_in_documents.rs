@@ -47,6 +47,7 @@ const OTHERS: &[&str] = &[
     "ps",
     "rm",
     "rsyslogd",
+    "sed",
     "sleep",
     "sort",
     "ss",
