@@ -157,7 +157,7 @@ start_filter() {
     ! old_program_runs || upgrade_filter
     if [ -L "$active" ] && courierfilter_runs && ! filter_runs; then
         echo "  the filter was started, but does not run"
-        stop_filter
+        stop_filter_if_it_ends
     fi
     if [ ! -L "$active" ]; then
         filterctl start rblfilter
@@ -221,7 +221,8 @@ do_uninstall() {
     need_courier
     read_courier_paths
     no_package
-    stop_filter
+    stop_filter ||
+        fail "the filter still runs (processes $(pids "$filter" | xargs)), and what it runs is not taken away: nothing was removed; see the mail log, end them (kill), then run this again"
     if [ -x "$command" ]; then
         firewall remove || fail "rules or sets are left; remove them, then run this again (nothing else was removed)"
     fi

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2317
 # Where a Courier host has what belongs to rblfilter, and how a filter that runs is
 # looked at, stopped, and replaced without a gap. install.sh and the Debian
 # package's scripts read this file. The caller defines say, by which it tells of
@@ -35,7 +35,43 @@ wait_until() {
     local end=$((SECONDS + $1))
     shift
     until "$@"; do
-        [ $SECONDS -lt $end ] || return 1
+        [ "$SECONDS" -lt "$end" ] || return 1
+        sleep 0.05
+    done
+}
+
+# pids PROGRAM…: the processes of Courier's user that run one of these, be it
+# replaced since; in a container the same path is another file. (A command of an
+# admin's is the same program, and no part of the filter.)
+pids() {
+    local exe program own uid
+    own=$(readlink /proc/self/ns/mnt)
+    uid=$(id -u "$mailuser")
+    for exe in /proc/[0-9]*/exe; do
+        [ "$(readlink "${exe%/exe}/ns/mnt" 2>/dev/null)" = "$own" ] || continue
+        for program in "$@"; do
+            case $(readlink "$exe" 2>/dev/null) in
+            "$program" | "$program (deleted)")
+                ! grep -q "^Uid:[[:space:]]*${uid}[[:space:]]" "${exe%/exe}/status" 2>/dev/null ||
+                    basename "$(dirname "$exe")"
+                ;;
+            esac
+        done
+    done
+}
+
+filter_runs() {
+    local pid
+    pid=$(cat /run/courier/courierfilter.pid 2>/dev/null || cat /var/run/courier/courierfilter.pid 2>/dev/null) || return 1
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = courierfilter ]
+}
+
+# wait_until SECONDS COMMAND…
+wait_until() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || return 1
         sleep 0.05
     done
 }
@@ -70,15 +106,21 @@ no_old_program_runs() { ! old_program_runs; }
 
 filterctl() { "$libexecdir/filterctl" "$@"; }
 
+# Stops the filter, and waits until all of it has ended; fails where it has not.
 stop_filter() {
-    [ -L "$active" ] || return 0
-    filterctl stop rblfilter
-    # It answers what is open first.
-    if ! wait_until 45 no_filter_runs; then
-        echo "  a process of the filter that was stopped does not end; see the mail log"
-        return
+    local stopped=no
+    if [ -L "$active" ]; then
+        filterctl stop rblfilter
+        stopped=yes
     fi
-    say "stopped the filter (filterctl stop rblfilter)"
+    # It answers what is open first.
+    wait_until 45 no_filter_runs || return 1
+    [ $stopped = no ] || say "stopped the filter (filterctl stop rblfilter)"
+}
+
+# Where the next one is to be started: it has a socket of its own.
+stop_filter_if_it_ends() {
+    stop_filter || echo "  a process of the filter that was stopped does not end ($(pids "$filter" | xargs)); see the mail log"
 }
 
 # A socket that nobody listens at holds up all mail.
@@ -99,7 +141,7 @@ upgrade_filter() {
         say "put the new version into service without a gap (rblfilter reload)"
     else
         echo "  the new version does not take over by itself (${said##*rblfilter: }): stopping and starting"
-        stop_filter
+        stop_filter_if_it_ends
     fi
 }
 

@@ -25,8 +25,14 @@ _rblfilter() {
             rblfilter,config)
                 cmd="rblfilter__subcmd__config"
                 ;;
+            rblfilter,doctor)
+                cmd="rblfilter__subcmd__doctor"
+                ;;
             rblfilter,firewall)
                 cmd="rblfilter__subcmd__firewall"
+                ;;
+            rblfilter,forget)
+                cmd="rblfilter__subcmd__forget"
                 ;;
             rblfilter,help)
                 cmd="rblfilter__subcmd__help"
@@ -48,6 +54,9 @@ _rblfilter() {
                 ;;
             rblfilter,unban)
                 cmd="rblfilter__subcmd__unban"
+                ;;
+            rblfilter,why)
+                cmd="rblfilter__subcmd__why"
                 ;;
             rblfilter__subcmd__config,check)
                 cmd="rblfilter__subcmd__config__subcmd__check"
@@ -100,8 +109,14 @@ _rblfilter() {
             rblfilter__subcmd__help,config)
                 cmd="rblfilter__subcmd__help__subcmd__config"
                 ;;
+            rblfilter__subcmd__help,doctor)
+                cmd="rblfilter__subcmd__help__subcmd__doctor"
+                ;;
             rblfilter__subcmd__help,firewall)
                 cmd="rblfilter__subcmd__help__subcmd__firewall"
+                ;;
+            rblfilter__subcmd__help,forget)
+                cmd="rblfilter__subcmd__help__subcmd__forget"
                 ;;
             rblfilter__subcmd__help,help)
                 cmd="rblfilter__subcmd__help__subcmd__help"
@@ -123,6 +138,9 @@ _rblfilter() {
                 ;;
             rblfilter__subcmd__help,unban)
                 cmd="rblfilter__subcmd__help__subcmd__unban"
+                ;;
+            rblfilter__subcmd__help,why)
+                cmd="rblfilter__subcmd__help__subcmd__why"
                 ;;
             rblfilter__subcmd__help__subcmd__config,check)
                 cmd="rblfilter__subcmd__help__subcmd__config__subcmd__check"
@@ -146,7 +164,7 @@ _rblfilter() {
 
     case "${cmd}" in
         rblfilter)
-            opts="-c -h -V --config --help --version config lookup report firewall status list ban unban allow reload help"
+            opts="-c -h -V --config --help --version config lookup report firewall why status doctor list ban unban allow forget reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -302,6 +320,36 @@ _rblfilter() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rblfilter__subcmd__doctor)
+            opts="-q -c -h --json --quiet --only --ignore --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --only)
+                    COMPREPLY=($(compgen -W "courier-missing filter-missing filter-not-active courierfilter-stopped filter-ended old-program-runs program-writable warden-missing warden-incapable warden-nosuid no-new-privileges capability-bounded state-folder filter-socket boot-rules esmtp-not-filtered port-not-served esmtpd-not-restarted logins-on-judged-port courier-drops courier-looks-up zone-asked-twice verdict-unread block-refuses-postmaster reverse-lookups one-client-fills-slots few-slots behind-proxy mx-not-exempt other-filters config-wrong config-note key-readable submission-judged observing dry-run watch-off guard-off no-verdict no-resolver nameserver-silent public-resolver zone-down ipv6-unjudged firewall-wrong filter-silent degraded watch-polls sandbox-thin proc-hidden kernel-old clock-unsynchronised clock-jumped log-missing memory-limit open-files disk-full" -- "${cur}"))
+                    return 0
+                    ;;
+                --ignore)
+                    COMPREPLY=($(compgen -W "courier-missing filter-missing filter-not-active courierfilter-stopped filter-ended old-program-runs program-writable warden-missing warden-incapable warden-nosuid no-new-privileges capability-bounded state-folder filter-socket boot-rules esmtp-not-filtered port-not-served esmtpd-not-restarted logins-on-judged-port courier-drops courier-looks-up zone-asked-twice verdict-unread block-refuses-postmaster reverse-lookups one-client-fills-slots few-slots behind-proxy mx-not-exempt other-filters config-wrong config-note key-readable submission-judged observing dry-run watch-off guard-off no-verdict no-resolver nameserver-silent public-resolver zone-down ipv6-unjudged firewall-wrong filter-silent degraded watch-polls sandbox-thin proc-hidden kernel-old clock-unsynchronised clock-jumped log-missing memory-limit open-files disk-full" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -503,8 +551,30 @@ _rblfilter() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rblfilter__subcmd__forget)
+            opts="-c -h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rblfilter__subcmd__help)
-            opts="config lookup report firewall status list ban unban allow reload help"
+            opts="config lookup report firewall why status doctor list ban unban allow forget reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -562,6 +632,20 @@ _rblfilter() {
         rblfilter__subcmd__help__subcmd__config__subcmd__check)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rblfilter__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -632,6 +716,20 @@ _rblfilter() {
         rblfilter__subcmd__help__subcmd__firewall__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rblfilter__subcmd__help__subcmd__forget)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -728,6 +826,20 @@ _rblfilter() {
             return 0
             ;;
         rblfilter__subcmd__help__subcmd__unban)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rblfilter__subcmd__help__subcmd__why)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -891,6 +1003,36 @@ _rblfilter() {
             fi
             case "${prev}" in
                 --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rblfilter__subcmd__why)
+            opts="-c -h --log --journal --since --no-lookup --all --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

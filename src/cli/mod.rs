@@ -4,7 +4,9 @@ mod allow;
 mod ask;
 mod ban;
 mod config;
+mod doctor;
 mod firewall;
+mod forget;
 mod json;
 pub(crate) mod list;
 mod lookup;
@@ -12,6 +14,7 @@ mod reload;
 mod report;
 mod status;
 mod unban;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,11 +48,14 @@ enum Command {
     /// The kernel's sets of banned addresses and the rules that use them
     #[command(subcommand)]
     Firewall(firewall::Command),
+    Why(why::Command),
     Status(status::Command),
+    Doctor(doctor::Command),
     List(list::Command),
     Ban(ban::Command),
     Unban(unban::Command),
     Allow(allow::Command),
+    Forget(forget::Command),
     Reload(reload::Command),
 }
 
@@ -111,11 +117,14 @@ pub fn run() -> ExitCode {
         Some(Command::Lookup(command)) => lookup::run(&command, &path),
         Some(Command::Report(command)) => report::run(&command),
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
+        Some(Command::Why(command)) => why::run(&command, &path),
         Some(Command::Status(command)) => status::run(&command),
+        Some(Command::Doctor(command)) => doctor::run(&command, &path),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),
         Some(Command::Unban(command)) => unban::run(command),
         Some(Command::Allow(command)) => allow::run(&command),
+        Some(Command::Forget(command)) => forget::run(command),
         Some(Command::Reload(command)) => reload::run(&command, &path),
         None => {
             eprintln!("{}", Args::command().render_help());

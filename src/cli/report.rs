@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
@@ -19,7 +19,7 @@ use crate::report::{
 };
 
 /// Where rsyslog writes, on Debian.
-const MAIL_LOG: &str = "/var/log/mail.log";
+pub(super) const MAIL_LOG: &str = "/var/log/mail.log";
 
 /// What a mail log tells of connections, slots, refusals, bans and waves
 ///
@@ -94,6 +94,9 @@ fn report(command: &Command) -> Result<(), Failure> {
         let text = "nothing lies between --since and --until: --since comes first";
         return Err((text.into(), exit::USAGE));
     }
+    if let Some(hint) = table_hint(command) {
+        return Err((hint, exit::USAGE));
+    }
     let sources = sources(command, since, until);
     let options = Options {
         zone: zone.clone(),
@@ -108,6 +111,18 @@ fn report(command: &Command) -> Result<(), Failure> {
         (error.to_string(), code)
     })?;
     print(command, &report)
+}
+
+/// What is meant by `--csv candidates`, which names a file.
+fn table_hint(command: &Command) -> Option<String> {
+    command.csv?;
+    let name = command.files.iter().find_map(|file| {
+        let name = file.to_str().filter(|_| !file.exists())?;
+        Table::from_str(name, false).ok().map(|_| name)
+    })?;
+    Some(format!(
+        "cannot read {name}: no such file; a table is named with an equals sign, --csv={name}"
+    ))
 }
 
 /// Seconds that a session may be said to hold its slot.
@@ -131,6 +146,7 @@ fn sources(command: &Command, since: Option<i64>, until: Option<i64>) -> Vec<Sou
             since,
             until,
             directory: command.journal_directory.clone(),
+            deliveries: false,
         })];
     }
     if command.files.is_empty() {
@@ -171,7 +187,7 @@ fn read(sources: Vec<Source>, options: Options) -> Result<Report, Error> {
 }
 
 /// Where somebody waits for more than a moment.
-fn bar(bytes: u64) -> Option<ProgressBar> {
+pub(super) fn bar(bytes: u64) -> Option<ProgressBar> {
     const LONG: u64 = 32 << 20;
     if bytes < LONG || !io::stderr().is_terminal() {
         return None;
@@ -244,7 +260,7 @@ fn look() -> Look {
 }
 
 /// A point in time as people write it; local where it names no zone.
-fn moment(text: &str, now: i64, zone: &TimeZone) -> Result<i64, String> {
+pub(super) fn moment(text: &str, now: i64, zone: &TimeZone) -> Result<i64, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time.as_second());
     }

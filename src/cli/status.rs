@@ -292,7 +292,7 @@ fn shown(text: &str) -> String {
 }
 
 /// The text in lines of at most `width`, broken between words where it can be.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let indent: String = text.chars().take_while(|c| *c == ' ').collect();
     let mut lines = Vec::new();
     let mut line = String::new();

@@ -11,6 +11,7 @@ mod gate;
 mod installed;
 mod lists;
 mod model;
+mod notes;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -23,6 +24,7 @@ pub use error::{Error, Problem};
 pub use gate::Gate;
 pub use installed::{check_installed, read_installed};
 pub use model::{Config, KillPolicy, MAX_LIMIT, Mode, NeverBan, Resolver, Watch, WatchBy};
+pub use notes::{Note, notes};
 
 /// Reads and checks the configuration file at `path`, and the one that it
 /// includes.
@@ -215,6 +217,39 @@ mod tests {
         assert_eq!(problem.message, "dnsbl.codes: expected at most 32 rules");
     }
 
+    /// `retention` is above all that says how long something is kept.
+    #[test]
+    fn nothing_is_kept_for_longer_than_retention() {
+        let day = 86_400;
+        for (text, window, answers) in [
+            ("", 7 * day, 12 * 3600),
+            ("retention = \"3d\"", 3 * day, 12 * 3600),
+            ("ban.window = \"90d\"", 30 * day, 12 * 3600),
+            (
+                "retention = \"1d\"\n[cache]\nmax-ttl = \"5d\"\nstale = \"5d\"",
+                day,
+                day,
+            ),
+            (
+                "retention = \"2d\"\n[cache]\nmax-ttl = \"1d\"\nstale = \"5d\"",
+                2 * day,
+                2 * day,
+            ),
+            (
+                "retention = \"2d\"\ncache.min-ttl = \"5d\"\ncache.max-ttl = \"5d\"\ncache.max-negative-ttl = \"5d\"",
+                2 * day,
+                2 * day,
+            ),
+        ] {
+            let config = parse(text).unwrap();
+            assert_eq!(config.ban.durations.window, window, "{text}");
+            let cache = config.cache;
+            let longest = cache.max_ttl.max(cache.max_negative_ttl) + cache.stale;
+            assert_eq!(longest.as_secs(), u64::from(answers), "{text}");
+            assert!(cache.min_ttl <= cache.max_ttl.min(cache.max_negative_ttl));
+        }
+    }
+
     #[test]
     fn problems_name_line_key_and_what_was_expected() {
         for (text, line, expected) in [
@@ -232,6 +267,11 @@ mod tests {
                 "ports = [25, 0]",
                 1,
                 "ports: 0 is no TCP port, expected 1 to 65535",
+            ),
+            (
+                "retention = \"1h\"",
+                1,
+                "retention: 1h is out of range, expected 1day to 1year",
             ),
             ("ports = []", 1, "ports: expected at least one TCP port"),
             (
