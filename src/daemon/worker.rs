@@ -414,3 +414,17 @@ fn log_panics() {
         log::error!("{}", Event::new("bug").text(info));
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_not_waited_for_for_long() {
+        let (done, hangs) = std::sync::mpsc::channel::<()>();
+        let begun = std::time::Instant::now();
+        on_disk(move || assert!(hangs.recv().is_err())).await;
+        assert!(begun.elapsed() >= DISK_TIME);
+        drop(done);
+    }
+}
