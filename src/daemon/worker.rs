@@ -269,8 +269,11 @@ async fn work(
         tokio::join!(commands, service.finish());
         if let Some(filter) = filter {
             filter.stopped();
-            filter.confirm_lists().await;
-            tokio::join!(filter.close_store(), write_cache(Arc::clone(&filter)));
+            let written = async {
+                filter.confirm_lists().await;
+                tokio::join!(filter.close_store(), write_cache(Arc::clone(&filter)));
+            };
+            tokio::join!(written, filter.finish_kills());
         }
         return Ok(true);
     };
@@ -308,6 +311,7 @@ async fn work(
     };
     tokio::join!(answered, service.finish());
     if let Some(filter) = filter {
+        filter.finish_kills().await;
         filter.stopped();
     }
     Ok(false)

@@ -97,6 +97,14 @@ impl Killer {
         }
     }
 
+    /// Returns once each that got SIGTERM has ended, or got SIGKILL: within its time.
+    pub async fn finish(&self) {
+        while !self.sentenced().is_empty() {
+            sleep(SEE_EVERY).await;
+            self.see(Instant::now());
+        }
+    }
+
     fn see(&self, now: Instant) {
         self.sentenced().retain(|(deadline, process)| {
             if !process.is_alive() {
@@ -180,7 +188,8 @@ mod tests {
         killer.sentenced().push((deadline, Arc::clone(&process)));
         killer.see(now + TERM_PATIENCE / 2);
         assert!(process.is_alive() && killer.sentenced().len() == 1);
-        killer.see(deadline);
+        killer.finish().await;
+        assert!(Instant::now() >= deadline);
         let status = child.wait().unwrap();
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
         assert!(killer.sentenced().is_empty());
