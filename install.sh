@@ -287,6 +287,8 @@ do_install() {
     put "$top/courierfilter/rblfilter.8" "$man/man8/rblfilter.8" 0644 root:root || true
     put "$top/courierfilter/rblfilter.toml.5" "$man/man5/rblfilter.toml.5" 0644 root:root || true
     for page in "$top"/README.md "$top"/CHANGELOG.md "$top"/docs/*.md; do
+        # Their index is for who reads them in the sources.
+        [ "$page" != "$top/docs/README.md" ] || continue
         put "$page" "$doc/$(basename "$page")" 0644 root:root || true
     done
     install_units

@@ -112,4 +112,25 @@ DEBCONF
     need openssl openssl
     need faketime faketime
     need prlimit util-linux
+    need_promtool
+}
+
+# promtool, which says whether Prometheus can read what it is told: out of Debian's
+# package, of which the server itself is not installed.
+need_promtool() {
+    command -v promtool >/dev/null && return 0
+    command -v apt-get >/dev/null || fail "promtool is missing, and there is no apt-get here to get it (in Debian's package: prometheus)"
+    echo "extracting promtool from the package prometheus"
+    # In a subshell, whose end takes the folder away.
+    (
+        folder=$(mktemp -d)
+        trap 'rm -rf "$folder"' EXIT
+        # apt-get reads as a user of its own.
+        chmod 0755 "$folder"
+        cd "$folder"
+        apt-get update -qq &&
+            apt-get download -qq prometheus &&
+            dpkg-deb -x prometheus_*.deb extracted &&
+            install -m 0755 extracted/usr/bin/promtool /usr/local/bin/promtool
+    ) >/dev/null 2>&1 || fail "promtool could not be had from the package prometheus"
 }

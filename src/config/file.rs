@@ -9,85 +9,8 @@ use toml::Spanned;
 
 use crate::log::LINES_PER_SECOND;
 
-/// Every key there is, as `table.key`; the sample configuration and the manual
-/// page are compared with it. (`[[dnswl]]` has the rest of `[[dnsbl]]`'s keys too, in
-/// the same sense.)
-#[cfg(test)]
-pub const KEYS: [&str; 70] = [
-    "include",
-    "mode",
-    "watch",
-    "poll-interval",
-    "ports",
-    "block-variables",
-    "exempt-recipients",
-    "kill",
-    "grace",
-    "allow.networks",
-    "guard.enabled",
-    "guard.high-water",
-    "guard.low-water",
-    "gate.enabled",
-    "gate.limit",
-    "gate.queue",
-    "gate.asks-per-second",
-    "gate.max-entries",
-    "score.reject",
-    "score.ban",
-    "score.ban-needs",
-    "never-ban.relays",
-    "never-ban.spf",
-    "never-ban.dnswl",
-    "ban.time",
-    "ban.factor",
-    "ban.max-time",
-    "ban.window",
-    "ban.look-again",
-    "ban.set4",
-    "ban.set6",
-    "ban.prefix6",
-    "ban.backend",
-    "ban.max-entries",
-    "ban.when-full",
-    "ban.new-per-second",
-    "firewall.manage",
-    "firewall.packet",
-    "firewall.limit",
-    "firewall.limit-per-network",
-    "reply.text",
-    "reply.contact",
-    "lookup.limit",
-    "lookup.query-limit",
-    "lookup.in-flight",
-    "lookup.nameservers",
-    "lookup.query-non-global",
-    "cache.entries",
-    "cache.min-ttl",
-    "cache.max-ttl",
-    "cache.max-negative-ttl",
-    "cache.stale",
-    "log.level",
-    "log.lines-per-second",
-    "reload.on-change",
-    "sandbox.seccomp",
-    "sandbox.landlock",
-    "dnsbl.zone",
-    "dnsbl.name",
-    "dnsbl.codes",
-    "dnsbl.score",
-    "dnsbl.message",
-    "dnsbl.ipv4",
-    "dnsbl.ipv6",
-    "dnsbl.lookup-url",
-    "dnsbl.self-test",
-    "dnsbl.max-queries-per-day",
-    "dnswl.zone",
-    "dnswl.name",
-    "dnswl.trust",
-];
-
 /// A value and where it stands, so that a wrong one can be pointed at.
-type Text = Spanned<String>;
+pub type Text = Spanned<String>;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -103,6 +26,7 @@ pub struct File {
     pub exempt_recipients: Vec<Text>,
     pub kill: Text,
     pub grace: Text,
+    pub retention: Text,
     pub allow: Allow,
     pub guard: Guard,
     pub gate: Gate,
@@ -114,6 +38,7 @@ pub struct File {
     pub lookup: Lookup,
     pub cache: Cache,
     pub log: Log,
+    pub metrics: Metrics,
     pub reload: Reload,
     pub sandbox: Sandbox,
     pub dnsbl: Vec<Dnsbl>,
@@ -166,6 +91,13 @@ pub struct NeverBan {
     pub relays: Vec<Text>,
     pub spf: Vec<Text>,
     pub dnswl: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Metrics {
+    pub listen: Text,
+    pub textfile: Text,
 }
 
 #[derive(Debug, Deserialize)]
@@ -328,6 +260,7 @@ impl Default for File {
             exempt_recipients: texts(&["postmaster", "abuse"]),
             kill: text("always"),
             grace: text("10s"),
+            retention: text("30d"),
             allow: Allow::default(),
             guard: Guard::default(),
             gate: Gate::default(),
@@ -339,6 +272,7 @@ impl Default for File {
             lookup: Lookup::default(),
             cache: Cache::default(),
             log: Log::default(),
+            metrics: Metrics::default(),
             reload: Reload::default(),
             sandbox: Sandbox::default(),
             dnsbl: Vec::new(),
@@ -448,6 +382,15 @@ impl Default for Cache {
             max_ttl: text("6h"),
             max_negative_ttl: text("15m"),
             stale: text("6h"),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            listen: text(""),
+            textfile: text(""),
         }
     }
 }

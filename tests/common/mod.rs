@@ -2,6 +2,7 @@
 //! install.sh, as an admin would.
 #![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test program uses its own part
 
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
@@ -355,7 +356,7 @@ pub fn filter(lab: &Lab) -> Filter {
 /// No process of the filter runs a file that has been replaced.
 pub fn assert_runs_what_is_installed(lab: &Lab) {
     let replaced = |pid: i32| {
-        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+        let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
         program.to_string_lossy().ends_with(" (deleted)")
     };
     let Filter {
@@ -410,4 +411,42 @@ fn nft_members(json: &str) -> Vec<SetMember> {
             }
         })
         .collect()
+}
+
+/// What is added to the machine's time, as libfaketime reads it.
+const CLOCK: &str = "/run/lab/clock";
+
+/// A lab whose filter sees the wall clock of [`set_clock`]; Courier's daemons,
+/// from which it has its environment, do too.
+pub fn lab_with_a_clock(toml: &str) -> Lab {
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| fs::exists(path).unwrap())
+        .expect("libfaketime (Debian: apt-get install faketime)");
+    let lab = Lab::start(Config {
+        courier: false,
+        courierd: vec![
+            format!("LD_PRELOAD={library}"),
+            format!("FAKETIME_TIMESTAMP_FILE={CLOCK}"),
+            "FAKETIME_NO_CACHE=1".into(),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
+            "FAKETIME_DISABLE_SHM=1".into(),
+            "NO_FAKE_STAT=1".into(),
+        ],
+        ..Config::default()
+    })
+    .unwrap();
+    set_clock(0);
+    lab.start_courier().unwrap();
+    product().start(&lab, toml).unwrap();
+    lab
+}
+
+/// Sets the filter's wall clock to so many seconds after the machine's.
+pub fn set_clock(seconds: i64) {
+    // In one step: it may be read at any moment.
+    let new = format!("{CLOCK}.new");
+    fs::write(&new, format!("{seconds:+}\n")).unwrap();
+    fs::rename(new, CLOCK).unwrap();
 }

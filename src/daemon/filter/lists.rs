@@ -23,7 +23,7 @@ use crate::reply::Facts;
 use crate::store::Write;
 
 /// The file of what the lists said, in [`crate::courier::paths::Paths::state`].
-const CACHE_FILE: &str = "dnsbl-cache";
+pub(super) const CACHE_FILE: &str = "dnsbl-cache";
 
 /// What the lists' tests at the stop may take.
 const CONFIRM_TIME: Duration = Duration::from_millis(500);
@@ -81,10 +81,19 @@ impl Filter {
 
     /// What a session that has connected is to be banned for. Where a list did not
     /// say because it has never passed a test (we, or it, have just started, and the
-    /// resolver may have, too), it is judged once more when it has.
-    pub(super) async fn ban_at_connect(&self, identified: &Identified) -> Option<Conviction> {
+    /// resolver may have, too), it is judged once more when it has. It was `seen`
+    /// then; the first sentence is the one that is counted.
+    pub(super) async fn ban_at_connect(
+        &self,
+        identified: &Identified,
+        seen: Instant,
+    ) -> Option<Conviction> {
         let session = &identified.session;
-        let (sentence, evidence) = self.judged(session).await?;
+        let judged = self.judged(session).await;
+        self.metrics.to_sentence.observe(seen.elapsed());
+        let sentence = judged.as_ref().map_or(&Sentence::Pass, |(said, _)| said);
+        self.metrics.at_connect.count(sentence);
+        let (sentence, evidence) = judged?;
         if let Sentence::Ban(conviction) = sentence {
             return Some(conviction);
         }
