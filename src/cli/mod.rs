@@ -3,6 +3,7 @@
 mod allow;
 mod ask;
 mod ban;
+pub mod colour;
 mod config;
 mod firewall;
 mod json;
