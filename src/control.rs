@@ -9,6 +9,7 @@ use rblfilter_warden::policy::{BY_HAND_PREFIX, is_narrow};
 use serde::{Deserialize, Serialize};
 
 use crate::courier::session::parse_address;
+use crate::sessions::Sessions;
 use crate::status::Status;
 
 /// The socket's name, in [`crate::courier::paths::Paths::state`].
@@ -62,6 +63,17 @@ pub enum Request {
     Reload,
     /// Tell how the filter is.
     Status,
+    /// Tell which sessions are open.
+    Sessions,
+    /// End a session.
+    End {
+        /// Its `courieresmtpd`.
+        pid: i32,
+        /// The client that it must be of.
+        client: IpAddr,
+        /// And the client's port.
+        port: u16,
+    },
 }
 
 /// A line of an answer.
@@ -76,6 +88,8 @@ pub enum Answer {
     Entry(Entry),
     /// How the filter is.
     Status(Box<Status>),
+    /// The open sessions.
+    Sessions(Box<Sessions>),
     /// The end of a list.
     End,
 }
@@ -147,7 +161,15 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
             }
         }
         Request::Allow { network, .. } => sound(*network)?,
-        Request::UnbanAll | Request::List | Request::Reload | Request::Status => {}
+        Request::End { pid, .. } if *pid < 1 => {
+            return Err(format!("{pid} is no process"));
+        }
+        Request::UnbanAll
+        | Request::List
+        | Request::Reload
+        | Request::Status
+        | Request::Sessions
+        | Request::End { .. } => {}
     }
     Ok(request)
 }
@@ -216,6 +238,12 @@ mod tests {
             Request::List,
             Request::Reload,
             Request::Status,
+            Request::Sessions,
+            Request::End {
+                pid: 4711,
+                client: "2001:db8::9".parse().unwrap(),
+                port: 65535,
+            },
             Request::UnbanAll,
             Request::Ban {
                 network: "10.0.0.0/8".parse().unwrap(),
@@ -267,6 +295,14 @@ mod tests {
             (
                 r#"{"do":"ban","network":"10.0.0.1","for":1}"#,
                 "no request: unknown field `for`",
+            ),
+            (
+                r#"{"do":"end","pid":-1,"client":"10.0.0.1","port":1}"#,
+                "-1 is no process",
+            ),
+            (
+                r#"{"do":"end","pid":7,"client":"10.0.0.0/8","port":1}"#,
+                "no request",
             ),
             (
                 r#"{"do":"unban","seconds":1,"networks":[]}"#,

@@ -24,7 +24,8 @@
 //! - [`degraded`], [`log`], [`metrics`], [`latency`]: what does not work, what is
 //!   told of it, what is counted, how long it takes.
 //! - [`cli`]: the admin's commands; [`control`]: what they ask of the running
-//!   filter; [`status`]: how it is; [`firewall`]: the rules they set up.
+//!   filter; [`status`], [`sessions`], [`history`]: how it is, and was;
+//!   [`firewall`]: the rules they set up.
 //! - [`sys`]: the only unsafe code.
 
 pub mod cli;
@@ -41,6 +42,7 @@ pub mod firewall;
 pub mod fuzzing;
 pub mod gate;
 pub mod guard;
+pub mod history;
 pub mod judge;
 pub mod latency;
 pub mod log;
@@ -48,6 +50,7 @@ pub mod metrics;
 pub mod reply;
 pub mod report;
 pub mod senders;
+pub mod sessions;
 pub mod status;
 pub mod store;
 pub mod sys;

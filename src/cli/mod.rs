@@ -3,7 +3,7 @@
 mod allow;
 mod ask;
 mod ban;
-pub mod colour;
+mod colour;
 mod config;
 mod firewall;
 mod json;
@@ -12,6 +12,7 @@ mod lookup;
 mod reload;
 mod report;
 mod status;
+mod terminal;
 mod unban;
 
 use std::path::PathBuf;

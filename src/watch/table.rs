@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::courier::identified::{Identified, Peer, Submit};
 use crate::courier::listener::Listeners;
 use crate::courier::process::Error;
+use crate::sessions::{Session, Sessions, State, Verdict};
 
 /// The sessions by the number of their `courieresmtpd`.
 #[derive(Debug)]
@@ -39,6 +40,22 @@ struct Slot {
     found: bool,
     /// Somebody is about to end it.
     ending: bool,
+    /// What was decided, and by which list.
+    verdict: (Verdict, String),
+}
+
+impl Slot {
+    fn state(&self) -> State {
+        if self.ending {
+            State::Ending
+        } else if self.at_filter {
+            State::Message
+        } else if self.found {
+            State::Found
+        } else {
+            State::Open
+        }
+    }
 }
 
 /// The session of a message on the filter socket.
@@ -189,6 +206,7 @@ impl Table {
                 at_filter,
                 found,
                 ending: false,
+                verdict: Default::default(),
             },
         );
         Some(Entry {
@@ -214,6 +232,51 @@ impl Table {
     pub fn has_answers(&self, pid: i32) {
         if let Some(slot) = self.sessions().get_mut(&pid) {
             slot.found = false;
+        }
+    }
+
+    /// What was decided of session `pid`, and which list names the client.
+    pub fn judged(&self, pid: i32, verdict: Verdict, zone: &str) {
+        if let Some(slot) = self.sessions().get_mut(&pid) {
+            slot.verdict = (verdict, zone.to_owned());
+        }
+    }
+
+    /// Session `pid`, where it has been identified.
+    #[must_use]
+    pub fn session(&self, pid: i32) -> Option<Arc<Identified>> {
+        self.sessions().get(&pid)?.identified.clone()
+    }
+
+    /// The sessions that have been identified: how many, and the oldest `most` of
+    /// them as they are told.
+    #[must_use]
+    pub fn told(&self, most: usize, now: Instant) -> Sessions {
+        let mut all: Vec<(Instant, Session)> = self
+            .sessions()
+            .iter()
+            .filter_map(|(pid, slot)| {
+                let session = &slot.identified.as_ref()?.session;
+                let (verdict, zone) = slot.verdict.clone();
+                let told = Session {
+                    pid: *pid,
+                    client: session.client,
+                    port: session.client_port,
+                    local_port: session.local_port,
+                    age: now.saturating_duration_since(slot.since).as_secs(),
+                    state: slot.state(),
+                    verdict,
+                    zone,
+                };
+                Some((slot.since, told))
+            })
+            .collect();
+        all.sort_unstable_by_key(|(since, told)| (*since, told.pid));
+        let total = all.len();
+        let oldest = all.into_iter().take(most);
+        Sessions {
+            total,
+            sessions: oldest.map(|(_, told)| told).collect(),
         }
     }
 

@@ -30,7 +30,8 @@ type Told = Result<String, String>;
 
 impl Filter {
     /// Does what `user` asks for. (A list is given by [`Filter::bans`] and
-    /// [`Filter::allowed`]; a reload is not the filter's to do.)
+    /// [`Filter::allowed`], the rest that is only told by [`Filter::status`] and
+    /// [`Filter::sessions`]; a reload is not the filter's to do.)
     pub async fn by_hand(self: &Arc<Self>, request: Request, user: &str) -> Answer {
         let told = match request {
             Request::Ban {
@@ -46,7 +47,10 @@ impl Filter {
             Request::Unban { networks, seconds } => self.unban(&networks, seconds, user).await,
             Request::UnbanAll => self.unban_all(user).await,
             Request::Allow { network, seconds } => self.allow(network, seconds, user).await,
-            Request::List | Request::Reload | Request::Status => return Answer::End,
+            Request::End { pid, client, port } => self.end_by_hand(pid, client, port, user).await,
+            Request::List | Request::Reload | Request::Status | Request::Sessions => {
+                return Answer::End;
+            }
         };
         match told {
             Ok(done) => Answer::Done(done),
