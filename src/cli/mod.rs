@@ -13,6 +13,7 @@ mod reload;
 mod report;
 mod status;
 mod terminal;
+mod top;
 mod unban;
 
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ enum Command {
     Firewall(firewall::Command),
     /// How the running filter is
     Status(status::Command),
+    /// The running filter, live, on the whole screen
+    Top(top::Command),
     /// Who is banned, and who is let in by hand
     List(list::Command),
     /// Shut an address or a network out
@@ -98,6 +101,7 @@ pub fn run() -> ExitCode {
         Some(Command::Report(command)) => report::run(&command),
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
         Some(Command::Status(command)) => status::run(&command),
+        Some(Command::Top(command)) => top::run(&command),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),
         Some(Command::Unban(command)) => unban::run(command),

@@ -20,6 +20,8 @@ use crate::control::{Answer, Request};
 use crate::status::Status;
 use page::{Look, render};
 
+pub use page::wrapped;
+
 /// Tell how the running filter is: what it does, what it sees, how its lists
 /// are, what does not work, and what to do about it.
 ///

@@ -424,7 +424,7 @@ fn plural(count: usize, one: &str, many: &str) -> String {
 }
 
 /// The text in lines of at most `width`, broken between words where it can be.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let indent: String = text.chars().take_while(|c| *c == ' ').collect();
     let mut lines = Vec::new();
     let mut line = String::new();
