@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write as _};
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -31,7 +32,8 @@ impl Screen {
     /// Starts a command in a terminal of so many columns and rows, with these
     /// variables beside `LC_ALL=C.UTF-8` and `TERM=xterm-256color`.
     pub fn start(words: &[&str], (columns, rows): (u16, u16), variables: &[(&str, &str)]) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
@@ -43,7 +45,10 @@ impl Screen {
         let child = Command::new("setsid")
             .arg("--ctty")
             .args(words)
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
             .env("LC_ALL", "C.UTF-8")
             .env("TERM", "xterm-256color")
             .env_remove("NO_COLOR")
@@ -53,7 +58,7 @@ impl Screen {
             .stderr(standard())
             .spawn()
             .unwrap();
-        let parser = Arc::new(Mutex::new(Parser::new(rows, columns, 0)));
+        let parser = Arc::new(Mutex::new(Parser::new(some(rows), some(columns), 0)));
         let mut output = File::from(master.try_clone().unwrap());
         let shown = Arc::clone(&parser);
         std::thread::spawn(move || {
@@ -79,7 +84,11 @@ impl Screen {
 
     /// Gives the terminal another size.
     pub fn resize(&self, columns: u16, rows: u16) {
-        self.parser.lock().unwrap().screen_mut().set_size(rows, columns);
+        self.parser
+            .lock()
+            .unwrap()
+            .screen_mut()
+            .set_size(some(rows), some(columns));
         tcsetwinsize(&self.terminal, size(columns, rows)).unwrap();
     }
 
@@ -130,6 +139,7 @@ impl Screen {
         let parser = self.parser.lock().unwrap();
         let screen = parser.screen();
         let (rows, columns) = screen.size();
+        let (rows, columns) = (rows.get(), columns.get());
         (0..rows).any(|row| {
             (0..columns).any(|column| {
                 screen.cell(row, column).is_some_and(|cell| {
@@ -157,6 +167,10 @@ impl Drop for Screen {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn some(number: u16) -> NonZero<u16> {
+    NonZero::new(number).unwrap()
 }
 
 fn size(columns: u16, rows: u16) -> Winsize {
@@ -201,8 +215,15 @@ fn colour(colour: Color) -> &'static str {
 /// font.
 fn svg(screen: &vt100::Screen) -> String {
     let (rows, columns) = screen.size();
+    let (rows, columns) = (rows.get(), columns.get());
     // Empty rows at the end are left out.
-    let is_used = |row: &u16| (0..columns).any(|column| screen.cell(*row, column).is_some_and(|cell| cell.has_contents() && cell.contents() != " " || cell.inverse()));
+    let is_used = |row: &u16| {
+        (0..columns).any(|column| {
+            screen
+                .cell(*row, column)
+                .is_some_and(|cell| cell.has_contents() && cell.contents() != " " || cell.inverse())
+        })
+    };
     let rows = (0..rows).rev().find(is_used).map_or(1, |last| last + 1);
     let (width, height) = (
         f64::from(columns) * WIDTH + 2.0 * EDGE,
@@ -255,7 +276,14 @@ fn run(svg: &mut String, row: u16, from: u16, text: &str, style: &Style) {
         rect(svg, x(0), top, length as f64 * WIDTH, HEIGHT, paper);
     }
     if style.underline {
-        rect(svg, x(0), top + HEIGHT - 1.0, length as f64 * WIDTH, 0.7, style.ink);
+        rect(
+            svg,
+            x(0),
+            top + HEIGHT - 1.0,
+            length as f64 * WIDTH,
+            0.7,
+            style.ink,
+        );
     }
     let mut words = String::new();
     for (column, character) in text.chars().enumerate() {
@@ -272,7 +300,14 @@ fn run(svg: &mut String, row: u16, from: u16, text: &str, style: &Style) {
             }
         };
         let height = HEIGHT * f64::from(eighths) / 8.0;
-        rect(svg, x(column), top + HEIGHT - height, WIDTH, height, style.ink);
+        rect(
+            svg,
+            x(column),
+            top + HEIGHT - height,
+            WIDTH,
+            height,
+            style.ink,
+        );
         words.push(' ');
     }
     // Each word by itself, at its place.
@@ -281,7 +316,11 @@ fn run(svg: &mut String, row: u16, from: u16, text: &str, style: &Style) {
         let length = word.chars().count();
         if length > 0 {
             let escaped = word.replace('&', "&amp;").replace('<', "&lt;");
-            let bold = if style.bold { " font-weight=\"bold\"" } else { "" };
+            let bold = if style.bold {
+                " font-weight=\"bold\""
+            } else {
+                ""
+            };
             let dim = if style.dim { " opacity=\"0.65\"" } else { "" };
             let _ = writeln!(
                 svg,

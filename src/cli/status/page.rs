@@ -6,7 +6,7 @@ use super::units::{duration, micros, share, short, shown, sparks};
 use crate::cli::colour::Ink;
 use crate::report::number;
 use crate::status::{
-    Counted, Gate, Health, List, Listener, STANDING, Said, Sentences, Status, Took, Walls, Zone,
+    Counted, Gate, Health, List, Listener, STANDING, Sentences, Status, Took, Walls, Zone,
 };
 
 /// The widest line.
@@ -99,6 +99,12 @@ impl Page {
         let _ = writeln!(self.text, "{padded} {}", text.trim_end());
     }
 
+    /// The heads of a table's columns.
+    fn heads(&mut self, head: &str, text: &str) {
+        let painted = Ink::Faint.paint(text, self.look.colour);
+        self.row(head, &painted);
+    }
+
     fn gate(&mut self, gate: &Gate) {
         let drops = if gate.drops {
             "listed clients' first packets are dropped"
@@ -189,7 +195,7 @@ impl Page {
             format!("{name:<9}{period:<12}{}", columns.concat())
         };
         let heads = ["exempt", "pass", "reject", "ban"].map(String::from);
-        self.row("sentences", &row("", "", heads));
+        self.heads("sentences", &row("", "", heads));
         let gate = status.gate.state != "off";
         for (name, of, is_shown) in [
             ("gate", at_gate as fn(&Counted) -> Sentences, gate),
@@ -274,9 +280,26 @@ impl Page {
     }
 
     fn zone(&mut self, zone: &Zone) {
-        self.line("", &format!("  {}", says(&zone.counted)));
-        let minute = format!("  last minute: {}", says(&zone.minute));
-        self.inked("", Some(Ink::Faint), &minute);
+        let row = |period: &str, columns: [String; 6]| {
+            let [asked, hits, failed, lists, median, p99] = columns;
+            format!("  {period:<11}{asked:>10}{hits:>10}{failed:>10}{lists:>7}{median:>9}{p99:>9}")
+        };
+        let heads = ["asked", "cached", "failed", "lists", "median", "p99"];
+        self.heads("", &row("", heads.map(String::from)));
+        for (period, said) in [
+            ("since start", &zone.counted),
+            ("last minute", &zone.minute),
+        ] {
+            let columns = [
+                short(said.asked),
+                short(said.hits),
+                short(said.timeouts.saturating_add(said.errors)),
+                share(said.listed, said.answers),
+                micros(said.took.median_us),
+                micros(said.took.p99_us),
+            ];
+            self.row("", &row(period, columns));
+        }
     }
 
     fn sandbox(&mut self, status: &Status) {
@@ -354,27 +377,9 @@ fn latency(took: Took) -> String {
         return "none".into();
     }
     format!(
-        "{} in the median, 99 % within {}",
+        "median {}, p99 {}",
         micros(took.median_us),
         micros(took.p99_us)
-    )
-}
-
-/// What a list said, in a line.
-fn says(said: &Said) -> String {
-    let failures = said.timeouts.saturating_add(said.errors);
-    let took = if said.took.count == 0 {
-        String::new()
-    } else {
-        let (median, p99) = (micros(said.took.median_us), micros(said.took.p99_us));
-        format!("; {median}, p99 {p99}")
-    };
-    format!(
-        "asked {}, cached {}, failed {}, lists {}{took}",
-        short(said.asked),
-        short(said.hits),
-        short(failures),
-        share(said.listed, said.answers)
     )
 }
 

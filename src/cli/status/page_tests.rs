@@ -1,7 +1,7 @@
 //! What the status looks like.
 
 use super::*;
-use crate::status::{Cache, Degraded, Ended, Sandbox};
+use crate::status::{Cache, Degraded, Ended, Said, Sandbox};
 
 fn list(name: &str, family: &str, health: Health) -> List {
     List {
@@ -117,12 +117,13 @@ sentences                            exempt      pass    reject       ban
                      last minute          0         0         0         0
             message  since start          0         0         0         0
                      last minute          0         0         0         0
-verdict     1.2 ms in the median, 99 % within 1.5 s; last minute: none
+verdict     median 1.2 ms, p99 1.5 s; last minute: none
 mail waits  none; last minute: none
 answers     from the cache 0, asked for 0, unknown 0; 1 of 1,000,000 kept
 lists       bl.test: believed, tested 1m 1s ago
-              asked 1,000,000, cached 1, failed 1, lists 34 %; 800 us, p99 12 ms
-              last minute: asked 0, cached 0, failed 0, lists -
+                              asked    cached    failed  lists   median      p99
+              since start 1,000,000         1         1   34 %   800 us    12 ms
+              last minute         0         0         0      -        -        -
 sandbox     worker: no capability, no_new_privs, seccomp
             warden: cap_net_admin alone, no_new_privs, seccomp, landlock 7
 degraded    nothing
@@ -307,5 +308,5 @@ fn the_families_of_a_list_are_told_apart_where_they_differ() {
         text.contains("bl.test: DOWN, convicts nobody (ipv6 clients)"),
         "{text}"
     );
-    assert_eq!(text.matches("last minute: asked").count(), 1, "{text}");
+    assert_eq!(text.matches("asked    cached").count(), 1, "{text}");
 }

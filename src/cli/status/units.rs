@@ -23,7 +23,8 @@ pub fn micros(micros: Option<u64>) -> String {
         // Of 9,950 it would be 10.0.
         1000..9950 => format!("{:.1} ms", micros as f64 / 1e3),
         9950..999_500 => format!("{:.0} ms", micros as f64 / 1e3),
-        _ => format!("{:.1} s", micros as f64 / 1e6),
+        999_500..100_000_000 => format!("{:.1} s", micros as f64 / 1e6),
+        _ => format!("{} s", short(micros / 1_000_000)),
     }
 }
 
@@ -117,6 +118,7 @@ mod tests {
             (Some(999_499), "999 ms"),
             (Some(999_500), "1.0 s"),
             (Some(61_000_000), "61.0 s"),
+            (Some(100_000_000), "100 s"),
         ] {
             assert_eq!(micros(value), expected);
         }

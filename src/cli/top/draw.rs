@@ -125,7 +125,7 @@ fn title(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
         None => spans.push("  asking the filter".into()),
         Some(status) => {
             let gate = match status.gate.state.as_str() {
-                "off" => String::new(),
+                "off" | "" => String::new(),
                 state => format!(", gate {}", shown(state)),
             };
             spans.push(

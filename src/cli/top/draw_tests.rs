@@ -147,7 +147,7 @@ fn all_that_matters_is_on_80_columns_and_24_lines() {
         "rblfilter  0.1.0 enforce, running for 1day 1h, watching by events",
         "slots of esmtpd: 1 of 300 (<1 %), 0 at most in 10m",
         "    300 ─────",
-        "      0 ",
+        "\n      0\n",
         " 1 Sessions 1   2 Bans 1   3 Zones 1   4 Troubles 1 ",
         "127.66.0.0                40000   25    1m 1s open     ban      bl.test",
         "e: end  b: ban  a: let in  u: unban  Tab: next pane",
@@ -191,7 +191,7 @@ fn a_full_server_is_as_high_as_its_maximum() {
         "{text}"
     );
     let ascii = drawn(&model, (80, 24), Look::default());
-    assert!(super::tests::text(&ascii).contains("####"));
+    assert!(tests::text(&ascii).contains("####"));
 }
 
 #[test]
