@@ -8,13 +8,14 @@ mod screen;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rblfilter_lab::smtp::Client;
 use rblfilter_lab::{Config, Lab, wait_for};
-use screen::Screen;
+use screen::{Screen, pictures};
 use serde_json::Value;
 
 const NOBODY: u32 = 65534;
@@ -58,7 +59,7 @@ fn wave(lab: &Lab, from: u8, to: u8) {
 #[test]
 fn a_wave_is_told_as_it_is() {
     let lab = lab(slots(), ZONE);
-    let _held = held(&lab, 12);
+    let held_open = held(&lab, 12);
     wave(&lab, 1, 21);
     assert_delivered(&lab, &message(), CLEAN, 1);
     let told = || {
@@ -116,13 +117,31 @@ fn a_wave_is_told_as_it_is() {
         "{text}"
     );
     assert!(screen.has_colours(), "on a terminal");
-    screen.picture("status.svg");
     let plain = [("NO_COLOR", "1"), ("LC_ALL", "C")];
     let mut plain = Screen::start(&["rblfilter", "status"], (80, 50), &plain);
     assert!(plain.ended().success());
     assert!(plain.wait_for("degraded    nothing").is_ascii() && !plain.has_colours());
     let piped = lab.run_ok(&["rblfilter", "status"]).unwrap();
     assert!(!piped.contains('\u{1b}'), "{piped:?}");
+    drop(held_open);
+    if pictures() {
+        take_picture(&lab);
+    }
+}
+
+/// A picture of some minutes' comings and goings.
+fn take_picture(lab: &Lab) {
+    for round in 0..60 {
+        let clients = held(lab, 2 + round * 7 % 23);
+        let pause = Duration::from_millis(200 * u64::from(round % 5));
+        std::thread::sleep(Duration::from_secs(1) + pause);
+        drop(clients);
+    }
+    let _clients = held(lab, 9);
+    let mut screen = Screen::start(&["rblfilter", "status"], (80, 50), &[]);
+    assert!(screen.ended().success());
+    screen.wait_for("degraded    nothing");
+    screen.picture("status.svg");
 }
 
 #[test]

@@ -7,12 +7,13 @@ mod screen;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use common::*;
 use nix::sys::signal::Signal;
 use rblfilter_lab::smtp::Client;
 use rblfilter_lab::{Config, Lab, wait_for};
-use screen::Screen;
+use screen::{Screen, pictures};
 use serde_json::{Value, json};
 
 const TOP: [&str; 2] = ["rblfilter", "top"];
@@ -162,13 +163,29 @@ fn it_shows_what_is_and_does_what_is_confirmed() {
 
 #[test]
 fn slots_over_time_are_drawn_up_to_their_maximum() {
-    let lab = lab(slots(), ZONE);
+    let lab = lab(
+        Config {
+            listed: vec![
+                ("127.66.0.0/16".into(), [127, 0, 0, 2].into()),
+                ("127.67.0.0/16".into(), [127, 0, 0, 3].into()),
+            ],
+            smtp_access: vec!["127.1.5\tallow,RELAYCLIENT".into()],
+            ..slots()
+        },
+        "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\ncodes = [\"127.0.0.2\", { codes = \"127.0.0.3\", score = 5 }]\n",
+    );
     let mut screen = Screen::start(&TOP, SMALL, &[]);
     screen.wait_for("slots of esmtpd: 0 of 40 (0 %)");
     // They come and go, not so many that the guard would end some.
     for count in [4, 9, 17, 28, 26, 21, 25, 12] {
         let clients = held(&lab, count);
         screen.wait_for(&format!("slots of esmtpd: {count} of 40"));
+        drop(clients);
+    }
+    let rounds = if pictures() { 50 } else { 0 };
+    for round in 0..rounds {
+        let clients = held(&lab, 2 + round * 5 % 17);
+        std::thread::sleep(Duration::from_millis(1300));
         drop(clients);
     }
     // Some mail, and lists that name somebody.
@@ -181,7 +198,16 @@ fn slots_over_time_are_drawn_up_to_their_maximum() {
     let _listed: Vec<_> = (1..=30)
         .map(|host| lab.connect([127, 66, 7, host]))
         .collect();
-    let _clients = held(&lab, 14);
+    let mut clients = held(&lab, 3);
+    for source in [[127, 67, 1, 2], [127, 67, 1, 3], [127, 1, 5, 9]] {
+        let mut client = lab.connect(source).unwrap();
+        greet(&lab, &mut client);
+        clients.push(client);
+    }
+    clients.extend(held(&lab, 8));
+    for verdict in ["pass", "reject   bl.test", "exempt"] {
+        screen.wait_for(verdict);
+    }
     let text = screen.wait_until("the chart", |text| {
         text.contains("slots of esmtpd: 14 of 40 (35 %), ")
             && text.contains(" at most in ")

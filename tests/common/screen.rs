@@ -19,6 +19,11 @@ use vt100::{Color, Parser};
 
 use super::LIMIT;
 
+/// Whether pictures are to be made.
+pub fn pictures() -> bool {
+    std::env::var_os("RBLFILTER_IMAGES").is_some()
+}
+
 /// A command in a terminal.
 pub struct Screen {
     child: Child,
@@ -152,7 +157,7 @@ impl Screen {
     /// Writes it as a picture into docs/images, where `RBLFILTER_IMAGES` is set:
     /// `RBLFILTER_IMAGES=1 cargo test --test top --test status`.
     pub fn picture(&self, name: &str) {
-        if std::env::var_os("RBLFILTER_IMAGES").is_none() {
+        if !pictures() {
             return;
         }
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/images");

@@ -297,12 +297,12 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
         .into_iter()
         .skip(from)
         .take(fits)
-        .map(|row| styled(row, model, look))
+        .map(|row| styled(row, model, look, usize::from(body.width)))
         .collect();
     frame.render_widget(Paragraph::new(lines), body);
 }
 
-fn styled(row: Row, model: &Model, look: Look) -> Line<'static> {
+fn styled(row: Row, model: &Model, look: Look, width: usize) -> Line<'static> {
     let style = match row.weight {
         rows::Weight::Bad => look.bad(),
         rows::Weight::Warning => look.colour(Color::Yellow),
@@ -314,7 +314,8 @@ fn styled(row: Row, model: &Model, look: Look) -> Line<'static> {
     } else {
         style
     };
-    Line::styled(row.text, style)
+    // The chosen one as wide as the screen.
+    Line::styled(format!("{:width$}", row.text), style)
 }
 
 fn draw_bottom(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
