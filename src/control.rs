@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::courier::session::parse_address;
 use crate::sessions::Sessions;
 use crate::status::Status;
+use crate::why::Known;
 
 /// The socket's name, in [`crate::courier::paths::Paths::state`].
 pub const SOCKET: &str = "control";
@@ -57,6 +58,11 @@ pub enum Request {
         /// For how long.
         seconds: u32,
     },
+    /// Delete all that is kept of these networks, and end their bans.
+    Forget {
+        /// Which.
+        networks: Vec<IpNetwork>,
+    },
     /// Tell all bans, and who is let in.
     List,
     /// Put the configuration and the programs into service as they are now.
@@ -74,10 +80,15 @@ pub enum Request {
         /// And the client's port.
         port: u16,
     },
+    /// Tell all that is known of a client.
+    Why {
+        /// Which; an IPv4 client's address as IPv4.
+        client: IpAddr,
+    },
 }
 
 /// A line of an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
     /// It is done; what, in words.
@@ -90,6 +101,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// The open sessions.
     Sessions(Box<Sessions>),
+    /// What is known of a client.
+    Known(Box<Known>),
     /// The end of a list.
     End,
 }
@@ -152,7 +165,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
                 return Err(format!("a reason has at most {MAX_REASON} bytes"));
             }
         }
-        Request::Unban { networks, .. } => {
+        Request::Unban { networks, .. } | Request::Forget { networks } => {
             if networks.is_empty() || networks.len() > MAX_NETWORKS {
                 return Err(format!("expected 1 to {MAX_NETWORKS} networks"));
             }
@@ -161,6 +174,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
             }
         }
         Request::Allow { network, .. } => sound(*network)?,
+        Request::Why { client } => sound((*client).into())?,
         Request::End { pid, .. } if *pid < 1 => {
             return Err(format!("{pid} is no process"));
         }
@@ -244,7 +258,13 @@ mod tests {
                 client: "2001:db8::9".parse().unwrap(),
                 port: 65535,
             },
+            Request::Why {
+                client: "fd00::5".parse().unwrap(),
+            },
             Request::UnbanAll,
+            Request::Forget {
+                networks: vec!["10.0.0.1/32".parse().unwrap()],
+            },
             Request::Ban {
                 network: "10.0.0.0/8".parse().unwrap(),
                 seconds: Some(7200),
@@ -288,6 +308,8 @@ mod tests {
                 r#"{"do":"allow","network":"::ffff:10.0.0.1","seconds":1}"#,
                 "is IPv4",
             ),
+            (r#"{"do":"why","client":"::ffff:10.0.0.1"}"#, "is IPv4"),
+            (r#"{"do":"why","client":"mail.test"}"#, "no request"),
             (
                 r#"{"do":"allow","network":"10.0.0.1","seconds":-1}"#,
                 "no request",

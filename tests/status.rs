@@ -131,8 +131,8 @@ fn a_wave_is_told_as_it_is() {
 
 /// A picture of some minutes' comings and goings.
 fn take_picture(lab: &Lab) {
-    for round in 0..60 {
-        let clients = held(lab, 2 + round * 7 % 23);
+    for round in 0..60_u32 {
+        let clients = held(lab, u8::try_from(2 + round * 7 % 23).unwrap());
         let pause = Duration::from_millis(200 * u64::from(round % 5));
         std::thread::sleep(Duration::from_secs(1) + pause);
         drop(clients);

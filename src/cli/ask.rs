@@ -104,7 +104,10 @@ pub fn ask(
                 return Err(Error::NotPermitted(text));
             }
             Answer::Error(text) => return Err(Error::Refused(text)),
-            told @ (Answer::Entry(_) | Answer::Status(_) | Answer::Sessions(_)) => {
+            told @ (Answer::Entry(_)
+            | Answer::Status(_)
+            | Answer::Sessions(_)
+            | Answer::Known(_)) => {
                 each(told).map_err(failed)?;
             }
         }

@@ -4,10 +4,12 @@
 mod bans;
 mod connect;
 mod end;
+mod forget;
 mod gate;
 mod hand;
 mod history;
 mod keeper;
+mod known;
 mod lists;
 mod retiring;
 mod sets;
@@ -42,6 +44,7 @@ use crate::enforce::allows::Allows;
 use crate::enforce::book::{Book, Next, Record};
 use crate::enforce::kill::{self, Killer};
 use crate::enforce::warden::{SetsRest, Warden};
+use crate::firewall;
 use crate::gate::Gate;
 use crate::guard;
 use crate::history::History;
@@ -213,6 +216,11 @@ impl Filter {
         &self.degraded
     }
 
+    /// What looks up aliases, where it could be started.
+    pub fn aliases(&self) -> Option<&Aliases> {
+        self.aliases.as_deref()
+    }
+
     /// The warden, which somebody else has to bring.
     pub fn warden(&self) -> &Warden {
         &self.warden
@@ -246,12 +254,7 @@ impl Filter {
     /// Whether `config` wants other sets or rules of the kernel.
     #[must_use]
     pub fn firewall_differs(&self, config: &Config) -> bool {
-        let wanted = |config: &Config| {
-            let sets = (config.ban.set4.clone(), config.ban.set6.clone());
-            let ports = config.ports.clone();
-            (config.ban.backend, sets, ports, config.firewall.clone())
-        };
-        wanted(&self.config) != wanted(config)
+        firewall::differs(&self.config, config)
     }
 
     /// The supervisor is gone.

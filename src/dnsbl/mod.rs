@@ -19,6 +19,7 @@ mod keep;
 mod look;
 mod lookup;
 pub mod query;
+mod recall;
 pub(crate) mod resolver;
 mod rule;
 mod said;

@@ -22,12 +22,15 @@ use page::{Look, render};
 
 pub use page::wrapped;
 
-/// Tell how the running filter is: what it does, what it sees, how its lists
-/// are, what does not work, and what to do about it.
+/// How the running filter is
 ///
-/// It asks the filter over its control socket, for which you must be root or a
-/// member of Courier's group. Exit status 69 where the filter does not run, 77
-/// where the socket is not for you.
+/// Its mode and how long its worker has been running, by what it sees sessions,
+/// what the gate does, how many connection slots each couriertcpd has in use and
+/// had in the last ten minutes, the bans, what was decided and done since the
+/// start and in the last minute and how long that took, each list's health,
+/// answers and latency, which layers of the sandbox bind worker and warden, and
+/// what does not work, why and what to do. Exit status: 69 where the filter does
+/// not run, 77 where the user may not ask.
 #[derive(Debug, Args)]
 pub struct Command {
     /// Print one JSON object (its names: docs/status.md)

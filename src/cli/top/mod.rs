@@ -26,13 +26,15 @@ use asker::Order;
 use draw::Look;
 use model::{Effect, Event, Key, Model};
 
-/// Watch the running filter on the whole screen: the slots over time, the open
-/// sessions, bans, lists, and what does not work.
+/// The running filter, live, on the whole screen
 ///
-/// Sessions can be ended, and addresses banned, let in and unbanned, by a key,
-/// each after a question. The key ? tells all keys. It asks the filter over its
-/// control socket, for which you must be root or a member of Courier's group, and
-/// goes on trying where the filter is stopped meanwhile.
+/// The slots over time, the open sessions, the bans, the lists, and what does not
+/// work. Sessions can be ended, and addresses banned, let in and unbanned, by a
+/// key, each after a question; the key ? tells all keys, q ends it. It goes on
+/// trying where the filter is stopped meanwhile. A session is not ended while the
+/// answer to a message of it may be on its way: its client would send it again.
+/// Exit status: 64 without a terminal, 69 where the filter does not run, 77 where
+/// the user may not ask.
 #[derive(Debug, Args)]
 pub struct Command {}
 
