@@ -13,9 +13,9 @@ pub(crate) mod list;
 mod lookup;
 mod reload;
 mod report;
-mod status;
+pub(crate) mod status;
 mod terminal;
-mod top;
+pub(crate) mod top;
 mod unban;
 mod why;
 

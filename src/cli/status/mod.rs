@@ -22,6 +22,12 @@ use page::{Look, render};
 
 pub use page::wrapped;
 
+/// The page of a status, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn page_of(status: &Status) -> String {
+    render(status, Look::default())
+}
+
 /// How the running filter is
 ///
 /// Its mode and how long its worker has been running, by what it sees sessions,

@@ -347,7 +347,7 @@ fn at_gate(counted: &Counted) -> Sentences {
 
 fn events(counted: &Counted) -> String {
     let packets = &counted.packets;
-    let gate = if packets.passed + packets.dropped + packets.undecided > 0 {
+    let gate = if [packets.passed, packets.dropped, packets.undecided] != [0; 3] {
         format!(", packets dropped {}", number(packets.dropped))
     } else {
         String::new()

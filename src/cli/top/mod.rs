@@ -38,6 +38,17 @@ use model::{Effect, Event, Key, Model};
 #[derive(Debug, Args)]
 pub struct Command {}
 
+/// The rows of sessions, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn rows_of(sessions: crate::sessions::Sessions) -> Vec<String> {
+    let model = Model {
+        sessions,
+        ..Model::default()
+    };
+    let (_, rows) = rows::of(&model, 80);
+    rows.into_iter().map(|row| row.text).collect()
+}
+
 /// How often what is on the screen is looked at, where nothing happens.
 const TICK: Duration = Duration::from_secs(1);
 

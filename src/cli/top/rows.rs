@@ -115,7 +115,7 @@ fn bans(entries: &[Entry], all: usize) -> (String, Vec<Row>) {
     let mut rows = rows(entries, entry);
     let banned = entries.iter().filter(|it| it.what == What::Ban).count();
     let allowed = entries.len() - banned;
-    rest(&mut rows, all.max(banned) + allowed);
+    rest(&mut rows, all.max(banned).saturating_add(allowed));
     (head, rows)
 }
 
