@@ -15,7 +15,7 @@ use super::ask;
 use super::json::in_ascii;
 use super::status::wrapped;
 use crate::control::{Answer, Request};
-use crate::doctor::{self, Filter, Finding, Level, Mend};
+use crate::doctor::{self, Filter, Finding, Level};
 
 /// Check everything that makes the filter useless or dangerous, and say of each
 /// what was found, why it matters, and what mends it.
@@ -58,7 +58,8 @@ fn ids() -> Vec<&'static str> {
 }
 
 pub fn run(command: &Command, path: &Path) -> ExitCode {
-    let mut findings = doctor::examine(&doctor::gather(path, ask_filter));
+    let facts = doctor::gather(path, ask_filter);
+    let mut findings = doctor::examine(&facts);
     let named = |all: &[String], finding: &Finding| all.iter().any(|id| id == finding.check.id);
     findings.retain(|finding| {
         !named(&command.ignore, finding)
@@ -73,6 +74,7 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
         let page = Page {
             text: String::new(),
             color: !plain && io::stdout().is_terminal(),
+            root: facts.root,
         };
         page.of(&findings, command.quiet)
     };
@@ -103,11 +105,6 @@ fn json(findings: &[Finding], status: u8) -> String {
     let all: Vec<serde_json::Value> = findings
         .iter()
         .map(|finding| {
-            let (run, by_hand) = match &finding.mend {
-                Some(Mend::Run(command)) => (Some(command), None),
-                Some(Mend::Do(what)) => (None, Some(what)),
-                None => (None, None),
-            };
             json!({
                 "id": finding.check.id,
                 "group": finding.check.group.title(),
@@ -115,8 +112,8 @@ fn json(findings: &[Finding], status: u8) -> String {
                 "about": finding.about,
                 "found": finding.what,
                 "why": finding.check.why,
-                "run": run,
-                "do": by_hand,
+                "do": finding.by_hand,
+                "run": finding.run,
             })
         })
         .collect();
@@ -132,6 +129,8 @@ fn json(findings: &[Finding], status: u8) -> String {
 struct Page {
     text: String,
     color: bool,
+    /// Whether root looked.
+    root: bool,
 }
 
 impl Page {
@@ -156,6 +155,11 @@ impl Page {
                 self.text.push('\n');
             }
             self.finding(finding);
+        }
+        let unseen = findings.iter().any(|one| one.level == Level::Unknown);
+        if unseen && !self.root {
+            self.text
+                .push_str("\nroot sees more (sudo rblfilter doctor)\n");
         }
         if !quiet {
             self.text.push('\n');
@@ -183,16 +187,22 @@ impl Page {
         }
         self.line_in(word, color, &format!("{what} [{}]", finding.check.id));
         self.line("", &format!("why: {}", finding.check.why));
-        match &finding.mend {
-            Some(Mend::Do(what)) => self.line("", &format!("do:  {}", shown(what))),
-            Some(Mend::Run(command)) => {
-                let mut head = "run: ";
-                for line in continued(&shown(command), WIDTH - INDENT - 6) {
-                    let _ = writeln!(self.text, "{:INDENT$} {head}{line}", "");
-                    head = "     ";
-                }
-            }
-            None => {}
+        if let Some(what) = &finding.by_hand {
+            self.line("", &format!("do: {}", shown(what)));
+        }
+        let mut head = if finding.by_hand.is_some() {
+            "then: "
+        } else {
+            "run: "
+        };
+        let width = WIDTH - INDENT - 1 - head.len();
+        for line in finding
+            .run
+            .iter()
+            .flat_map(|run| continued(&shown(run), width))
+        {
+            let _ = writeln!(self.text, "{:INDENT$} {head}{line}", "");
+            head = "  ";
         }
     }
 

@@ -203,7 +203,7 @@ mod tests {
             let _ = (hidden(&text), fields(&text), open_files(&text), control_group(&text));
             let _ = (release(&text), has_global_ipv6(&text), properties(&text));
             prop_assert!(nameservers(&text).len() <= 8);
-            permits(&bytes, NET_ADMIN);
+            let _ = permits(&bytes, NET_ADMIN);
         }
     }
 }

@@ -60,10 +60,7 @@ fn proc(facts: &Facts, out: Out) {
             let what = "processes are hidden from Courier's user (/proc is mounted with hidepid=)";
             let finding = PROC_HIDDEN.problem(what);
             if is_own || by_unit {
-                finding.by_hand(format!(
-                    "take ProtectProc= out of courierfilter.service (systemctl edit courierfilter), then: {}",
-                    restart_courierfilter(facts)
-                ))
+                finding.by_hand("take ProtectProc= out of courierfilter.service (systemctl edit courierfilter)").then(restart_courierfilter(facts))
             } else {
                 finding.run(format!(
                     "mount -o remount,hidepid=2,gid={} /proc  # and in /etc/fstab",
@@ -139,11 +136,11 @@ fn limits(facts: &Facts, out: Out) {
     });
     out.push(match process.open_files {
         Some(files) if files < FILES => OPEN_FILES
-            .warning(format!("courierfilter's filters may have {files} files open"))
-            .by_hand(format!(
-                "LimitNOFILE=65536 in courierfilter.service (systemctl edit courierfilter), then: {}",
-                restart_courierfilter(facts)
-            )),
+            .warning(format!(
+                "courierfilter's filters may have {files} files open"
+            ))
+            .by_hand("LimitNOFILE=65536 in courierfilter.service (systemctl edit courierfilter)")
+            .then(restart_courierfilter(facts)),
         Some(files) => OPEN_FILES.ok(format!("it may have {files} files open")),
         None => OPEN_FILES.ok("its open files are not limited"),
     });

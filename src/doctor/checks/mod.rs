@@ -81,6 +81,8 @@ fn restart_courierfilter(facts: &Facts) -> &'static str {
     }
 }
 
+/// What puts a changed configuration into service.
+const RELOAD: &str = "rblfilter reload";
 /// What gives the filter its programs, links and folders back.
 const INSTALL: &str = "./install.sh";
 /// What starts it again where courierfilter believes that it runs.
