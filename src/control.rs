@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::courier::session::parse_address;
 use crate::status::Status;
+use crate::why::Known;
 
 /// The socket's name, in [`crate::courier::paths::Paths::state`].
 pub const SOCKET: &str = "control";
@@ -56,16 +57,26 @@ pub enum Request {
         /// For how long.
         seconds: u32,
     },
+    /// Delete all that is kept of these networks, and end their bans.
+    Forget {
+        /// Which.
+        networks: Vec<IpNetwork>,
+    },
     /// Tell all bans, and who is let in.
     List,
     /// Put the configuration and the programs into service as they are now.
     Reload,
     /// Tell how the filter is.
     Status,
+    /// Tell all that is known of a client.
+    Why {
+        /// Which; an IPv4 client's address as IPv4.
+        client: IpAddr,
+    },
 }
 
 /// A line of an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
     /// It is done; what, in words.
@@ -76,6 +87,8 @@ pub enum Answer {
     Entry(Entry),
     /// How the filter is.
     Status(Box<Status>),
+    /// What is known of a client.
+    Known(Box<Known>),
     /// The end of a list.
     End,
 }
@@ -138,7 +151,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
                 return Err(format!("a reason has at most {MAX_REASON} bytes"));
             }
         }
-        Request::Unban { networks, .. } => {
+        Request::Unban { networks, .. } | Request::Forget { networks } => {
             if networks.is_empty() || networks.len() > MAX_NETWORKS {
                 return Err(format!("expected 1 to {MAX_NETWORKS} networks"));
             }
@@ -147,6 +160,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
             }
         }
         Request::Allow { network, .. } => sound(*network)?,
+        Request::Why { client } => sound((*client).into())?,
         Request::UnbanAll | Request::List | Request::Reload | Request::Status => {}
     }
     Ok(request)
@@ -216,7 +230,13 @@ mod tests {
             Request::List,
             Request::Reload,
             Request::Status,
+            Request::Why {
+                client: "fd00::5".parse().unwrap(),
+            },
             Request::UnbanAll,
+            Request::Forget {
+                networks: vec!["10.0.0.1/32".parse().unwrap()],
+            },
             Request::Ban {
                 network: "10.0.0.0/8".parse().unwrap(),
                 seconds: Some(7200),
@@ -260,6 +280,8 @@ mod tests {
                 r#"{"do":"allow","network":"::ffff:10.0.0.1","seconds":1}"#,
                 "is IPv4",
             ),
+            (r#"{"do":"why","client":"::ffff:10.0.0.1"}"#, "is IPv4"),
+            (r#"{"do":"why","client":"mail.test"}"#, "no request"),
             (
                 r#"{"do":"allow","network":"10.0.0.1","seconds":-1}"#,
                 "no request",

@@ -21,11 +21,12 @@
 //! - [`enforce`]: the ban and the kill; [`reply`]: the 554; [`store`]: the bans
 //!   that outlive a restart.
 //! - [`daemon`]: start, service and stop of the filter.
-//! - [`degraded`], [`log`], [`metrics`]: what does not work, what is told of it,
-//!   what is counted.
+//! - [`degraded`], [`log`], [`metrics`], [`latency`]: what does not work, what is
+//!   told of it, what is counted, how long it takes.
 //! - [`cli`]: the admin's commands; [`control`]: what they ask of the running
-//!   filter; [`status`]: how it is; [`firewall`]: the rules they set up.
-//! - [`doctor`]: what makes the filter useless or dangerous.
+//!   filter; [`status`]: how it is; [`why`]: all that is known of a client;
+//!   [`doctor`]: what makes the filter useless or dangerous; [`firewall`]: the
+//!   rules they set up.
 //! - [`sys`]: the only unsafe code.
 
 pub mod cli;
@@ -44,6 +45,7 @@ pub mod fuzzing;
 pub mod gate;
 pub mod guard;
 pub mod judge;
+pub mod latency;
 pub mod log;
 pub mod metrics;
 pub mod reply;
@@ -53,3 +55,4 @@ pub mod status;
 pub mod store;
 pub mod sys;
 pub mod watch;
+pub mod why;

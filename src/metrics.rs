@@ -4,6 +4,8 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::dnsbl::Counts;
 use crate::gate::Counted;
+use crate::judge::Sentence;
+use crate::latency::Latency;
 use crate::log::Event;
 
 /// The counters, since the worker's start.
@@ -36,6 +38,54 @@ pub struct Metrics {
     pub emptied: Counter,
     /// Sessions that the slot guard ended.
     pub shed: Counter,
+    /// First packets, as the gate's questions were judged.
+    pub at_gate: Sentences,
+    /// Sessions, when they connected.
+    pub at_connect: Sentences,
+    /// Messages, at the end of data.
+    pub at_message: Sentences,
+    /// Sessions that were ended, by what for.
+    pub ended: Ended,
+    /// From the sight of a session to its sentence.
+    pub to_sentence: Latency,
+    /// How long messages waited for their answer at the filter socket.
+    pub waited: Latency,
+}
+
+/// What was decided, in `observe` too.
+#[derive(Clone, Debug, Default)]
+pub struct Sentences {
+    /// Nobody asked what the lists say: an own address, an allowlisted network,
+    /// a client that logged in, ….
+    pub exempt: Counter,
+    /// The lists have nothing against the client, or not enough.
+    pub pass: Counter,
+    /// It is to be refused with a text.
+    pub reject: Counter,
+    /// It is to be ended, and banned.
+    pub ban: Counter,
+}
+
+impl Sentences {
+    /// Counts one.
+    pub fn count(&self, sentence: &Sentence) {
+        match sentence {
+            Sentence::Pass => self.pass.inc(),
+            Sentence::Reject(_) => self.reject.inc(),
+            Sentence::Ban(_) => self.ban.inc(),
+        };
+    }
+}
+
+/// Sessions that were ended, by what for.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// Lists named the client when it connected.
+    pub connect: Counter,
+    /// A message of it was refused.
+    pub message: Counter,
+    /// The client was silent while slots were short.
+    pub silence: Counter,
 }
 
 impl Metrics {

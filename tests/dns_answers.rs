@@ -13,7 +13,7 @@ use nameserver::{Does, Server, Whole};
 use rblfilter::config;
 use rblfilter::daemon::NeverBan;
 use rblfilter::dnsbl::{
-    Evidence, Family, Level, Listing, Lists, News, Notice, Reason, Score, Unknown,
+    Evidence, Family, Level, Listing, Lists, News, Notice, Reason, Saying, Score, Unknown,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{sleep, timeout};
@@ -142,7 +142,17 @@ async fn an_answer_is_asked_for_once_and_kept() {
         let mapped = ask(&lists, "::ffff:203.0.113.9").await.0;
         assert_eq!(level(&mapped), level(&first));
         assert_eq!(server.queries(), 1, "{does:?}");
+        let said = said(&lists);
+        assert_eq!((said.asked, said.hits()), (1, 11), "{does:?}: {said:?}");
+        let named = if level(&first) == Level::Ban { 12 } else { 0 };
+        assert_eq!(said.listings(), named, "{does:?}: {said:?}");
+        assert_eq!((said.latency.count(), said.failures()), (1, 0), "{said:?}");
     }
+}
+
+/// What the first list has said so far.
+fn said(lists: &Lists) -> Saying {
+    lists.said().next().unwrap().1.so_far()
 }
 
 #[tokio::test]
@@ -200,6 +210,9 @@ async fn a_dead_list_is_waited_for_once() {
     server.now(Does::Lists);
     assert_eq!(news4(&mut notices).await, News::Closed(Family::V4));
     assert_eq!(level(&ask(&lists, "203.0.113.70").await.0), Level::Ban);
+    let said = said(&lists);
+    assert_eq!((said.listed, said.timeouts), (2, 1), "{said:?}");
+    assert_eq!((said.latency.count(), said.errors), (2, 0), "{said:?}");
 }
 
 #[tokio::test]

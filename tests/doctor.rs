@@ -479,7 +479,9 @@ fn without_filter_or_courier_it_says_so_first() {
     let program = env!("CARGO_BIN_EXE_rblfilter");
     let told = |sysconfdir: &str| {
         let mut command = lab.command(program);
-        command.args(["doctor", "--quiet"]).env("sysconfdir", sysconfdir);
+        command
+            .args(["doctor", "--quiet"])
+            .env("sysconfdir", sysconfdir);
         let output = command.output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert_readable(&text);

@@ -204,6 +204,57 @@ fn for_want_of_memory_the_kernel_ends_the_supervisor_last() {
     assert_eq!(names, all);
 }
 
+/// What the worker cannot start itself.
+#[test]
+fn what_looks_up_aliases_is_there_again_when_it_has_died() {
+    let config = Config {
+        aliases: vec!["carol: carol@elsewhere.test".into()],
+        ..Config::default()
+    };
+    let lab = lab(config, OWN_ZONE);
+    let before = filter(&lab);
+    let kill = || {
+        let processes = lab.processes();
+        let its = |process: &&_| {
+            let process: &rblfilter_lab::ProcessInfo = process;
+            process.comm == "rblfilter-alias"
+        };
+        let process = processes.iter().find(its).expect("one that looks up");
+        lab.kill(process.pid, Signal::SIGKILL).unwrap();
+    };
+    kill();
+    lab.wait_for_log("reload,user=aliases", LIMIT).unwrap();
+    let after = filter(&lab);
+    assert!(after.supervisor == before.supervisor && after.worker != before.worker);
+    let told = lab.log_matching("degraded,what=aliases");
+    assert!(
+        told.len() == 1 && told[0].contains("has ended (signal: 9"),
+        "{told:?}"
+    );
+    // Whoever only says that it was for postmaster would pass, were it not looked up.
+    let mut client = lab.connect(ip("127.66.11.1")).unwrap();
+    greet(&lab, &mut client);
+    let claimed = "<carol@lab.test> ORCPT=rfc822;postmaster@lab.test";
+    let reply = message_in(&lab, &mut client, claimed);
+    assert!(
+        reply.as_ref().map_or(true, |reply| reply.code == 554),
+        "{reply:?}"
+    );
+    let postmaster = Message {
+        to: vec!["postmaster@lab.test".into()],
+        ..message()
+    };
+    assert_delivered(&lab, &postmaster, "127.66.10.1", 1);
+    assert_eq!(lab.log_matching("what=aliases").len(), 1);
+    // The next time not at once; mail for postmaster passes meanwhile.
+    kill();
+    let again = || (lab.log_matching("degraded,what=aliases").len() == 2).then_some(());
+    wait_for(LIMIT, again).expect("told");
+    assert_delivered(&lab, &postmaster, "127.66.10.2", 2);
+    assert_eq!(lab.log_matching("reload,user=aliases").len(), 1);
+    assert_eq!(filter(&lab), after);
+}
+
 #[test]
 fn who_is_not_started_by_courierfilter_supervises_nothing() {
     let lab = lab(Config::default(), OWN_ZONE);

@@ -31,14 +31,20 @@ pub enum Error {
     Failed(String),
 }
 
-impl Error {
-    /// Whether it tells `what`.
-    pub fn is_about(&self, what: &str) -> bool {
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (Self::NotRunning(text)
         | Self::NotPermitted(text)
         | Self::Refused(text)
         | Self::Failed(text)) = self;
-        text.contains(what)
+        f.write_str(text)
+    }
+}
+
+impl Error {
+    /// Whether it tells `what`.
+    pub fn is_about(&self, what: &str) -> bool {
+        self.to_string().contains(what)
     }
 
     /// Says it, and how to exit.
@@ -97,7 +103,9 @@ pub fn ask(
                 return Err(Error::NotPermitted(text));
             }
             Answer::Error(text) => return Err(Error::Refused(text)),
-            told @ (Answer::Entry(_) | Answer::Status(_)) => each(told).map_err(failed)?,
+            told @ (Answer::Entry(_) | Answer::Status(_) | Answer::Known(_)) => {
+                each(told).map_err(failed)?
+            }
         }
     }
     sent.map_err(failed)?;

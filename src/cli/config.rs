@@ -13,6 +13,9 @@ use crate::courier::paths::Paths;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check the file; say what is wrong, with its line, or what it does
+    ///
+    /// Says whether the configuration is right and what it puts into force; if not,
+    /// what is wrong in which line.
     Check,
 }
 

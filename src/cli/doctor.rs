@@ -17,10 +17,9 @@ use super::status::wrapped;
 use crate::control::{Answer, Request};
 use crate::doctor::{self, Filter, Finding, Level};
 
-/// Check everything that makes the filter useless or dangerous, and say of each
-/// what was found, why it matters, and what mends it.
+/// Check everything that makes the filter useless or dangerous
 ///
-/// It looks at Courier's settings and what runs of it, the programs and their
+/// Says of each what was found, why it matters, and what mends it. It looks at Courier's settings and what runs of it, the programs and their
 /// rights, the sets and rules, the lists and nameservers, the running filter and
 /// the host; it changes nothing, and takes at most a quarter of a minute. Root
 /// sees all; a member of Courier's group most, and is told what not.

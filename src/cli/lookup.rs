@@ -22,12 +22,18 @@ use crate::config::{self, Config};
 use crate::courier::session::parse_address;
 use crate::daemon::NeverBan;
 use crate::dnsbl::{Answer, Evidence, Got, Level, Lists, Look, News, Notice, is_global};
+use crate::why::{Forecast, Opinion};
 
 /// Addresses that are asked for at the same time.
 const AT_ONCE: usize = 128;
 
-/// Ask the DNS lists for addresses: what each says, what that is worth, and the
-/// sentence. Exit status: 0 all pass, 1 one is listed, 2 a list did not say.
+/// What the DNS lists say of an address, and what would follow
+///
+/// Asks the lists for addresses, past what is kept of them: each one's answer, its
+/// score, TTL and time, the list's text, and the sentence. A list that fails its
+/// self-test is not counted. A progress bar shows how far it is where standard
+/// error is a terminal. Exit status: 0 all pass, 1 one is listed, 2 a list did not
+/// say.
 #[derive(Debug, Args)]
 pub struct Command {
     /// The addresses; "-" reads them from standard input, one a line
@@ -119,34 +125,104 @@ fn addresses(command: &Command) -> Result<Vec<IpAddr>, String> {
     Ok(all)
 }
 
-async fn all(config: &Config, addresses: Vec<IpAddr>, json: bool) -> io::Result<End> {
-    let (lists, mut notices) = Lists::new(
-        config.zones.clone(),
-        config.resolver.clone(),
-        config.cache,
-        config.thresholds,
-    );
-    if let Err(error) = lists.resolver().check() {
-        eprintln!("rblfilter: {error}");
-    }
-    let testing = tokio::spawn(Arc::clone(&lists).keep_tested());
-    let named = Arc::clone(&lists);
-    let hearing = tokio::spawn(async move {
-        while let Some(Notice { list, news }) = notices.recv().await {
-            if let (Some(zone), News::Opened(_, reason, _)) = (named.zone(list), news) {
-                eprintln!("rblfilter: {}: not believed: {reason}", zone.name());
-            }
+/// What addresses are looked up with, until it is dropped.
+struct Desk {
+    lists: Arc<Lists>,
+    never_ban: NeverBan,
+    protected: Protected,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
         }
-    });
-    let never_ban = NeverBan::new(&config.never_ban);
-    for (domain, error) in never_ban.read_once(lists.resolver()).await {
-        eprintln!(
-            "rblfilter: never-ban.spf: cannot read the SPF record of {domain}: {error}; whoever would be banned may be one of its senders"
-        );
     }
-    let mut protected = Protected::new(config.allow.clone());
-    // Where they cannot be listed, nobody is taken for one of them.
-    let _ = protected.refresh(std::time::Instant::now());
+}
+
+impl Desk {
+    /// Begins to test the lists, and reads what `never-ban.spf` names; what does
+    /// not work is handed to `tell`.
+    async fn open(config: &Config, tell: impl Fn(String) + Clone + Send + 'static) -> Self {
+        let (lists, mut notices) = Lists::new(
+            config.zones.clone(),
+            config.resolver.clone(),
+            config.cache,
+            config.thresholds,
+        );
+        if let Err(error) = lists.resolver().check() {
+            tell(error.to_string());
+        }
+        let testing = tokio::spawn(Arc::clone(&lists).keep_tested());
+        let (named, hears) = (Arc::clone(&lists), tell.clone());
+        let hearing = tokio::spawn(async move {
+            while let Some(Notice { list, news }) = notices.recv().await {
+                if let (Some(zone), News::Opened(_, reason, _)) = (named.zone(list), news) {
+                    hears(format!("{}: not believed: {reason}", zone.name()));
+                }
+            }
+        });
+        let never_ban = NeverBan::new(&config.never_ban);
+        for (domain, error) in never_ban.read_once(lists.resolver()).await {
+            tell(format!(
+                "never-ban.spf: cannot read the SPF record of {domain}: {error}; whoever would be banned may be one of its senders"
+            ));
+        }
+        let mut protected = Protected::new(config.allow.clone());
+        // Where they cannot be listed, nobody is taken for one of them.
+        let _ = protected.refresh(std::time::Instant::now());
+        Self {
+            lists,
+            never_ban,
+            protected,
+            tasks: [testing, hearing],
+        }
+    }
+
+    /// Asks the lists for `address`, where that is asked for.
+    fn ask(&self, config: &Config, address: IpAddr) -> JoinHandle<Vec<Look>> {
+        let asked = config.resolver.query_non_global || is_global(address);
+        let lists = Arc::clone(&self.lists);
+        tokio::spawn(async move {
+            if asked {
+                lists.look(address).await
+            } else {
+                Vec::new()
+            }
+        })
+    }
+
+    fn found(&self, config: &Config, address: IpAddr, looks: Vec<Look>) -> Found<'_> {
+        Found::new(
+            config,
+            &self.lists,
+            address,
+            looks,
+            &self.never_ban,
+            &self.protected,
+        )
+    }
+}
+
+/// What would follow if `address` connected now.
+///
+/// # Errors
+/// Where the system gives no thread or descriptor.
+pub(super) fn forecast(config: &Config, address: IpAddr) -> io::Result<Forecast> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        // What does not work is part of the answer.
+        let desk = Desk::open(config, |_| {}).await;
+        let looks = desk.ask(config, address).await.map_err(io::Error::other)?;
+        Ok(desk.found(config, address, looks).forecast())
+    })
+}
+
+async fn all(config: &Config, addresses: Vec<IpAddr>, json: bool) -> io::Result<End> {
+    let desk = Desk::open(config, |text| eprintln!("rblfilter: {text}")).await;
     let bar = bar(addresses.len());
     let mut open: VecDeque<(IpAddr, JoinHandle<Vec<Look>>)> = VecDeque::new();
     let mut rest = addresses.into_iter();
@@ -154,30 +230,19 @@ async fn all(config: &Config, addresses: Vec<IpAddr>, json: bool) -> io::Result<
     loop {
         while open.len() < AT_ONCE {
             let Some(address) = rest.next() else { break };
-            let asked = config.resolver.query_non_global || is_global(address);
-            let lists = Arc::clone(&lists);
-            let task = async move {
-                if asked {
-                    lists.look(address).await
-                } else {
-                    Vec::new()
-                }
-            };
-            open.push_back((address, tokio::spawn(task)));
+            open.push_back((address, desk.ask(config, address)));
         }
         let Some((address, task)) = open.pop_front() else {
             break;
         };
         let looks = task.await.map_err(io::Error::other)?;
-        let found = Found::new(config, &lists, address, looks, &never_ban, &protected);
+        let found = desk.found(config, address, looks);
         end = end.max(found.end());
         let text = if json { found.json() } else { found.text() };
         bar.suspend(|| io::stdout().write_all(text.as_bytes()))?;
         bar.inc(1);
     }
     bar.finish_and_clear();
-    testing.abort();
-    hearing.abort();
     Ok(end)
 }
 
@@ -242,10 +307,9 @@ impl<'a> Found<'a> {
     }
 
     fn end(&self) -> End {
-        let unknown = |look: &Look| !look.believed || matches!(look.answer, Answer::Unknown(_));
         if self.level > Level::Pass {
             End::Listed
-        } else if self.looks.iter().any(unknown) {
+        } else if self.looks.iter().any(Self::is_unknown) {
             End::Unknown
         } else {
             End::Pass
@@ -265,6 +329,46 @@ impl<'a> Found<'a> {
         }
     }
 
+    fn is_unknown(look: &Look) -> bool {
+        !look.believed || matches!(look.answer, Answer::Unknown(_))
+    }
+
+    /// What a list says, in words.
+    fn meaning(&self, look: &Look) -> String {
+        let codes: Vec<String> = look.codes.iter().map(ToString::to_string).collect();
+        let codes = codes.join(" ");
+        match &look.answer {
+            Answer::Listed(_) => format!("listed {codes}, score {}", self.score(look)),
+            Answer::NotListed if codes.is_empty() => "not listed".to_owned(),
+            Answer::NotListed => format!("answered {codes}, which no rule is for"),
+            Answer::Unknown(unknown) => format!("unknown: {unknown}"),
+        }
+    }
+
+    fn forecast(&self) -> Forecast {
+        let opinions = self.looks.iter().map(|look| {
+            let url = |zone: &crate::dnsbl::Zone| zone.lookup_url().to_owned();
+            let mut answer = self.meaning(look);
+            if !look.believed {
+                answer.push_str(" (not believed: it has failed its self-test)");
+            }
+            Opinion {
+                name: self.name(look).to_owned(),
+                answer,
+                against: look.believed && self.score(look) > 0.0,
+                unknown: Self::is_unknown(look),
+                text: look.text.clone(),
+                lookup_url: self.lists.zone(look.list).map(url).unwrap_or_default(),
+            }
+        });
+        Forecast {
+            sentence: self.level.to_string(),
+            score: self.evidence.tally.score.to_string(),
+            note: self.note.map(str::to_owned),
+            lists: opinions.collect(),
+        }
+    }
+
     fn text(&self) -> String {
         let mut text = format!(
             "{}: {}, score {}\n",
@@ -276,14 +380,7 @@ impl<'a> Found<'a> {
         }
         let width = self.looks.iter().map(|look| self.name(look).len()).max();
         for look in &self.looks {
-            let codes: Vec<String> = look.codes.iter().map(ToString::to_string).collect();
-            let codes = codes.join(" ");
-            let meaning = match &look.answer {
-                Answer::Listed(_) => format!("listed {codes}, score {}", self.score(look)),
-                Answer::NotListed if codes.is_empty() => "not listed".to_owned(),
-                Answer::NotListed => format!("answered {codes}, which no rule is for"),
-                Answer::Unknown(unknown) => format!("unknown: {unknown}"),
-            };
+            let meaning = self.meaning(look);
             let _ = write!(
                 text,
                 "  {:width$}  {meaning}{}",

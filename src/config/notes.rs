@@ -1,6 +1,7 @@
 //! What a right configuration may not mean as it is written.
 
 use std::fmt;
+use std::time::Duration;
 
 use rblfilter_warden::policy::Backend;
 
@@ -22,6 +23,8 @@ pub enum Note {
     DryRun,
     /// Bans from before `observe` go on.
     Standing,
+    /// Bans of before count for no longer than this, in seconds.
+    ShortMemory(u32),
     /// A whole family is not judged.
     WholeFamily,
     /// Ports where users log in are judged.
@@ -44,6 +47,11 @@ impl fmt::Display for Note {
             Self::Standing => f.write_str(
                 "bans made before observe go on in the kernel until they end (rblfilter status counts them; rblfilter unban --all before the change, or rblfilter firewall remove)",
             ),
+            Self::ShortMemory(seconds) => write!(
+                f,
+                "the bans of before count for {}, as nothing is kept for longer (retention)",
+                humantime::format_duration(Duration::from_secs((*seconds).into()))
+            ),
             Self::WholeFamily => f.write_str(
                 "allow.networks holds a whole family: none of its clients is judged",
             ),
@@ -59,6 +67,7 @@ impl fmt::Display for Note {
 pub fn notes(config: &Config) -> Vec<Note> {
     let lists = config.zones.iter().filter(|zone| !zone.allows()).count();
     let needs = config.thresholds.ban_needs;
+    let window = config.ban.durations.window;
     let dry = config.ban.backend == Backend::DryRun;
     [
         (
@@ -68,6 +77,7 @@ pub fn notes(config: &Config) -> Vec<Note> {
         (needs > lists.max(1), Note::BanNeeds { needs, lists }),
         (dry, Note::DryRun),
         (!dry && config.mode == Mode::Observe, Note::Standing),
+        (window == config.retention, Note::ShortMemory(window)),
         (
             config.allow.iter().any(|network| network.prefix() == 0),
             Note::WholeFamily,

@@ -245,6 +245,13 @@ async fn answer(
         )
         .await;
     }
+    if let Request::Why { client } = request {
+        drop(doing);
+        let filter = Arc::clone(filter);
+        let looked = tokio::task::spawn_blocking(move || filter.known(client)).await;
+        let known = looked.map_err(io::Error::other)?;
+        return write(&mut stream, &[Answer::Known(Box::new(known)), Answer::End]).await;
+    }
     let user = name(peer.uid()).await;
     // A task of its own: it is done also where the one who asked goes away.
     let filter = Arc::clone(filter);

@@ -2,9 +2,12 @@
 //! execution.
 
 mod bans;
+mod connect;
+mod forget;
 mod gate;
 mod hand;
 mod keeper;
+mod known;
 mod lists;
 mod retiring;
 mod sets;
@@ -13,7 +16,6 @@ mod status;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -41,13 +43,13 @@ use crate::enforce::book::{Book, Next, Record};
 use crate::enforce::kill::{self, Killer};
 use crate::enforce::warden::{SetsRest, Warden};
 use crate::gate::Gate;
-use crate::guard::{self, answers};
+use crate::guard;
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::metrics::Metrics;
 use crate::senders::Senders;
 use crate::store::{Store, Write};
-use crate::watch::{By, Judge, Sender, Table, Watcher};
+use crate::watch::{By, Sender, Table};
 use retiring::Retiring;
 
 pub use retiring::Deciding;
@@ -207,6 +209,11 @@ impl Filter {
         &self.degraded
     }
 
+    /// What looks up aliases, where it could be started.
+    pub fn aliases(&self) -> Option<&Aliases> {
+        self.aliases.as_deref()
+    }
+
     /// The warden, which somebody else has to bring.
     pub fn warden(&self) -> &Warden {
         &self.warden
@@ -222,6 +229,11 @@ impl Filter {
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.config.resolver.limit + READ_TIME
+    }
+
+    /// A message has waited so long for its answer.
+    pub fn waited(&self, time: Duration) {
+        self.metrics.waited.observe(time);
     }
 
     /// The part that could not accept a connection, and that it can again.
@@ -311,11 +323,12 @@ impl Filter {
         ) {
             let event = Event::new("exempt").of_message(id).ip(session.client);
             log::debug!("{}", event.field("reason", exemption));
+            self.metrics.at_message.exempt.inc();
             return Decision::Accept;
         }
-        let (Sentence::Reject(conviction) | Sentence::Ban(conviction)) =
-            self.sentence(session).await
-        else {
+        let sentence = self.sentence(session).await;
+        self.metrics.at_message.count(&sentence);
+        let (Sentence::Reject(conviction) | Sentence::Ban(conviction)) = sentence else {
             log::debug!("{}", Event::new("passed").of_message(id).ip(session.client));
             if self.senders.delivered(session.client, Instant::now()) {
                 self.put(Write::Sender(session.client, self.now()));
@@ -469,7 +482,7 @@ impl Filter {
         match self.config.kill {
             KillPolicy::Always => {
                 // It frees the slot, so it comes first.
-                let killed = self.killer.end(&identified, self.table.listeners());
+                let killed = self.end_refused(&identified);
                 let event = self.ban_event(event, &conviction, &identified).await;
                 log::info!("{}", event.field("killed", killed));
             }
@@ -493,7 +506,7 @@ impl Filter {
                     self.graced().remove(&pid);
                 }
                 if its_own && !identified.has_logged_in() {
-                    let killed = self.killer.end(&identified, self.table.listeners());
+                    let killed = self.end_refused(&identified);
                     log::info!("{}", event("ended").field("killed", killed));
                 } else if identified.esmtpd().is_alive() {
                     log::info!(
@@ -503,6 +516,16 @@ impl Filter {
                 }
             }
         }
+    }
+
+    /// Ends the session of a client that has its 554; how many processes were
+    /// signalled.
+    fn end_refused(&self, identified: &Identified) -> usize {
+        let killed = self.killer.end(identified, self.table.listeners());
+        if killed > 0 {
+            self.metrics.ended.message.inc();
+        }
+        killed
     }
 
     /// Bans the client where it is to be; the event tells what became of it.
@@ -530,91 +553,6 @@ impl Filter {
         } else {
             event
         }
-    }
-
-    /// Judges a session that has just connected, and carries the sentence out.
-    async fn judge_connect(&self, identified: &Identified) {
-        let session = &identified.session;
-        self.teach_gate(session);
-        let nobody = Envelope::default();
-        let protection = self.protection(session.client);
-        if let Some(exemption) = judge::exemption(session, &nobody, protection, &self.config) {
-            let event = Event::new("exempt")
-                .ip(session.client)
-                .field("at", "connect");
-            log::debug!("{}", event.field("reason", exemption));
-            return;
-        }
-        // Asked also for those who are judged later: the answer is there then.
-        let Sentence::Ban(mut conviction) = self.sentence(session).await else {
-            return;
-        };
-        // A client that may yet log in is judged when the control file shows
-        // that it did not; and from the end of data on the filter socket alone
-        // decides.
-        if session.may_log_in || self.table.is_at_filter(identified.esmtpd().pid()) {
-            return;
-        }
-        // Whom the admin wants to read a 554 is let be while slots are free.
-        if let KillPolicy::Pressure { .. } = self.config.kill {
-            let (_stop, never) = watch::channel(false);
-            kill::grace(identified, LONGEST_SESSION, never).await;
-            let pid = identified.esmtpd().pid();
-            if !identified.esmtpd().is_alive() || self.table.is_at_filter(pid) {
-                return;
-            }
-            // What was held against it long ago may not hold now.
-            let Sentence::Ban(now) = self.sentence(session).await else {
-                return;
-            };
-            conviction = now;
-        }
-        let event = listed(identified, &conviction, None).field("at", "connect");
-        if self.config.mode == Mode::Observe {
-            self.metrics.listed.inc();
-            let would = conviction.action();
-            log::info!("{}", event.field("action", "none").field("would", would));
-            return;
-        }
-        let pid = identified.esmtpd().pid();
-        let _deciding = loop {
-            // A worker before may have accepted a message of it.
-            if self.table.is_found(pid) {
-                answers::given(identified).await;
-            }
-            if !identified.esmtpd().is_alive() || self.table.is_at_filter(pid) {
-                return;
-            }
-            let deciding = self.deciding().await;
-            if !self.table.is_found(pid) {
-                break deciding;
-            }
-            if answers::are_given(identified) {
-                self.table.has_answers(pid);
-                break deciding;
-            }
-        };
-        // From the end of data on the filter socket decides.
-        if let Some(killed) = self.end_unanswered(identified, false) {
-            self.metrics.watch.inc();
-            let event = self.ban_event(event, &conviction, identified).await;
-            log::info!("{}", event.field("killed", killed));
-        }
-    }
-
-    /// Ends a session whose client has no answer to a message yet, if it may be
-    /// ended; how many processes were signalled. `answered`: it is certain that
-    /// none of its messages waits for an answer.
-    fn end_unanswered(&self, identified: &Identified, answered: bool) -> Option<usize> {
-        let pid = identified.esmtpd().pid();
-        if self.is_retiring() || !self.table.claim(pid, answered) {
-            return None;
-        }
-        let killed = self.killer.end(identified, self.table.listeners());
-        if killed == 0 {
-            self.table.release(pid);
-        }
-        Some(killed)
     }
 
     /// Watches for sessions, guards the slots and keeps the bans, until the future
@@ -666,56 +604,6 @@ impl Filter {
         }
     }
 
-    /// By what sessions are seen, in a word.
-    fn watching(&self) -> &'static str {
-        let watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        match *watching {
-            Some(By::Events) => "events",
-            Some(By::Poll) => "poll",
-            None if self.config.watch.by == WatchBy::Off => "off",
-            None => "starting",
-        }
-    }
-
-    async fn watch(self: Arc<Self>) {
-        let settings = self.config.watch;
-        let wanted = match settings.by {
-            WatchBy::Off => return,
-            WatchBy::Poll => false,
-            // Where nothing is done, nothing with a capability runs.
-            WatchBy::Auto => self.config.mode == Mode::Enforce,
-            WatchBy::Events => true,
-        };
-        let events = if wanted {
-            self.exec_events().await
-        } else {
-            None
-        };
-        let watcher = Watcher {
-            table: Arc::clone(&self.table),
-            metrics: Arc::clone(&self.metrics),
-            program: self.paths.esmtpd(),
-            judge: self,
-        };
-        watcher.run(settings, events).await;
-    }
-
-    /// The socket on which the kernel tells of execs.
-    async fn exec_events(&self) -> Option<OwnedFd> {
-        let why = match self.warden.watch().await {
-            Ok((_, Some(socket))) => return Some(socket),
-            Ok((reply, None)) => reply.outcome.to_string(),
-            Err(error) => error.to_string(),
-        };
-        let event = Event::new("noevents").text(why);
-        if self.config.watch.by == WatchBy::Events {
-            log::error!("{event}");
-        } else {
-            log::debug!("{event}");
-        }
-        None
-    }
-
     /// Bans the client; for how long, where it is banned now.
     async fn ban(&self, client: IpAddr, conviction: &Conviction) -> Option<Next> {
         let network = self.network_of(client);
@@ -757,16 +645,6 @@ async fn lasting<F: Future<Output = ()> + Send + 'static>(begin: impl Fn() -> F)
             Some(Err(error)) if error.is_panic() => sleep(AFTER_A_BUG).await,
             _ => return,
         }
-    }
-}
-
-impl Judge for Filter {
-    async fn connected(self: Arc<Self>, identified: Arc<Identified>) {
-        self.judge_connect(&identified).await;
-    }
-
-    fn watching(&self, by: By) {
-        *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
     }
 }
 

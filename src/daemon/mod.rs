@@ -11,6 +11,7 @@ mod control;
 mod filter;
 mod handover;
 mod link;
+mod lookups;
 mod never_ban;
 mod pulse;
 mod reloads;

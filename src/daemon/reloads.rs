@@ -122,6 +122,12 @@ impl Reloads {
         }
     }
 
+    /// The same, where nobody waits for it but the log, in which `why` stands for the
+    /// user; whether another one serves.
+    pub async fn by_itself(&self, why: &str) -> bool {
+        self.ask_for_another(why).await.is_ok()
+    }
+
     /// Whether the firewall is to be set up anew.
     async fn ask_for_another(&self, user: &str) -> Result<bool, Failure> {
         let Ok(_one) = self.one.try_lock() else {

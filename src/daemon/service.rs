@@ -306,7 +306,11 @@ async fn serve(
     limit: Duration,
     filter: Option<&Arc<Filter>>,
 ) -> Option<Box<super::filter::Sentenced>> {
+    let begun = Instant::now();
     let decision = decide(&mut stream, limit, filter).await;
+    if let Some(filter) = filter {
+        filter.waited(begun.elapsed());
+    }
     match decision {
         Decision::Accept => {
             reply(&mut stream, ACCEPTED).await;

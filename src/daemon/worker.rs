@@ -31,6 +31,7 @@ use super::control::{Control, Doers};
 use super::filter::{Filter, Prepared};
 use super::handover::{self, Baton};
 use super::link::Word;
+use super::lookups;
 use super::reloads::{self, Reloads};
 use super::service::{Ended, Handed, Service};
 use super::supervised::{self, Told};
@@ -47,7 +48,7 @@ pub const ROLE: &str = "supervised-worker";
 /// The second: the version of what supervisor and worker say to one another, and
 /// of what one supervisor tells the next. Programs of two versions do not work
 /// together; then the filter has to be stopped and started.
-pub const VERSION: &str = "1";
+pub const VERSION: &str = "2";
 
 /// How long the start and the stop wait for what the lists said to be read and
 /// written.
@@ -226,6 +227,10 @@ async fn work(
         filter.gate().want();
     }
     let changes = on_change.then(|| tokio::spawn(Arc::clone(&reloads).on_change(text)));
+    let lookups = filter.clone().map(|filter| {
+        let keep = lookups::keep(filter, Arc::clone(&reloads), handed.is_next);
+        tokio::spawn(keep)
+    });
     let baton = loop {
         match service.serve().await {
             Ended::Stop => break None,
@@ -238,8 +243,8 @@ async fn work(
             },
         }
     };
-    if let Some(changes) = changes {
-        changes.abort();
+    for asking in changes.into_iter().chain(lookups) {
+        asking.abort();
     }
     if let Some(filter) = &filter {
         filter.gate().close();
@@ -381,8 +386,8 @@ async fn on_disk(work: impl FnOnce() + Send + 'static) {
 /// Starts what runs `aliaslookup`, as the worker cannot run anything after
 /// this, and builds the worker's walls.
 fn prepare(paths: &Paths, name: &str, dropped: sandbox::Dropped, seccomp: Layer) -> Prepared {
-    let aliases =
-        std::env::current_exe().and_then(|own| Aliases::start(&own, name, &paths.aliaslookup()));
+    let aliases = std::env::current_exe()
+        .and_then(|own| Aliases::start(&own, name, &paths.aliaslookup(), seccomp));
     if let Err(error) = &aliases {
         let text = format!("no look-ups of aliases: {error}");
         log::warn!("{}", Event::new("limits").text(text));

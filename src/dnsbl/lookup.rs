@@ -22,6 +22,7 @@ use super::global::is_global;
 use super::health::{Change, Got, Health, Reason, Trust};
 use super::resolver::Resolver;
 use super::rule;
+use super::said::Said;
 use super::score::{Reach, Thresholds};
 use super::selftest::Family;
 use super::{Zone, query};
@@ -67,6 +68,7 @@ pub(super) struct List {
     pub(super) zone: Zone,
     pub(super) number: u32,
     reach: Reach,
+    said: Said,
     pub(super) budget: Mutex<Budget>,
     health: [Mutex<Health>; 2],
 }
@@ -152,6 +154,7 @@ impl Lists {
             .map(|zone| List {
                 number: zone.number(),
                 reach: rule::reach(zone.rules()),
+                said: Said::default(),
                 budget: Mutex::default(),
                 health: [(); 2].map(|()| Mutex::new(Health::new(zone.self_test(), now))),
                 zone,
@@ -197,6 +200,11 @@ impl Lists {
             misses: self.misses.load(Relaxed),
             unknown: self.unknown.load(Relaxed),
         }
+    }
+
+    /// The lists, and what each says, since the start.
+    pub fn said(&self) -> impl Iterator<Item = (&Zone, &Said)> {
+        self.lists.iter().map(|list| (&list.zone, &list.said))
     }
 
     /// What the lists say of `client`, beside couriertcpd's `courier`, of which
@@ -437,7 +445,9 @@ impl Lists {
             usable && health.believes(self.got(entry))
         }) {
             self.hits.fetch_add(1, Relaxed);
-            return Known::Answer(entry.answer(), self.got(&entry));
+            let answer = entry.answer();
+            list.said.kept(&answer);
+            return Known::Answer(answer, self.got(&entry));
         }
         match trust {
             Trust::Yes => Known::Ask,
@@ -542,6 +552,8 @@ impl Lists {
         let Some(name) = query::name(client, list.zone.origin()) else {
             return Answer::NotListed;
         };
+        let begun = Instant::now();
+        list.said.asked.inc();
         let tries = self.settings.query_limit * 2 + Duration::from_millis(100);
         let result = timeout(tries, self.resolver.addresses(&name)).await;
         let (answer, ttl) = match result {
@@ -553,6 +565,7 @@ impl Lists {
             Err(_) => (Answer::Unknown(Unknown::Timeout), None),
         };
         let now = Instant::now();
+        list.said.answered(&answer, now.duration_since(begun));
         let seconds = self.clock.seconds(now);
         if let Some(entry) = Entry::new(&answer, ttl, seconds, &self.cache.bounds) {
             self.cache.insert(key, entry);

@@ -7,6 +7,7 @@
 
 mod gate;
 mod iptables;
+mod member;
 mod nftables;
 
 use std::io::Write;
@@ -19,6 +20,8 @@ use rblfilter_warden::policy::Backend;
 
 use self::gate::Plan;
 use crate::config::{Config, Rate};
+
+pub use member::holds;
 
 /// What marks a rule as ours.
 const COMMENT: &str = "rblfilter";

@@ -7,6 +7,9 @@ use memchr::{memchr, memmem};
 
 use crate::courier::log_line::{LogLine, address};
 
+/// A day of a thousand lines a second: no line stands for more.
+const MOST_TIMES: u64 = 100_000_000;
+
 /// What a line tells, and how many times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -61,7 +64,9 @@ pub fn event<'a>(ident: &[u8], message: &'a [u8]) -> Option<(Event<'a>, u64)> {
     let (message, times) = repeated(message);
     if ours {
         let ours = Ours::parse(message)?;
-        let times = times.saturating_mul(ours.lines.unwrap_or(1));
+        let times = times
+            .saturating_mul(ours.lines.unwrap_or(1))
+            .min(MOST_TIMES);
         return Some((Event::Ours(ours), times));
     }
     Some((Event::Courier(LogLine::parse(ident, message)?), times))
@@ -73,29 +78,41 @@ fn repeated(message: &[u8]) -> (&[u8], u64) {
         let rest = message.strip_prefix(b"message repeated ")?;
         let (number, rest) = rest.split_at(memchr(b' ', rest)?);
         let rest = rest.strip_prefix(b" times: [ ")?.strip_suffix(b"]")?;
-        // A day of a thousand lines a second; more is no line of syslog's.
-        let times = decimal(number).filter(|times| (1..=100_000_000).contains(times))?;
+        let times = decimal(number).filter(|times| (1..=MOST_TIMES).contains(times))?;
         Some((rest, times))
     };
     inner().unwrap_or((message, 1))
+}
+
+/// The fields of a line of ours, `[id=…,]EVENT[,KEY=VALUE]…[: TEXT]`: each key and
+/// value, the event's name without one; and the text.
+pub fn fields(message: &[u8]) -> (impl Iterator<Item = (&[u8], Option<&[u8]>)>, &[u8]) {
+    // A value holds no space, so the first `: ` begins the text.
+    let (fields, text) = match memmem::find(message, b": ") {
+        Some(end) => (&message[..end], &message[end + 2..]),
+        None => (message, &message[message.len()..]),
+    };
+    let fields = fields.split(|byte| *byte == b',');
+    let pairs = fields.map(|field| match memchr(b'=', field) {
+        Some(equal) => (&field[..equal], Some(&field[equal + 1..])),
+        None => (field, None),
+    });
+    (pairs, text)
 }
 
 impl<'a> Ours<'a> {
     /// Reads `[id=…,]EVENT[,KEY=VALUE]…[: TEXT]`.
     #[must_use]
     pub fn parse(message: &'a [u8]) -> Option<Self> {
-        // A value holds no space, so the first `: ` begins the text.
-        let end = memmem::find(message, b": ").unwrap_or(message.len());
         let mut ours = Self::default();
         let mut summed: &[u8] = b"";
-        for field in message[..end].split(|byte| *byte == b',') {
-            let Some(equal) = memchr(b'=', field) else {
+        for (key, value) in fields(message).0 {
+            let Some(value) = value else {
                 if ours.event.is_empty() {
-                    ours.event = field;
+                    ours.event = key;
                 }
                 continue;
             };
-            let (key, value) = (&field[..equal], &field[equal + 1..]);
             match key {
                 b"ip" => ours.ip = bracketed(value).and_then(address),
                 b"port" => {
@@ -131,7 +148,9 @@ impl<'a> Ours<'a> {
     }
 }
 
-fn bracketed(value: &[u8]) -> Option<&[u8]> {
+/// The inside of `[…]`.
+#[must_use]
+pub fn bracketed(value: &[u8]) -> Option<&[u8]> {
     value.strip_prefix(b"[")?.strip_suffix(b"]")
 }
 

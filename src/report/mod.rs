@@ -30,7 +30,7 @@ mod waves;
 
 pub use csv::Table;
 pub use html::page;
-pub use line::{Event, Ours, event};
+pub use line::{Event, Ours, bracketed, event, fields};
 pub use slots::LONGEST_HOLD;
 pub use source::{Block, Error, Journal, Opened, Source, in_order, now};
 pub use stamp::{Clock, Head};

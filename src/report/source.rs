@@ -101,6 +101,8 @@ pub struct Journal {
     pub until: Option<i64>,
     /// Another journal than the machine's.
     pub directory: Option<PathBuf>,
+    /// What delivers messages, too.
+    pub deliveries: bool,
 }
 
 /// A log.
@@ -262,6 +264,10 @@ impl Journal {
         ]
         .map(OsString::from)
         .into();
+        if self.deliveries {
+            let programs = ["courierlocal", "courieresmtp", "courierdsn", "courieruucp"];
+            arguments.extend(programs.map(|name| format!("--identifier={name}").into()));
+        }
         for (name, second) in [("--since", self.since), ("--until", self.until)] {
             if let Some(second) = second {
                 arguments.push(format!("{name}=@{second}").into());
@@ -595,6 +601,7 @@ mod tests {
             since: Some(7),
             until: None,
             directory: Some("/var/log/old journal".into()),
+            deliveries: false,
         };
         let arguments = journal.arguments();
         assert!(arguments.contains(&"--identifier=rblfilter".into()));

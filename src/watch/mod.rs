@@ -15,7 +15,7 @@ mod table;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -48,11 +48,12 @@ enum Sighting {
 
 /// Who judges a session that has been seen.
 pub trait Judge: Send + Sync + 'static {
-    /// Called once for each session, soon after it connected. Returns when
-    /// there is nothing left to do about it.
+    /// Called once for each session, soon after it connected; it was `seen`
+    /// then. Returns when there is nothing left to do about it.
     fn connected(
         self: Arc<Self>,
         identified: Arc<Identified>,
+        seen: Instant,
     ) -> impl Future<Output = ()> + Send + 'static;
 
     /// Called when sessions begin to be seen, by what.
@@ -143,6 +144,7 @@ impl<J: Judge> Watcher<J> {
         if self.table.holds(pid) {
             return;
         }
+        let seen = Instant::now();
         let first = self.table.identify(pid);
         if !first.as_ref().map_or_else(Error::is_early, |_| true) {
             return;
@@ -160,7 +162,7 @@ impl<J: Judge> Watcher<J> {
             let identified = Arc::new(identified);
             entry.identified(&identified);
             // Its verdict stands, also where the client has left meanwhile.
-            tokio::spawn(judge.connected(Arc::clone(&identified)));
+            tokio::spawn(judge.connected(Arc::clone(&identified), seen));
             crate::enforce::kill::ended(identified.esmtpd()).await;
             drop(entry);
         });

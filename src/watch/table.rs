@@ -1,6 +1,7 @@
 //! The sessions that are open, each followed to its end.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use tokio::sync::Notify;
 use crate::courier::identified::{Identified, Peer, Submit};
 use crate::courier::listener::Listeners;
 use crate::courier::process::Error;
+use crate::courier::session::Verdict;
+use crate::why::OpenSession;
 
 /// The sessions by the number of their `courieresmtpd`.
 #[derive(Debug)]
@@ -24,6 +27,9 @@ pub struct Table {
 
 /// How long that is remembered: longer than a sweep can be late.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// The most sessions of one client that are told.
+const MOST_TOLD: usize = 100;
 
 /// What is known of a session.
 #[derive(Clone, Debug)]
@@ -224,6 +230,34 @@ impl Table {
             .values()
             .filter_map(|slot| slot.identified.clone())
             .collect()
+    }
+
+    /// The open sessions of `client`.
+    #[must_use]
+    pub fn of_client(&self, client: IpAddr, now: Instant) -> Vec<OpenSession> {
+        let sessions = self.sessions();
+        let of = |slot: &Slot| {
+            let session = &slot.identified.as_ref()?.session;
+            (session.client == client).then(|| OpenSession {
+                port: session.client_port,
+                local_port: session.local_port,
+                age: now.saturating_duration_since(slot.since).as_secs(),
+                at_filter: slot.at_filter,
+                ending: slot.ending,
+                relay_client: session.relay_client,
+                proxied: session.proxied,
+                courier: match &session.verdict {
+                    Verdict::Listed(listed) => {
+                        listed.iter().map(|listed| listed.zone.clone()).collect()
+                    }
+                    Verdict::None | Verdict::Allowed(_) => Vec::new(),
+                },
+            })
+        };
+        let mut open: Vec<OpenSession> = sessions.values().filter_map(of).collect();
+        open.sort_by_key(|session| (std::cmp::Reverse(session.age), session.port));
+        open.truncate(MOST_TOLD);
+        open
     }
 
     /// How many sessions are open, and since when the oldest.

@@ -93,6 +93,7 @@ impl Filter {
             return (Verdict::Pass, 0);
         }
         if self.protection(client.address).is_some() {
+            self.metrics.at_gate.exempt.inc();
             return (Verdict::Pass, SHORT_PASS);
         }
         let session = Session {
@@ -115,6 +116,7 @@ impl Filter {
         let Some((sentence, evidence)) = self.judged(&session).await else {
             return (Verdict::Unknown, 0);
         };
+        self.metrics.at_gate.count(&sentence);
         // Without a list that says for how long, as long as an unlisted one is kept.
         let holds = self.lists.holds(client.address, Instant::now());
         let holds = holds.unwrap_or(SHORT_PASS);

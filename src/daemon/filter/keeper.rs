@@ -35,6 +35,7 @@ impl Keeper for Filter {
             return false;
         }
         self.metrics.shed.inc();
+        self.metrics.ended.silence.inc();
         let session = &identified.session;
         let event = Event::new("shed")
             .ip(session.client)

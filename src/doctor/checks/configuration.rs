@@ -66,7 +66,7 @@ fn modes(facts: &Facts, config: &Config, out: Out) {
                 .warning(text)
                 .by_hand("take 0.0.0.0/0 or ::/0 out of allow.networks")
                 .then(RELOAD),
-            Note::BanNeeds { .. } | Note::Standing => CONFIG_NOTE.note(text),
+            Note::BanNeeds { .. } | Note::Standing | Note::ShortMemory(_) => CONFIG_NOTE.note(text),
         });
     }
     if config.mode == Mode::Observe {
