@@ -40,7 +40,7 @@ fn started(facts: &Facts, out: Out) {
             .run(format!("chmod 0755 {here}")),
         Ok(None) => FILTER_MISSING
             .problem(format!("{here} is missing: rblfilter is not installed"))
-            .run(INSTALL),
+            .by_hand(INSTALL),
         Err(error) => FILTER_MISSING.unknown(error),
     });
     let active = facts.paths.sysconfdir.join("filters/active/rblfilter");
@@ -186,7 +186,7 @@ fn warden(facts: &Facts, out: Out) {
         Ok(Some(file)) => file,
         Ok(None) => {
             let what = format!("{here} is missing");
-            out.push(of_bans(facts, &WARDEN_MISSING, what).run(INSTALL));
+            out.push(of_bans(facts, &WARDEN_MISSING, what).by_hand(INSTALL));
             return;
         }
         Err(error) => {
