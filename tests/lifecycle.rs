@@ -208,7 +208,7 @@ fn for_want_of_memory_the_kernel_ends_the_supervisor_last() {
 #[test]
 fn what_looks_up_aliases_is_there_again_when_it_has_died() {
     let config = Config {
-        aliases: vec!["carol: carol@elsewhere.test".into()],
+        aliases: vec![CAROL.into()],
         ..Config::default()
     };
     let lab = lab(config, OWN_ZONE);
@@ -231,15 +231,7 @@ fn what_looks_up_aliases_is_there_again_when_it_has_died() {
         told.len() == 1 && told[0].contains("has ended (signal: 9"),
         "{told:?}"
     );
-    // Whoever only says that it was for postmaster would pass, were it not looked up.
-    let mut client = lab.connect(ip("127.66.11.1")).unwrap();
-    greet(&lab, &mut client);
-    let claimed = "<carol@lab.test> ORCPT=rfc822;postmaster@lab.test";
-    let reply = message_in(&lab, &mut client, claimed);
-    assert!(
-        reply.as_ref().map_or(true, |reply| reply.code == 554),
-        "{reply:?}"
-    );
+    assert_aliases_are_looked_up(&lab, "127.66.11.1");
     let postmaster = Message {
         to: vec!["postmaster@lab.test".into()],
         ..message()
@@ -552,7 +544,7 @@ fn install_sh_installs_once_keeps_the_configuration_and_goes_without_a_trace() {
 
 /// The names of all files where an installer could leave some.
 fn tree(lab: &Lab) -> Vec<String> {
-    let find = "find /etc /usr/lib/courier /usr/sbin /usr/share/man /usr/share/doc/rblfilter* /var/lib/courier/allfilters /var/lib/courier/filters ! -type d ! -name '.cache*' | sort";
+    let find = "find /etc /usr/lib/courier /usr/lib/systemd /usr/sbin /usr/share/* /var/lib/courier/allfilters /var/lib/courier/filters ! -type d ! -name '.cache*' | sort";
     lab.run_ok(&["sh", "-c", find])
         .unwrap()
         .lines()
@@ -597,6 +589,44 @@ fn the_rule_drops_new_connections_alone() {
         250,
         "an open session goes on"
     );
+}
+
+/// One that hangs, as on a dead disk; and a command of an admin's, which is none.
+#[test]
+fn uninstall_takes_nothing_away_from_under_a_filter_that_runs() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let warden = "/usr/lib/courier/rblfilter-warden";
+    let processes = lab.processes();
+    let hangs = processes.iter().find(|p| p.comm == "rblfilter-alias");
+    let hangs = hangs.unwrap().pid;
+    lab.kill(hangs, Signal::SIGSTOP).unwrap();
+    let installer = product().installer;
+    let uninstall = [installer.to_str().unwrap(), "--uninstall"];
+    let before = tree(&lab);
+    let output = lab.run(&uninstall).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(1)
+            && said.contains(&format!("the filter still runs (processes {hangs})"))
+            && said.contains("nothing was removed"),
+        "{said}"
+    );
+    let mut after = tree(&lab);
+    // It was stopped.
+    let link = "/etc/courier/filters/active/rblfilter";
+    assert!(!after.iter().any(|path| path == link));
+    after.push(link.into());
+    after.push(filter_socket().display().to_string());
+    let taken: Vec<_> = before.iter().filter(|path| !after.contains(path)).collect();
+    assert!(taken.is_empty(), "took {taken:?}");
+    assert!(lab.has_set("rblfilter4").unwrap());
+    lab.kill(hangs, Signal::SIGCONT).unwrap();
+    let command = lab
+        .spawn(&["sh", "-c", "sleep 600 | rblfilter report -"])
+        .unwrap();
+    let said = lab.run_ok(&uninstall).unwrap();
+    assert!(said.contains(&format!("removed {warden}")), "{said}");
+    drop(command);
 }
 
 #[test]

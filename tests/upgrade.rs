@@ -112,6 +112,27 @@ fn a_version_that_does_not_start_leaves_the_one_that_runs() {
     assert_eq!(stream.end(&lab, 0).tempfailed, 0);
 }
 
+/// As `install.sh --no-start` leaves it, over a version that needs a stop and a start: a
+/// worker that dies is started from the program that the supervisor runs.
+#[test]
+fn what_looks_up_aliases_is_of_the_version_that_runs() {
+    let config = Config {
+        aliases: vec![CAROL.into()],
+        ..Config::default()
+    };
+    let lab = lab(config, OWN_ZONE);
+    let before = filter(&lab);
+    fs::write("/run/new", "#!/bin/sh\nexit 64\n").unwrap();
+    lab.run_ok(&["chmod", "0755", "/run/new"]).unwrap();
+    lab.run_ok(&["mv", "-f", "/run/new", PROGRAM]).unwrap();
+    lab.kill(before.worker, nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    lab.wait_for_log("outdated: ", LIMIT).unwrap();
+    assert_ne!(filter(&lab).worker, before.worker);
+    assert_aliases_are_looked_up(&lab, "127.66.11.1");
+    assert!(lab.log_matching("aliases").is_empty());
+}
+
 /// A warden that does not live is started ever more rarely, also by the supervisor
 /// that goes on as the installed program.
 #[test]

@@ -135,6 +135,7 @@ struct Page {
 impl Page {
     fn of(mut self, findings: &[Finding], quiet: bool) -> String {
         let mut group = None;
+        let mut last = None;
         let shown = |finding: &&Finding| !quiet || finding.level > Level::Note;
         for finding in bounded(findings.iter().filter(shown).collect()) {
             let finding = match finding {
@@ -153,7 +154,10 @@ impl Page {
                 self.text += &title;
                 self.text.push('\n');
             }
-            self.finding(finding);
+            // Why one of several matters is said once.
+            let again = last == Some(finding.check);
+            self.finding(finding, again);
+            last = (finding.level > Level::Ok).then_some(finding.check);
         }
         let unseen = findings.iter().any(|one| one.level == Level::Unknown);
         if unseen && !self.root {
@@ -171,7 +175,7 @@ impl Page {
         self.text
     }
 
-    fn finding(&mut self, finding: &Finding) {
+    fn finding(&mut self, finding: &Finding, again: bool) {
         let (word, color) = match finding.level {
             Level::Ok => ("ok", AnsiColor::Green),
             Level::Note => ("note", AnsiColor::Cyan),
@@ -185,7 +189,9 @@ impl Page {
             return;
         }
         self.line_in(word, color, &format!("{what} [{}]", finding.check.id));
-        self.line("", &format!("why: {}", finding.check.why));
+        if !again {
+            self.line("", &format!("why: {}", finding.check.why));
+        }
         if let Some(what) = &finding.by_hand {
             self.line("", &format!("do: {}", shown(what)));
         }
@@ -306,4 +312,94 @@ fn continued(command: &str, width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::doctor::catalogue::{ESMTP_NOT_FILTERED, OBSERVING, PROC_HIDDEN, ZONE_DOWN};
+
+    use super::*;
+
+    fn page(findings: &[Finding], quiet: bool) -> String {
+        let page = Page {
+            text: String::new(),
+            color: false,
+            root: true,
+        };
+        page.of(findings, quiet)
+    }
+
+    #[test]
+    fn what_it_looks_like() {
+        let findings = [
+            ESMTP_NOT_FILTERED
+                .problem("/etc/courier/enablefiltering does not name esmtp: Courier asks no filter")
+                .run("echo esmtp >>/etc/courier/enablefiltering"),
+            OBSERVING.ok("mode is \"enforce\""),
+            ZONE_DOWN
+                .warning("a.test is down")
+                .by_hand("take it out")
+                .then("rblfilter reload"),
+            ZONE_DOWN.unknown("late"),
+            ZONE_DOWN.ok("b.test passes its self-test"),
+        ];
+        let expected = "\
+Courier
+  PROBLEM /etc/courier/enablefiltering does not name esmtp: Courier asks no
+          filter [esmtp-not-filtered]
+          why: Courier asks filters about the sources in enablefiltering alone
+          run: echo esmtp >>/etc/courier/enablefiltering
+
+Configuration
+  ok      mode is \"enforce\"
+
+DNS lists
+  warning a.test is down [zone-down]
+          why: a list that fails its self-test (RFC 5782) convicts nobody
+          do: take it out
+          then: rblfilter reload
+  unknown could not look: late [zone-down]
+  ok      b.test passes its self-test
+
+1 problem, 1 warning, 1 could not be looked at; 2 ok
+";
+        assert_eq!(page(&findings, false), expected);
+        let quiet = page(&findings, true);
+        assert!(
+            !quiet.contains("  ok ") && quiet.ends_with("[zone-down]\n"),
+            "{quiet}"
+        );
+        assert_eq!(page(&findings[1..2], true), "");
+        assert!(page(&findings[1..2], false).ends_with("all is well: 1 checks\n"));
+        assert!(page(&[], false).ends_with("nothing was checked\n"));
+    }
+
+    #[test]
+    fn whatever_there_is_stays_within_80_columns_and_steers_nothing() {
+        let long = "x y\u{1b}[31m ".repeat(60) + &"z".repeat(300);
+        let findings: Vec<Finding> = (0..30)
+            .map(|_| ZONE_DOWN.warning(long.clone()).by_hand(long.clone()))
+            .chain([PROC_HIDDEN.problem(long.clone()).run("word ".repeat(60))])
+            .collect();
+        let text = page(&findings, false);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+            assert!(!line.chars().any(char::is_control), "{line:?}");
+        }
+        assert!(text.contains("and 20 more (--json tells all)"));
+        assert!(json(&findings, 2).is_ascii());
+    }
+
+    /// A long command is one that can be pasted all the same.
+    #[test]
+    fn a_command_goes_on_where_a_shell_reads_on() {
+        let command = "mount -o remount,hidepid=2,gid=112 /proc  # and in /etc/fstab";
+        let lines = continued(command, 30);
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 30),
+            "{lines:?}"
+        );
+        assert_eq!(lines.join("\n").replace(" \\\n", " "), command);
+        assert_eq!(continued("one", 30), ["one"]);
+    }
 }

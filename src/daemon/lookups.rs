@@ -34,7 +34,7 @@ pub async fn keep(filter: Arc<Filter>, reloads: Arc<Reloads>, is_next: bool) {
     let mut pause = EVERY;
     sleep_until(earliest.into()).await;
     // What comes of it is told in the log.
-    while !reloads.by_itself("aliases").await {
+    while reloads.ask_for_another("aliases").await.is_err() {
         sleep_until((Instant::now() + pause).into()).await;
         pause = (pause * 2).min(LONGEST);
     }

@@ -13,8 +13,7 @@
 //!    warden; the control socket;
 //! 7. ready: courierfilter's descriptor 3 is closed, last.
 
-use std::ffi::OsString;
-use std::fs;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
@@ -23,10 +22,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::prctl;
 use rblfilter_warden::policy::Layer;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
+use super::changes::Files;
 use super::control::{Control, Doers};
 use super::filter::{Filter, Prepared};
 use super::handover::{self, Baton};
@@ -35,7 +36,7 @@ use super::lookups;
 use super::reloads::{self, Reloads};
 use super::service::{Ended, Handed, Service};
 use super::supervised::{self, Told};
-use super::{EX_CONFIG, EX_SOFTWARE, filter_name};
+use super::{EX_CONFIG, EX_SOFTWARE, OWN_PROGRAM, filter_name};
 use crate::config::{self, Config};
 use crate::courier::aliases::Aliases;
 use crate::courier::paths::Paths;
@@ -76,6 +77,10 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(64);
     };
     let name = filter_name();
+    // Where it was started as what the supervisor runs, it would be called "exe".
+    if let Ok(name) = CString::new(name.as_str()) {
+        let _ = prctl::set_name(&name);
+    }
     // Of this thread, which is the only one yet, and of all that it starts.
     let dropped = sandbox::drop_privileges();
     let log = match event_log::start(&name) {
@@ -131,7 +136,7 @@ fn handed(arguments: &[OsString]) -> Option<Descriptors> {
 fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> io::Result<ExitCode> {
     let paths = Paths::from_env();
     // What is read now is in force, whatever comes in between.
-    let text = fs::read(paths.config()).ok();
+    let files = Files::at(&paths.config());
     let config = config::read(&paths.config());
     if let Ok(config) = &config {
         log::set_max_level(config.log_level);
@@ -164,7 +169,7 @@ fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> io::Resu
         .enable_all()
         .max_blocking_threads(64)
         .build()?;
-    let ended = runtime.block_on(work(handed, config, paths, prepared, text));
+    let ended = runtime.block_on(work(handed, config, paths, prepared, files));
     // A thread that hangs on a dead disk must not hold up the stop.
     runtime.shutdown_background();
     if let Ok(true) = ended {
@@ -174,13 +179,13 @@ fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> io::Resu
 }
 
 /// Works until the stop, or until another worker has taken our place; whether it
-/// was the stop. `text` is what stood in the configuration's file.
+/// was the stop. `files` are the configuration's, as it was read.
 async fn work(
     handed: Descriptors,
     config: Option<Config>,
     paths: Paths,
     prepared: Prepared,
-    text: Option<Vec<u8>>,
+    files: Files,
 ) -> io::Result<bool> {
     let (state, file) = (paths.state(), paths.config());
     let on_change = config
@@ -226,7 +231,7 @@ async fn work(
     if let Some(filter) = filter.as_ref().filter(|filter| filter.has_gate()) {
         filter.gate().want();
     }
-    let changes = on_change.then(|| tokio::spawn(Arc::clone(&reloads).on_change(text)));
+    let changes = on_change.then(|| tokio::spawn(Arc::clone(&reloads).on_change(files)));
     let lookups = filter.clone().map(|filter| {
         let keep = lookups::keep(filter, Arc::clone(&reloads), handed.is_next);
         tokio::spawn(keep)
@@ -264,8 +269,11 @@ async fn work(
         tokio::join!(commands, service.finish());
         if let Some(filter) = filter {
             filter.stopped();
-            filter.confirm_lists().await;
-            tokio::join!(filter.close_store(), write_cache(Arc::clone(&filter)));
+            let written = async {
+                filter.confirm_lists().await;
+                tokio::join!(filter.close_store(), write_cache(Arc::clone(&filter)));
+            };
+            tokio::join!(written, filter.finish_kills());
         }
         return Ok(true);
     };
@@ -303,6 +311,7 @@ async fn work(
     };
     tokio::join!(answered, service.finish());
     if let Some(filter) = filter {
+        filter.finish_kills().await;
         filter.stopped();
     }
     Ok(false)
@@ -386,8 +395,9 @@ async fn on_disk(work: impl FnOnce() + Send + 'static) {
 /// Starts what runs `aliaslookup`, as the worker cannot run anything after
 /// this, and builds the worker's walls.
 fn prepare(paths: &Paths, name: &str, dropped: sandbox::Dropped, seccomp: Layer) -> Prepared {
-    let aliases = std::env::current_exe()
-        .and_then(|own| Aliases::start(&own, name, &paths.aliaslookup(), seccomp));
+    // The program that this process runs, be it replaced since: one of another version
+    // may want other arguments.
+    let aliases = Aliases::start(Path::new(OWN_PROGRAM), name, &paths.aliaslookup(), seccomp);
     if let Err(error) = &aliases {
         let text = format!("no look-ups of aliases: {error}");
         log::warn!("{}", Event::new("limits").text(text));
@@ -407,4 +417,18 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         log::error!("{}", Event::new("bug").text(info));
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_not_waited_for_for_long() {
+        let (done, hangs) = std::sync::mpsc::channel::<()>();
+        let begun = std::time::Instant::now();
+        on_disk(move || assert!(hangs.recv().is_err())).await;
+        assert!(begun.elapsed() >= DISK_TIME);
+        drop(done);
+    }
 }

@@ -153,6 +153,23 @@ pub fn assert_ended(lab: &Lab, source: &str) {
     wait_for(LIMIT, clean).unwrap_or_else(|| panic!("left in tmp: {:?}", lab.courier_tmp_files()));
 }
 
+/// Carol's alias, for [`assert_aliases_are_looked_up`].
+pub const CAROL: &str = "carol: carol@elsewhere.test";
+
+/// Whoever only says that it was for postmaster (RFC 3461, ORCPT), from `source`, which
+/// is listed, is not believed: it would pass, were no alias looked up.
+pub fn assert_aliases_are_looked_up(lab: &Lab, source: &str) {
+    let mut client = lab.connect(ip(source)).unwrap();
+    greet(lab, &mut client);
+    let claimed = "<carol@lab.test> ORCPT=rfc822;postmaster@lab.test";
+    let reply = message_in(lab, &mut client, claimed);
+    assert!(
+        reply.as_ref().map_or(true, |reply| reply.code == 554),
+        "{reply:?}"
+    );
+    assert_ended(lab, source);
+}
+
 /// A message of `source` arrives in the mailbox as the `count`th.
 pub fn assert_delivered(lab: &Lab, message: &Message, source: &str, count: usize) {
     let outcome = lab.send(message, ip(source));

@@ -14,7 +14,7 @@ use log::Level;
 
 use super::super::children::Child;
 use super::super::restarts::Restarts;
-use super::super::{filter_name, worker};
+use super::super::{OWN_PROGRAM, filter_name, worker};
 use super::{Supervisor, failed};
 use crate::courier::filter_socket::FilterSocket;
 use crate::courier::paths::Paths;
@@ -110,7 +110,7 @@ impl Supervisor {
     pub(super) fn renew(&mut self, log: &mut Direct) {
         let file = |path: &str| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
         let program = self.program.to_string_lossy().into_owned();
-        let (Ok(running), Ok(installed)) = (file("/proc/self/exe"), file(&program)) else {
+        let (Ok(running), Ok(installed)) = (file(OWN_PROGRAM), file(&program)) else {
             return;
         };
         if running == installed {
