@@ -282,6 +282,7 @@ fn summary(findings: &[Finding]) -> String {
     let fine = of(Level::Ok);
     match (fine, told.is_empty()) {
         (0, true) => "nothing was checked".into(),
+        (1, true) => "all is well: 1 check".into(),
         (_, true) => format!("all is well: {fine} checks"),
         _ => format!("{}; {fine} ok", told.join(", ")),
     }
@@ -370,7 +371,7 @@ DNS lists
             "{quiet}"
         );
         assert_eq!(page(&findings[1..2], true), "");
-        assert!(page(&findings[1..2], false).ends_with("all is well: 1 checks\n"));
+        assert!(page(&findings[1..2], false).ends_with("all is well: 1 check\n"));
         assert!(page(&[], false).ends_with("nothing was checked\n"));
     }
 
@@ -393,7 +394,7 @@ DNS lists
     /// A long command is one that can be pasted all the same.
     #[test]
     fn a_command_goes_on_where_a_shell_reads_on() {
-        let command = "mount -o remount,hidepid=2,gid=112 /proc  # and in /etc/fstab";
+        let command = "mount -o remount,hidepid=2,gid=112 /proc; echo done";
         let lines = continued(command, 30);
         assert!(
             lines.iter().all(|line| line.chars().count() <= 30),

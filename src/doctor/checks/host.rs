@@ -62,10 +62,12 @@ fn proc(facts: &Facts, out: Out) {
             if is_own || by_unit {
                 finding.by_hand("take ProtectProc= out of courierfilter.service (systemctl edit courierfilter)").then(restart_courierfilter(facts))
             } else {
-                finding.run(format!(
-                    "mount -o remount,hidepid=2,gid={} /proc  # and in /etc/fstab",
-                    gid.unwrap_or_default()
-                ))
+                let gid = gid.unwrap_or_default();
+                finding
+                    .by_hand(format!(
+                        "hidepid=2,gid={gid} for /proc in /etc/fstab, where it stands there"
+                    ))
+                    .then(format!("mount -o remount,hidepid=2,gid={gid} /proc"))
             }
         }
         Some(_) => PROC_HIDDEN.ok("/proc is hidden, but for Courier's group"),
