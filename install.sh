@@ -210,6 +210,7 @@ do_install() {
     grep -qw esmtp "$sysconfdir/enablefiltering" 2>/dev/null ||
         echo "warning: $sysconfdir/enablefiltering does not name esmtp: Courier asks no filter" >&2
     [ $start = no ] || start_filter
+    echo "  whether all is as it should be: rblfilter doctor"
     finish
 }
 

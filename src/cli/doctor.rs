@@ -15,7 +15,7 @@ use super::ask;
 use super::json::in_ascii;
 use super::status::wrapped;
 use crate::control::{Answer, Request};
-use crate::doctor::{self, Filter, Finding, Level, Mend};
+use crate::doctor::{self, Filter, Finding, Level};
 
 /// Check everything that makes the filter useless or dangerous
 ///
@@ -57,7 +57,8 @@ fn ids() -> Vec<&'static str> {
 }
 
 pub fn run(command: &Command, path: &Path) -> ExitCode {
-    let mut findings = doctor::examine(&doctor::gather(path, ask_filter));
+    let facts = doctor::gather(path, ask_filter);
+    let mut findings = doctor::examine(&facts);
     let named = |all: &[String], finding: &Finding| all.iter().any(|id| id == finding.check.id);
     findings.retain(|finding| {
         !named(&command.ignore, finding)
@@ -72,6 +73,7 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
         let page = Page {
             text: String::new(),
             color: !plain && io::stdout().is_terminal(),
+            root: facts.root,
         };
         page.of(&findings, command.quiet)
     };
@@ -102,11 +104,6 @@ fn json(findings: &[Finding], status: u8) -> String {
     let all: Vec<serde_json::Value> = findings
         .iter()
         .map(|finding| {
-            let (run, by_hand) = match &finding.mend {
-                Some(Mend::Run(command)) => (Some(command), None),
-                Some(Mend::Do(what)) => (None, Some(what)),
-                None => (None, None),
-            };
             json!({
                 "id": finding.check.id,
                 "group": finding.check.group.title(),
@@ -114,8 +111,8 @@ fn json(findings: &[Finding], status: u8) -> String {
                 "about": finding.about,
                 "found": finding.what,
                 "why": finding.check.why,
-                "run": run,
-                "do": by_hand,
+                "do": finding.by_hand,
+                "run": finding.run,
             })
         })
         .collect();
@@ -131,11 +128,14 @@ fn json(findings: &[Finding], status: u8) -> String {
 struct Page {
     text: String,
     color: bool,
+    /// Whether root looked.
+    root: bool,
 }
 
 impl Page {
     fn of(mut self, findings: &[Finding], quiet: bool) -> String {
         let mut group = None;
+        let mut last = None;
         let shown = |finding: &&Finding| !quiet || finding.level > Level::Note;
         for finding in bounded(findings.iter().filter(shown).collect()) {
             let finding = match finding {
@@ -154,7 +154,15 @@ impl Page {
                 self.text += &title;
                 self.text.push('\n');
             }
-            self.finding(finding);
+            // Why one of several matters is said once.
+            let again = last == Some(finding.check);
+            self.finding(finding, again);
+            last = (finding.level > Level::Ok).then_some(finding.check);
+        }
+        let unseen = findings.iter().any(|one| one.level == Level::Unknown);
+        if unseen && !self.root {
+            self.text
+                .push_str("\nroot sees more (sudo rblfilter doctor)\n");
         }
         if !quiet {
             self.text.push('\n');
@@ -167,7 +175,7 @@ impl Page {
         self.text
     }
 
-    fn finding(&mut self, finding: &Finding) {
+    fn finding(&mut self, finding: &Finding, again: bool) {
         let (word, color) = match finding.level {
             Level::Ok => ("ok", AnsiColor::Green),
             Level::Note => ("note", AnsiColor::Cyan),
@@ -181,17 +189,25 @@ impl Page {
             return;
         }
         self.line_in(word, color, &format!("{what} [{}]", finding.check.id));
-        self.line("", &format!("why: {}", finding.check.why));
-        match &finding.mend {
-            Some(Mend::Do(what)) => self.line("", &format!("do:  {}", shown(what))),
-            Some(Mend::Run(command)) => {
-                let mut head = "run: ";
-                for line in continued(&shown(command), WIDTH - INDENT - 6) {
-                    let _ = writeln!(self.text, "{:INDENT$} {head}{line}", "");
-                    head = "     ";
-                }
-            }
-            None => {}
+        if !again {
+            self.line("", &format!("why: {}", finding.check.why));
+        }
+        if let Some(what) = &finding.by_hand {
+            self.line("", &format!("do: {}", shown(what)));
+        }
+        let mut head = if finding.by_hand.is_some() {
+            "then: "
+        } else {
+            "run: "
+        };
+        let width = WIDTH - INDENT - 1 - head.len();
+        for line in finding
+            .run
+            .iter()
+            .flat_map(|run| continued(&shown(run), width))
+        {
+            let _ = writeln!(self.text, "{:INDENT$} {head}{line}", "");
+            head = "  ";
         }
     }
 
@@ -266,6 +282,7 @@ fn summary(findings: &[Finding]) -> String {
     let fine = of(Level::Ok);
     match (fine, told.is_empty()) {
         (0, true) => "nothing was checked".into(),
+        (1, true) => "all is well: 1 check".into(),
         (_, true) => format!("all is well: {fine} checks"),
         _ => format!("{}; {fine} ok", told.join(", ")),
     }
@@ -296,4 +313,94 @@ fn continued(command: &str, width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::doctor::catalogue::{ESMTP_NOT_FILTERED, OBSERVING, PROC_HIDDEN, ZONE_DOWN};
+
+    use super::*;
+
+    fn page(findings: &[Finding], quiet: bool) -> String {
+        let page = Page {
+            text: String::new(),
+            color: false,
+            root: true,
+        };
+        page.of(findings, quiet)
+    }
+
+    #[test]
+    fn what_it_looks_like() {
+        let findings = [
+            ESMTP_NOT_FILTERED
+                .problem("/etc/courier/enablefiltering does not name esmtp: Courier asks no filter")
+                .run("echo esmtp >>/etc/courier/enablefiltering"),
+            OBSERVING.ok("mode is \"enforce\""),
+            ZONE_DOWN
+                .warning("a.test is down")
+                .by_hand("take it out")
+                .then("rblfilter reload"),
+            ZONE_DOWN.unknown("late"),
+            ZONE_DOWN.ok("b.test passes its self-test"),
+        ];
+        let expected = "\
+Courier
+  PROBLEM /etc/courier/enablefiltering does not name esmtp: Courier asks no
+          filter [esmtp-not-filtered]
+          why: Courier asks filters about the sources in enablefiltering alone
+          run: echo esmtp >>/etc/courier/enablefiltering
+
+Configuration
+  ok      mode is \"enforce\"
+
+DNS lists
+  warning a.test is down [zone-down]
+          why: a list that fails its self-test (RFC 5782) convicts nobody
+          do: take it out
+          then: rblfilter reload
+  unknown could not look: late [zone-down]
+  ok      b.test passes its self-test
+
+1 problem, 1 warning, 1 could not be looked at; 2 ok
+";
+        assert_eq!(page(&findings, false), expected);
+        let quiet = page(&findings, true);
+        assert!(
+            !quiet.contains("  ok ") && quiet.ends_with("[zone-down]\n"),
+            "{quiet}"
+        );
+        assert_eq!(page(&findings[1..2], true), "");
+        assert!(page(&findings[1..2], false).ends_with("all is well: 1 check\n"));
+        assert!(page(&[], false).ends_with("nothing was checked\n"));
+    }
+
+    #[test]
+    fn whatever_there_is_stays_within_80_columns_and_steers_nothing() {
+        let long = "x y\u{1b}[31m ".repeat(60) + &"z".repeat(300);
+        let findings: Vec<Finding> = (0..30)
+            .map(|_| ZONE_DOWN.warning(long.clone()).by_hand(long.clone()))
+            .chain([PROC_HIDDEN.problem(long.clone()).run("word ".repeat(60))])
+            .collect();
+        let text = page(&findings, false);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+            assert!(!line.chars().any(char::is_control), "{line:?}");
+        }
+        assert!(text.contains("and 20 more (--json tells all)"));
+        assert!(json(&findings, 2).is_ascii());
+    }
+
+    /// A long command is one that can be pasted all the same.
+    #[test]
+    fn a_command_goes_on_where_a_shell_reads_on() {
+        let command = "mount -o remount,hidepid=2,gid=112 /proc; echo done";
+        let lines = continued(command, 30);
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 30),
+            "{lines:?}"
+        );
+        assert_eq!(lines.join("\n").replace(" \\\n", " "), command);
+        assert_eq!(continued("one", 30), ["one"]);
+    }
 }

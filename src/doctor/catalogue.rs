@@ -178,7 +178,7 @@ checks! {
     CLOCK_UNSYNCHRONISED "clock-unsynchronised" Host Note:
         "the log's times are compared with those of other hosts, and DNSSEC wants the right time";
     CLOCK_JUMPED "clock-jumped" Host Warning:
-        "with a clock that goes back the log's lines are out of order, and bans end late after a reboot";
+        "with a clock that goes back the log's lines are out of order, and waves are told wrongly";
     LOG_MISSING "log-missing" Host Warning:
         "nobody learns what was refused, ended and banned, nor what does not work";
     MEMORY_LIMIT "memory-limit" Host Warning:
@@ -208,11 +208,11 @@ mod tests {
         assert!(ALL.is_sorted_by_key(|check| check.group));
     }
 
-    /// The admin guide tells all of them, with the same words.
+    /// docs/doctor.md tells all of them, with the same words.
     #[test]
-    fn the_admin_guide_tells_each_check() {
-        let guide = include_str!("../../docs/admin-guide.md");
-        let told: Vec<&str> = guide
+    fn the_documentation_tells_each_check() {
+        let page = include_str!("../../docs/doctor.md");
+        let told: Vec<&str> = page
             .lines()
             .filter(|line| line.starts_with("| `") && line.matches(" | ").count() == 2)
             .filter(|line| {

@@ -39,16 +39,6 @@ impl Serialize for Level {
     }
 }
 
-/// What mends it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mend {
-    /// A command, for root's shell.
-    Run(String),
-    /// An edit, or something else to do, in words.
-    Do(String),
-}
-
 /// What one check has found; a check that looks at several things finds as many.
 #[derive(Clone, Debug)]
 pub struct Finding {
@@ -60,8 +50,11 @@ pub struct Finding {
     pub about: Option<String>,
     /// What was found.
     pub what: String,
-    /// What mends it.
-    pub mend: Option<Mend>,
+    /// What mends it: an edit, or something else to do, in words.
+    pub by_hand: Option<String>,
+    /// The command that does, or that puts the edit into service, for root's
+    /// shell.
+    pub run: Option<String>,
 }
 
 impl Finding {
@@ -75,14 +68,20 @@ impl Finding {
     /// The same, mended by a command.
     #[must_use]
     pub fn run(mut self, command: impl Into<String>) -> Self {
-        self.mend = Some(Mend::Run(command.into()));
+        self.run = Some(command.into());
         self
+    }
+
+    /// The same, with the command that puts what is done by hand into service.
+    #[must_use]
+    pub fn then(self, command: impl Into<String>) -> Self {
+        self.run(command)
     }
 
     /// The same, mended by hand.
     #[must_use]
     pub fn by_hand(mut self, what: impl Into<String>) -> Self {
-        self.mend = Some(Mend::Do(what.into()));
+        self.by_hand = Some(what.into());
         self
     }
 }
@@ -94,7 +93,8 @@ impl Check {
             level,
             about: None,
             what: what.into(),
-            mend: None,
+            by_hand: None,
+            run: None,
         }
     }
 

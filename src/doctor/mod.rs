@@ -16,5 +16,5 @@ pub mod texts;
 pub use catalogue::{ALL, Check, Group};
 pub use checks::examine;
 pub use facts::{Facts, Filter};
-pub use finding::{Finding, Level, Mend, status};
+pub use finding::{Finding, Level, status};
 pub use gather::gather;

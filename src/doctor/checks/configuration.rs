@@ -2,9 +2,11 @@
 
 use super::super::catalogue::*;
 use super::super::facts::Facts;
-use super::Out;
+use super::{Out, RELOAD};
 use crate::config::{Config, Mode, Note, WatchBy, notes};
 
+/// What puts a change of the backend or the ports into service.
+const APPLY: &str = "rblfilter firewall apply; rblfilter reload";
 /// After how many days `observe` is asked about.
 const LONG: u64 = 14;
 
@@ -20,7 +22,8 @@ pub(super) fn examine(facts: &Facts, out: Out) {
             out.push(
                 CONFIG_WRONG
                     .problem(error.text.clone())
-                    .by_hand("mend the file (rblfilter config check), then: rblfilter reload"),
+                    .by_hand("mend the file, until `rblfilter config check` is content")
+                    .then(RELOAD),
             );
             return;
         }
@@ -51,15 +54,18 @@ fn modes(facts: &Facts, config: &Config, out: Out) {
         out.push(match note {
             // Told by the lists.
             Note::NoVerdict => continue,
-            Note::DryRun => DRY_RUN.note(text).by_hand(
-                "[ban] backend = \"auto\", then: rblfilter firewall apply; rblfilter reload",
-            ),
+            Note::DryRun => DRY_RUN
+                .note(text)
+                .by_hand("[ban] backend = \"auto\"")
+                .then(APPLY),
             Note::Submission => SUBMISSION_JUDGED
                 .warning(text)
-                .by_hand("ports = [25], then: rblfilter firewall apply; rblfilter reload"),
+                .by_hand("ports = [25]")
+                .then(APPLY),
             Note::WholeFamily => CONFIG_NOTE
                 .warning(text)
-                .by_hand("take 0.0.0.0/0 or ::/0 out of allow.networks, then: rblfilter reload"),
+                .by_hand("take 0.0.0.0/0 or ::/0 out of allow.networks")
+                .then(RELOAD),
             Note::BanNeeds { .. } | Note::Standing | Note::ShortMemory(_) => CONFIG_NOTE.note(text),
         });
     }
@@ -78,20 +84,26 @@ fn modes(facts: &Facts, config: &Config, out: Out) {
         out.push(
             OBSERVING
                 .note(what)
-                .by_hand("mode = \"enforce\", then: rblfilter reload"),
+                .by_hand("mode = \"enforce\"")
+                .then(RELOAD),
         );
+    }
+    if config.mode == Mode::Enforce {
+        out.push(OBSERVING.ok("mode is \"enforce\""));
     }
     if config.watch.by == WatchBy::Off {
         out.push(
             WATCH_OFF
                 .note("watch is \"off\": messages are judged at the end of data alone")
-                .by_hand("watch = \"auto\", then: rblfilter reload"),
+                .by_hand("watch = \"auto\"")
+                .then(RELOAD),
         );
     } else if config.guard.is_none() {
         out.push(
             GUARD_OFF
                 .note("the slot guard is off")
-                .by_hand("[guard] enabled = true, then: rblfilter reload"),
+                .by_hand("[guard] enabled = true")
+                .then(RELOAD),
         );
     }
 }

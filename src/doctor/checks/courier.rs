@@ -7,7 +7,7 @@ use rblfilter_warden::policy::without_keys;
 
 use super::super::catalogue::*;
 use super::super::facts::Facts;
-use super::{Out, count, ports, restart};
+use super::{Out, RELOAD, count, ports, restart};
 use crate::config::Config;
 use crate::courier::esmtpd::LOGINS;
 use crate::courier::tcpd::{List, Options};
@@ -213,11 +213,10 @@ fn differences(one: &Options, other: &Options) -> Vec<&'static str> {
     .collect()
 }
 
-/// The edit of a daemon's file, and what puts it into service.
+/// The edit of a daemon's file.
 fn edit(facts: &Facts, daemon: &Daemon, what: &str) -> String {
     let file = facts.paths.sysconfdir.join(&daemon.name);
-    let then = restart(facts, &daemon.name);
-    format!("in {}: {what}; then: {then}", file.display())
+    format!("in {}: {what}", file.display())
 }
 
 fn logins(facts: &Facts, daemon: &Daemon, out: Out) {
@@ -232,7 +231,7 @@ fn logins(facts: &Facts, daemon: &Daemon, out: Out) {
                     facts,
                     daemon,
                     "ESMTPAUTH=\"\" and ESMTPAUTH_TLS=\"\", with users on ports 587 (esmtpd-msa) and 465 (esmtpd-ssl)",
-                )),
+                )).then(restart(facts, name)),
             None => LOGINS_ON_JUDGED_PORT.ok(format!("nobody logs in at {name}")),
         }
         .about(name),
@@ -263,11 +262,11 @@ fn looks_up(facts: &Facts, daemon: &Daemon, out: Out) {
                 .about(name),
         );
     } else {
-        let tables = if options.lists.iter().any(|list| list.allows) {
-            "[[dnsbl]] and [[dnswl]] tables"
-        } else {
-            "[[dnsbl]] tables"
+        let table = |list: &List| {
+            let kind = if list.allows { "dnswl" } else { "dnsbl" };
+            format!("[[{kind}]] zone = \"{}\"", without_keys(&list.zone))
         };
+        let tables: Vec<String> = options.lists.iter().map(table).collect();
         out.push(
             COURIER_LOOKS_UP
                 .warning(format!(
@@ -276,10 +275,12 @@ fn looks_up(facts: &Facts, daemon: &Daemon, out: Out) {
                     names(&zones)
                 ))
                 .by_hand(format!(
-                    "make them {tables} of {} and rblfilter reload; {}",
+                    "in {}: {}; {}",
                     facts.config.path.display(),
+                    names(&tables),
                     edit(facts, daemon, "BLACKLISTS=\"\"")
                 ))
+                .then(format!("{RELOAD}; {}", restart(facts, name)))
                 .about(name),
         );
     }
@@ -294,6 +295,7 @@ fn looks_up(facts: &Facts, daemon: &Daemon, out: Out) {
                     daemon,
                     "DROP=\"\", and no -drop in BLACKLISTS or TCPDOPTS",
                 ))
+                .then(restart(facts, name))
                 .about(name),
         );
     }
@@ -313,6 +315,7 @@ fn looks_up(facts: &Facts, daemon: &Daemon, out: Out) {
                     "{name} looks up each client's name before its session begins"
                 ))
                 .by_hand(edit(facts, daemon, "add -nodnslookup to TCPDOPTS"))
+                .then(restart(facts, name))
                 .about(name),
         );
     }
@@ -336,6 +339,7 @@ fn verdicts(facts: &Facts, daemon: &Daemon, config: &Config, out: Out) {
             ZONE_ASKED_TWICE
                 .warning(format!("{name} and rblfilter both ask {}", shown(&twice)))
                 .by_hand(edit(facts, daemon, "take them out of BLACKLISTS"))
+                .then(restart(facts, name))
                 .about(name),
         );
     }
@@ -351,10 +355,8 @@ fn verdicts(facts: &Facts, daemon: &Daemon, config: &Config, out: Out) {
                     shown(&unread),
                     first.variable
                 ))
-                .by_hand(format!(
-                    "add {} to block-variables, then: rblfilter reload",
-                    first.variable
-                ))
+                .by_hand(format!("add {} to block-variables", first.variable))
+                .then(RELOAD)
                 .about(name),
         );
     }
@@ -374,6 +376,7 @@ fn verdicts(facts: &Facts, daemon: &Daemon, config: &Config, out: Out) {
                     daemon,
                     "write -block=ZONE,BLOCK2, which rblfilter reads and Courier leaves alone",
                 ))
+                .then(restart(facts, name))
                 .about(name),
         );
     }
@@ -402,7 +405,7 @@ fn slots(facts: &Facts, daemon: &Daemon, out: Out) {
                     facts,
                     daemon,
                     &format!("{variable} well below MAXDAEMONS, for example {}", (slots / 8).max(4)),
-                )),
+                )).then(restart(facts, name)),
             None => ONE_CLIENT_FILLS_SLOTS.ok(format!("no client of {name} can have all its slots")),
         }
         .about(name),
@@ -427,6 +430,7 @@ fn slots(facts: &Facts, daemon: &Daemon, out: Out) {
                     marks.high
                 ))
                 .by_hand(edit(facts, daemon, "MAXDAEMONS=40 or more"))
+                .then(restart(facts, name))
         } else {
             FEW_SLOTS.ok(format!(
                 "{name} has {slots} slots; the guard begins with {free} free"
@@ -475,9 +479,10 @@ fn exchangers(facts: &Facts, out: Out) {
             MX_NOT_EXEMPT
                 .warning(format!("{host}, an MX of a domain of ours, is not exempt"))
                 .by_hand(format!(
-                    "add {} to allow.networks (also where it is this host, behind NAT), then: rblfilter reload",
+                    "add {} to allow.networks (also where it is this host, behind NAT)",
                     quoted.join(", ")
                 ))
+                .then(RELOAD)
                 .about(host),
         );
     }

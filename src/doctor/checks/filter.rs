@@ -2,7 +2,6 @@
 
 use super::super::catalogue::*;
 use super::super::facts::{Facts, Filter};
-use super::super::finding::Mend;
 use super::{Out, START_AGAIN, bans};
 use crate::config::WatchBy;
 use crate::status::{Degraded, Status};
@@ -83,18 +82,17 @@ fn running(facts: &Facts, status: &Status, out: Out) {
         let name = [&*part.what, &*part.name].join(" ");
         let name = name.trim();
         let what = format!("{name} does not work: {}", part.reason);
-        let mut finding = if VITAL.contains(&&*part.what) {
+        let finding = if VITAL.contains(&&*part.what) {
             DEGRADED.problem(what)
         } else {
             DEGRADED.warning(what)
         }
         .about(name);
-        finding.mend = Some(match part.what.as_str() {
-            "set" | "rule" => Mend::Run(APPLY.into()),
-            "supervisor" => Mend::Run(START_AGAIN.into()),
-            _ => Mend::Do(part.advice.clone()),
+        out.push(match part.what.as_str() {
+            "set" | "rule" => finding.run(APPLY),
+            "supervisor" => finding.run(START_AGAIN),
+            _ => finding.by_hand(part.advice.clone()),
         });
-        out.push(finding);
     }
     if !any {
         out.push(DEGRADED.ok("each part of the filter works"));

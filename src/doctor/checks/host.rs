@@ -60,15 +60,14 @@ fn proc(facts: &Facts, out: Out) {
             let what = "processes are hidden from Courier's user (/proc is mounted with hidepid=)";
             let finding = PROC_HIDDEN.problem(what);
             if is_own || by_unit {
-                finding.by_hand(format!(
-                    "take ProtectProc= out of courierfilter.service (systemctl edit courierfilter), then: {}",
-                    restart_courierfilter(facts)
-                ))
+                finding.by_hand("take ProtectProc= out of courierfilter.service (systemctl edit courierfilter)").then(restart_courierfilter(facts))
             } else {
-                finding.run(format!(
-                    "mount -o remount,hidepid=2,gid={} /proc  # and in /etc/fstab",
-                    gid.unwrap_or_default()
-                ))
+                let gid = gid.unwrap_or_default();
+                finding
+                    .by_hand(format!(
+                        "hidepid=2,gid={gid} for /proc in /etc/fstab, where it stands there"
+                    ))
+                    .then(format!("mount -o remount,hidepid=2,gid={gid} /proc"))
             }
         }
         Some(_) => PROC_HIDDEN.ok("/proc is hidden, but for Courier's group"),
@@ -139,11 +138,11 @@ fn limits(facts: &Facts, out: Out) {
     });
     out.push(match process.open_files {
         Some(files) if files < FILES => OPEN_FILES
-            .warning(format!("courierfilter's filters may have {files} files open"))
-            .by_hand(format!(
-                "LimitNOFILE=65536 in courierfilter.service (systemctl edit courierfilter), then: {}",
-                restart_courierfilter(facts)
-            )),
+            .warning(format!(
+                "courierfilter's filters may have {files} files open"
+            ))
+            .by_hand("LimitNOFILE=65536 in courierfilter.service (systemctl edit courierfilter)")
+            .then(restart_courierfilter(facts)),
         Some(files) => OPEN_FILES.ok(format!("it may have {files} files open")),
         None => OPEN_FILES.ok("its open files are not limited"),
     });

@@ -40,7 +40,7 @@ fn started(facts: &Facts, out: Out) {
             .run(format!("chmod 0755 {here}")),
         Ok(None) => FILTER_MISSING
             .problem(format!("{here} is missing: rblfilter is not installed"))
-            .run(INSTALL),
+            .by_hand(INSTALL),
         Err(error) => FILTER_MISSING.unknown(error),
     });
     let active = facts.paths.sysconfdir.join("filters/active/rblfilter");
@@ -186,7 +186,7 @@ fn warden(facts: &Facts, out: Out) {
         Ok(Some(file)) => file,
         Ok(None) => {
             let what = format!("{here} is missing");
-            out.push(of_bans(facts, &WARDEN_MISSING, what).run(INSTALL));
+            out.push(of_bans(facts, &WARDEN_MISSING, what).by_hand(INSTALL));
             return;
         }
         Err(error) => {
@@ -250,10 +250,7 @@ fn rights(facts: &Facts, out: Out) {
     };
     let process = facts.courier.courierfilter.as_ref();
     let edit = |key: &str| {
-        format!(
-            "take {key}= out of courierfilter.service (systemctl edit courierfilter), then: {}",
-            restart_courierfilter(facts)
-        )
+        format!("take {key}= out of courierfilter.service (systemctl edit courierfilter)")
     };
     let forbidden = match process.and_then(|process| process.no_new_privs) {
         Some(true) => Some("courierfilter runs with no_new_privs"),
@@ -264,9 +261,9 @@ fn rights(facts: &Facts, out: Out) {
         None => return,
     };
     out.push(match forbidden {
-        Some(what) => {
-            of_bans(facts, &NO_NEW_PRIVILEGES, what.into()).by_hand(edit("NoNewPrivileges"))
-        }
+        Some(what) => of_bans(facts, &NO_NEW_PRIVILEGES, what.into())
+            .by_hand(edit("NoNewPrivileges"))
+            .then(restart_courierfilter(facts)),
         None => NO_NEW_PRIVILEGES.ok("courierfilter may start programs with capabilities"),
     });
     let bounded = match process.and_then(|process| process.bounding) {
@@ -282,10 +279,7 @@ fn rights(facts: &Facts, out: Out) {
         None => return,
     };
     out.push(match bounded {
-        Some(what) => of_bans(facts, &CAPABILITY_BOUNDED, what.into()).by_hand(format!(
-            "add CAP_NET_ADMIN to CapabilityBoundingSet= of courierfilter.service, or to the container's capabilities, then: {}",
-            restart_courierfilter(facts)
-        )),
+        Some(what) => of_bans(facts, &CAPABILITY_BOUNDED, what.into()).by_hand("add CAP_NET_ADMIN to CapabilityBoundingSet= of courierfilter.service, or to the container's capabilities").then(restart_courierfilter(facts)),
         None => CAPABILITY_BOUNDED.ok("cap_net_admin is in its bounding set"),
     });
 }

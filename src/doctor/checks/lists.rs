@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::super::catalogue::*;
 use super::super::facts::Facts;
 use super::super::finding::Finding;
-use super::{Out, ports};
+use super::{Out, RELOAD, ports};
 use crate::config::Config;
 use crate::status::{Health, List};
 
@@ -81,9 +81,8 @@ pub(super) fn examine(facts: &Facts, out: Out) {
         out.push(
             IPV6_UNJUDGED
                 .note("this host has IPv6, and no [[dnsbl]] is asked for its clients")
-                .by_hand(
-                    "ipv6 = true for a list that knows IPv6 addresses, then: rblfilter reload",
-                ),
+                .by_hand("ipv6 = true for a list that knows IPv6 addresses")
+                .then(RELOAD),
         );
     }
 }
@@ -110,9 +109,10 @@ fn verdicts(facts: &Facts, config: &Config, out: Out) {
         NO_VERDICT
             .problem("there is no [[dnsbl]], and couriertcpd has no verdict: everybody passes")
             .by_hand(format!(
-                "add a [[dnsbl]] to {}, then: rblfilter reload",
+                "add a [[dnsbl]] to {}",
                 facts.config.path.display()
             ))
+            .then(RELOAD)
     });
 }
 
@@ -219,23 +219,27 @@ fn zones(facts: &Facts, out: Out) {
 
 fn zone(list: &List, reason: &str, any: bool, dead: bool) -> Finding {
     let name = format!("{} ({} clients)", list.name, list.family);
-    let mend = if dead {
-        "it comes back with a nameserver, by itself".to_owned()
-    } else if list.family == "ipv6" && reason.contains("IPv6") {
-        format!("ipv6 = false for {}, then: rblfilter reload", list.name)
-    } else {
-        format!(
-            "see what its operator says; else take {} out of rblfilter.toml, then: rblfilter reload",
-            list.name
-        )
+    let mended = |finding: Finding| {
+        if dead {
+            finding.by_hand("it comes back with a nameserver, by itself")
+        } else if list.family == "ipv6" && reason.contains("IPv6") {
+            finding
+                .by_hand(format!("ipv6 = false for {}", list.name))
+                .then(RELOAD)
+        } else {
+            finding
+                .by_hand(format!(
+                    "see what its operator says; else take {} out of rblfilter.toml",
+                    list.name
+                ))
+                .then(RELOAD)
+        }
     };
     match list.health {
         Health::Believed => ZONE_DOWN.ok(format!("{name} passes its self-test")),
-        Health::Silent => ZONE_DOWN
-            .warning(format!(
-                "{name} passed its self-test, and left a question unanswered since"
-            ))
-            .by_hand(mend),
+        Health::Silent => mended(ZONE_DOWN.warning(format!(
+            "{name} passed its self-test, and left a question unanswered since"
+        ))),
         Health::Testing => {
             ZONE_DOWN.unknown(format!("the self-test of {name} did not end in time"))
         }
@@ -246,9 +250,9 @@ fn zone(list: &List, reason: &str, any: bool, dead: bool) -> Finding {
                 format!("{name} is down: {reason}")
             };
             if any {
-                ZONE_DOWN.warning(what).by_hand(mend)
+                mended(ZONE_DOWN.warning(what))
             } else {
-                ZONE_DOWN.problem(what).by_hand(mend)
+                mended(ZONE_DOWN.problem(what))
             }
         }
     }

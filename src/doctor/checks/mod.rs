@@ -81,8 +81,11 @@ fn restart_courierfilter(facts: &Facts) -> &'static str {
     }
 }
 
+/// What puts a changed configuration into service.
+const RELOAD: &str = "rblfilter reload";
 /// What gives the filter its programs, links and folders back.
-const INSTALL: &str = "./install.sh";
+const INSTALL: &str =
+    "install it again: ./install.sh of its sources, or apt-get install --reinstall rblfilter";
 /// What starts it again where courierfilter believes that it runs.
 const START_AGAIN: &str = "filterctl stop rblfilter; sleep 1; filterctl start rblfilter";
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags};
@@ -34,11 +34,16 @@ pub(super) fn look(paths: &Paths) -> Host {
         now: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_secs()),
-        last_seen: last_seen(&paths.state().join("state.db")),
+        // The admin may have Courier's folder elsewhere, with a link to it.
+        last_seen: last_seen(&canonical(&paths.localstatedir).join("rblfilter/state.db")),
         log: log(),
         free: free(&paths.localstatedir),
         ipv6: read("/proc/net/if_inet6").is_ok_and(|text| texts::has_global_ipv6(&text)),
     }
+}
+
+fn canonical(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 pub(super) fn unseen(error: &str) -> Host {
@@ -71,6 +76,8 @@ fn last_seen(path: &Path) -> Seen<Option<u64>> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let uri = format!("file:{}?immutable=1", path.display());
     let seconds = Connection::open_with_flags(uri, flags).and_then(|connection| {
+        // It is Courier's user who wrote it, and root who may read it.
+        connection.pragma_update(None, "trusted_schema", false)?;
         connection.query_row("SELECT seconds FROM times", [], |row| row.get::<_, u32>(0))
     });
     match seconds {

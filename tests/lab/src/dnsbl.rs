@@ -3,7 +3,7 @@
 //! The zone `bl.test` has IPv4 and IPv6 entries, `bl6.test` only the IPv6 ones, and both the test entries of RFC 5782
 //! (§5): 127.0.0.2 and ::FFFF:7F00:2 are listed, 127.0.0.1 and ::FFFF:7F00:1 are not. `KEY.dqs.test` (see [`KEY`]) is
 //! the same list under a name with a key; `wl.test` is an allow list; `other.test` a second one with entries of its own;
-//! `spf.test` has an SPF record. With [`Dns::Unbound`] a real resolver stands between.
+//! `spf.test` has an SPF record and two MX hosts. With [`Dns::Unbound`] a real resolver stands between.
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -20,6 +20,8 @@ use crate::{Config, Error, wait_for};
 const FOLDER: &str = "/run/lab/dns";
 /// A key as Spamhaus DQS has them: what must never be shown.
 pub const KEY: &str = "abcdefghijklmnopqrstuvwxyz";
+/// The address of `mx2.spf.test`, the second MX of `spf.test`.
+pub const BACKUP_MX: &str = "203.0.113.9";
 /// Where rbldnsd is behind unbound.
 const BEHIND: &str = "127.0.0.1/5353";
 const QUERIES: &str = "/run/lab/dns/queries";
@@ -93,7 +95,10 @@ impl Dnsbl {
         }
         write(
             &format!("{FOLDER}/spf"),
-            format!("@ TXT \"v=spf1 {} -all\"\n", config.spf),
+            format!(
+                "@ TXT \"v=spf1 {} -all\"\n@ MX 10 mx.spf.test\n@ MX 20 mx2.spf.test\nmx A 127.0.0.1\nmx2 A {BACKUP_MX}\n",
+                config.spf
+            ),
         )?;
         Ok(dnsbl)
     }

@@ -59,7 +59,7 @@ use smtp::{Message, Outcome};
 use syslog::Syslog;
 
 pub use command::{Command, Process};
-pub use dnsbl::{Dns, KEY, Listing};
+pub use dnsbl::{BACKUP_MX, Dns, KEY, Listing};
 pub use error::Error;
 pub use namespaces::Spaces;
 pub use processes::{ProcessInfo, Session};

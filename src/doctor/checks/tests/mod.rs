@@ -10,7 +10,7 @@ use self::rows::ROWS;
 use super::examine;
 use crate::courier::tcpd::Options;
 use crate::doctor::facts::*;
-use crate::doctor::{Finding, Level, Mend};
+use crate::doctor::{Finding, Level};
 
 fn told(finding: &Finding) -> String {
     format!("{} {}: {}", finding.level, finding.check.id, finding.what)
@@ -20,7 +20,7 @@ fn told(finding: &Finding) -> String {
 fn where_all_is_well_nothing_is_said_but_that() {
     for finding in examine(&healthy()) {
         assert_eq!(finding.level, Level::Ok, "{}", told(&finding));
-        assert!(finding.mend.is_none());
+        assert!(finding.by_hand.is_none() && finding.run.is_none());
     }
 }
 
@@ -35,10 +35,9 @@ fn each_thing_that_is_wrong_is_found_with_what_mends_it() {
             finding.check.id == *id && finding.level == *level && finding.what.contains(what)
         });
         let found = found.unwrap_or_else(|| panic!("{level} {id}: {what}\n{}", all.join("\n")));
-        let advice = match &found.mend {
-            Some(Mend::Run(text) | Mend::Do(text)) => text.as_str(),
-            None => "",
-        };
+        let advice = [&found.by_hand, &found.run].map(|part| part.clone().unwrap_or_default());
+        let advice = advice.join(" ");
+        let advice = advice.trim();
         assert!(advice.contains(mend), "{id}: {advice}");
         assert_eq!(advice.is_empty(), mend.is_empty(), "{id}: {advice}");
         for finding in &findings {

@@ -284,7 +284,7 @@ pub(super) const ROWS: &[(Change, &str, Level, &str, &str)] = &[
         "courier-looks-up",
         Level::Warning,
         "asks 2 lists before each session begins (BLACKLISTS): b.test, w.test",
-        "make them [[dnsbl]] and [[dnswl]] tables of /etc/courier/filters/rblfilter.toml",
+        "in /etc/courier/filters/rblfilter.toml: [[dnsbl]] zone = \"b.test\", [[dnswl]] zone = \"w.test\"",
     ),
     (
         |f| esmtpd(f, "DROP=-drop=BLOCK2"),
