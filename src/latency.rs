@@ -114,7 +114,7 @@ impl EncodeMetric for Latency {
         let bounds = BOUNDS.map(|bound| bound as f64 / 1e6);
         let buckets: Vec<(f64, u64)> = bounds
             .into_iter()
-            .chain([f64::MAX])
+            .chain([f64::INFINITY])
             .zip(spread.counts)
             .collect();
         let sum = spread.sum as f64 / 1e6;

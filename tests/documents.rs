@@ -174,14 +174,14 @@ fn the_links_within_the_documents_lead_somewhere() {
 #[test]
 fn the_index_has_every_document() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let index = fs::read_to_string(top.join("docs/README.md")).unwrap();
+    let index = fs::read_to_string(top.join("docs/index.md")).unwrap();
     for name in documents() {
         if let Some(page) = name.strip_prefix("docs/")
-            && page != "README.md"
+            && page != "index.md"
         {
             assert!(index.contains(&format!("({page})")), "{page}");
         }
     }
     let readme = fs::read_to_string(top.join("README.md")).unwrap();
-    assert!(readme.contains("(docs/README.md)"));
+    assert!(readme.contains("(docs/index.md)"));
 }

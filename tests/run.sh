@@ -6,13 +6,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=courierfilter/prepare.sh
 . "$top/courierfilter/prepare.sh"
 [ "$(id -u)" = 0 ] || fail "the tests need root: they make namespaces and run a real Courier in them (sudo tests/run.sh)"
-need_build_tools
-need_lab
-# What docs/logging.md has recipes for.
-need rsyslogd rsyslog
-need logrotate logrotate
-need /lib/systemd/systemd-journal-remote systemd-journal-remote
-need fail2ban-regex fail2ban
+need_tests
 
 cd "$top"
 # The end-to-end tests install the programs themselves.

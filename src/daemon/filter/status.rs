@@ -56,7 +56,7 @@ impl Filter {
         }
     }
 
-    fn listeners(&self) -> Vec<Listener> {
+    pub(super) fn listeners(&self) -> Vec<Listener> {
         let mut listeners: Vec<Listener> = self
             .table
             .listeners()
