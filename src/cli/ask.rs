@@ -104,7 +104,7 @@ pub fn ask(
             }
             Answer::Error(text) => return Err(Error::Refused(text)),
             told @ (Answer::Entry(_) | Answer::Status(_) | Answer::Known(_)) => {
-                each(told).map_err(failed)?
+                each(told).map_err(failed)?;
             }
         }
     }
