@@ -112,16 +112,21 @@ wait_until() {
     done
 }
 
-# pids PROGRAM…: the processes that run one of these, be it replaced since; in a
-# container the same path is another file.
+# pids PROGRAM…: the processes of Courier's user that run one of these, be it
+# replaced since; in a container the same path is another file. (A command of an
+# admin's is the same program, and no part of the filter.)
 pids() {
-    local exe program own
+    local exe program own uid
     own=$(readlink /proc/self/ns/mnt)
+    uid=$(id -u "$mailuser")
     for exe in /proc/[0-9]*/exe; do
         [ "$(readlink "${exe%/exe}/ns/mnt" 2>/dev/null)" = "$own" ] || continue
         for program in "$@"; do
             case $(readlink "$exe" 2>/dev/null) in
-            "$program" | "$program (deleted)") basename "$(dirname "$exe")" ;;
+            "$program" | "$program (deleted)")
+                ! grep -q "^Uid:[[:space:]]*${uid}[[:space:]]" "${exe%/exe}/status" 2>/dev/null ||
+                    basename "$(dirname "$exe")"
+                ;;
             esac
         done
     done
@@ -152,15 +157,21 @@ firewall() {
     return $code
 }
 
+# Stops the filter, and waits until all of it has ended; fails where it has not.
 stop_filter() {
-    [ -L "$active" ] || return 0
-    filterctl stop rblfilter
-    # It answers what is open first.
-    if ! wait_until 45 no_filter_runs; then
-        echo "  a process of the filter that was stopped does not end; see the mail log"
-        return
+    local stopped=no
+    if [ -L "$active" ]; then
+        filterctl stop rblfilter
+        stopped=yes
     fi
-    say "stopped the filter (filterctl stop rblfilter)"
+    # It answers what is open first.
+    wait_until 45 no_filter_runs || return 1
+    [ $stopped = no ] || say "stopped the filter (filterctl stop rblfilter)"
+}
+
+# Where the next one is to be started: it has a socket of its own.
+stop_filter_if_it_ends() {
+    stop_filter || echo "  a process of the filter that was stopped does not end ($(pids "$filter" | xargs)); see the mail log"
 }
 
 install_units() {
@@ -212,7 +223,7 @@ upgrade_filter() {
         say "put the new version into service without a gap (rblfilter reload)"
     else
         echo "  the new version does not take over by itself (${said##*rblfilter: }): stopping and starting"
-        stop_filter
+        stop_filter_if_it_ends
     fi
 }
 
@@ -220,7 +231,7 @@ start_filter() {
     ! old_program_runs || upgrade_filter
     if [ -L "$active" ] && courierfilter_runs && ! filter_runs; then
         echo "  the filter was started, but does not run"
-        stop_filter
+        stop_filter_if_it_ends
     fi
     if [ ! -L "$active" ]; then
         filterctl start rblfilter
@@ -294,7 +305,8 @@ finish() {
 do_uninstall() {
     need_courier
     read_courier_paths
-    stop_filter
+    stop_filter ||
+        fail "the filter still runs (processes $(pids "$filter" | xargs)), and what it runs is not taken away: nothing was removed; see the mail log, end them (kill), then run this again"
     if [ -x "$command" ]; then
         firewall remove || fail "rules or sets are left; remove them, then run this again (nothing else was removed)"
     fi

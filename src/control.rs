@@ -57,6 +57,11 @@ pub enum Request {
         /// For how long.
         seconds: u32,
     },
+    /// Delete all that is kept of these networks, and end their bans.
+    Forget {
+        /// Which.
+        networks: Vec<IpNetwork>,
+    },
     /// Tell all bans, and who is let in.
     List,
     /// Put the configuration and the programs into service as they are now.
@@ -146,7 +151,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
                 return Err(format!("a reason has at most {MAX_REASON} bytes"));
             }
         }
-        Request::Unban { networks, .. } => {
+        Request::Unban { networks, .. } | Request::Forget { networks } => {
             if networks.is_empty() || networks.len() > MAX_NETWORKS {
                 return Err(format!("expected 1 to {MAX_NETWORKS} networks"));
             }
@@ -229,6 +234,9 @@ mod tests {
                 client: "fd00::5".parse().unwrap(),
             },
             Request::UnbanAll,
+            Request::Forget {
+                networks: vec!["10.0.0.1/32".parse().unwrap()],
+            },
             Request::Ban {
                 network: "10.0.0.0/8".parse().unwrap(),
                 seconds: Some(7200),

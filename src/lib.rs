@@ -24,7 +24,9 @@
 //! - [`degraded`], [`log`], [`metrics`], [`latency`]: what does not work, what is
 //!   told of it, what is counted, how long it takes.
 //! - [`cli`]: the admin's commands; [`control`]: what they ask of the running
-//!   filter; [`status`]: how it is; [`why`]: all that is known of a client; [`firewall`]: the rules they set up.
+//!   filter; [`status`]: how it is; [`why`]: all that is known of a client;
+//!   [`doctor`]: what makes the filter useless or dangerous; [`firewall`]: the
+//!   rules they set up.
 //! - [`sys`]: the only unsafe code.
 
 pub mod cli;
@@ -34,6 +36,7 @@ pub mod courier;
 pub mod daemon;
 pub mod degraded;
 pub mod dnsbl;
+pub mod doctor;
 pub mod enforce;
 pub mod firewall;
 #[cfg(feature = "fuzzing")]

@@ -1,6 +1,7 @@
 //! The clients that have delivered mail lately: the last that anything is done
 //! to for silence alone; and where a list names one of them, the list is tested.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,12 @@ impl Senders {
         let before = self.clients.get(&client);
         let news = before.is_none_or(|at| now.saturating_duration_since(at) >= WRITE_AFTER);
         self.clients.insert(client, now);
+        self.note_network(client, now);
+        news
+    }
+
+    /// An IPv6 client's network has one that delivered at `now`.
+    fn note_network(&self, client: IpAddr, now: Instant) {
         if let IpAddr::V6(v6) = client {
             let network = around(client, self.prefix6);
             let before = self
@@ -63,7 +70,6 @@ impl Senders {
             };
             self.networks.insert(network, last);
         }
-        news
     }
 
     /// Those whose messages were accepted within a day before `now`, and when last.
@@ -75,6 +81,41 @@ impl Senders {
     #[must_use]
     pub fn last(&self, client: IpAddr, now: Instant) -> Option<Instant> {
         self.clients.get(&client).filter(|at| lately(*at, now))
+    }
+
+    /// Forgets the clients in `network`; how many there were.
+    pub fn forget(&self, network: IpNetwork) -> usize {
+        let inside: Vec<IpAddr> = self
+            .clients
+            .iter()
+            .map(|(client, _)| client)
+            .filter(|client| network.contains(*client))
+            .collect();
+        for client in &inside {
+            self.clients.remove(client);
+        }
+        // The networks of those, without them.
+        let around = |client: IpAddr| around(client, self.prefix6);
+        let networks: BTreeSet<IpNetwork> = inside
+            .iter()
+            .filter(|client| client.is_ipv6())
+            .map(|client| around(*client))
+            .collect();
+        for network in &networks {
+            self.networks.remove(network);
+        }
+        for (client, at) in self.clients.iter() {
+            if client.is_ipv6() && networks.contains(&around(client)) {
+                self.note_network(client, at);
+            }
+        }
+        inside.len()
+    }
+
+    /// Forgets those whose last message is older than a day at `now`.
+    pub fn forget_over(&self, now: Instant) {
+        self.clients.retain(|_, at| lately(*at, now));
+        self.networks.retain(|_, last| lately(last.at, now));
     }
 
     /// Whether one was within a day before `now`.
@@ -140,6 +181,25 @@ mod tests {
         senders.delivered(ip("fd00:1::7"), now);
         assert!(senders.has_good_neighbour(ip("fd00:1::5"), now));
         assert!(senders.has_good_neighbour(ip("fd00:1::7"), now));
+    }
+
+    #[test]
+    fn who_is_forgotten_has_not_delivered_and_his_neighbours_have() {
+        let (senders, now) = (Senders::new(64), Instant::now());
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for client in ["fd00:1::5", "fd00:1::6", "10.0.0.1", "10.0.0.2"] {
+            senders.delivered(ip(client), now);
+        }
+        assert_eq!(senders.forget("fd00:1::5/128".parse().unwrap()), 1);
+        assert!(!senders.has_delivered(ip("fd00:1::5"), now));
+        assert!(senders.has_good_neighbour(ip("fd00:1::5"), now));
+        assert!(!senders.has_good_neighbour(ip("fd00:1::6"), now));
+        assert_eq!(senders.forget("fd00:1::/64".parse().unwrap()), 1);
+        assert!(!senders.has_good_neighbour(ip("fd00:1::7"), now));
+        assert_eq!(senders.forget("10.0.0.0/31".parse().unwrap()), 1);
+        assert!(senders.has_delivered(ip("10.0.0.2"), now));
+        senders.forget_over(now + LATELY);
+        assert_eq!(senders.clients.len() + senders.networks.len(), 0);
     }
 
     #[test]

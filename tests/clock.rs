@@ -6,55 +6,17 @@
 
 mod common;
 
-use std::fs;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::*;
-use rblfilter_lab::{Config, Lab, wait_for};
+use rblfilter_lab::{Lab, wait_for};
 use serde_json::Value;
 
-/// What is added to the machine's time, as libfaketime reads it.
-const OFFSET: &str = "/run/lab/clock";
 const DAY: i64 = 86_400;
 const HAND: &str = "127.9.9.9";
 const BAN: u32 = 600;
 /// By rounding at each restart, and by a busy machine.
 const SLACK: u32 = 20;
-
-/// A lab whose filter sees the wall clock of [`set_clock`]; Courier's daemons,
-/// from which it has its environment, do too.
-fn lab_with_a_clock(toml: &str) -> Lab {
-    let library = ["x86_64", "aarch64"]
-        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"))
-        .into_iter()
-        .find(|path| fs::exists(path).unwrap())
-        .expect("libfaketime (Debian: apt-get install faketime)");
-    let lab = Lab::start(Config {
-        courier: false,
-        courierd: vec![
-            format!("LD_PRELOAD={library}"),
-            format!("FAKETIME_TIMESTAMP_FILE={OFFSET}"),
-            "FAKETIME_NO_CACHE=1".into(),
-            "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
-            "FAKETIME_DISABLE_SHM=1".into(),
-            "NO_FAKE_STAT=1".into(),
-        ],
-        ..Config::default()
-    })
-    .unwrap();
-    set_clock(0);
-    lab.start_courier().unwrap();
-    product().start(&lab, toml).unwrap();
-    lab
-}
-
-/// Sets the filter's wall clock to so many seconds after the machine's.
-fn set_clock(seconds: i64) {
-    // In one step: it may be read at any moment.
-    let new = format!("{OFFSET}.new");
-    fs::write(&new, format!("{seconds:+}\n")).unwrap();
-    fs::rename(new, OFFSET).unwrap();
-}
 
 fn machines_clock() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

@@ -204,6 +204,49 @@ fn for_want_of_memory_the_kernel_ends_the_supervisor_last() {
     assert_eq!(names, all);
 }
 
+/// What the worker cannot start itself.
+#[test]
+fn what_looks_up_aliases_is_there_again_when_it_has_died() {
+    let config = Config {
+        aliases: vec![CAROL.into()],
+        ..Config::default()
+    };
+    let lab = lab(config, OWN_ZONE);
+    let before = filter(&lab);
+    let kill = || {
+        let processes = lab.processes();
+        let its = |process: &&_| {
+            let process: &rblfilter_lab::ProcessInfo = process;
+            process.comm == "rblfilter-alias"
+        };
+        let process = processes.iter().find(its).expect("one that looks up");
+        lab.kill(process.pid, Signal::SIGKILL).unwrap();
+    };
+    kill();
+    lab.wait_for_log("reload,user=aliases", LIMIT).unwrap();
+    let after = filter(&lab);
+    assert!(after.supervisor == before.supervisor && after.worker != before.worker);
+    let told = lab.log_matching("degraded,what=aliases");
+    assert!(
+        told.len() == 1 && told[0].contains("has ended (signal: 9"),
+        "{told:?}"
+    );
+    assert_aliases_are_looked_up(&lab, "127.66.11.1");
+    let postmaster = Message {
+        to: vec!["postmaster@lab.test".into()],
+        ..message()
+    };
+    assert_delivered(&lab, &postmaster, "127.66.10.1", 1);
+    assert_eq!(lab.log_matching("what=aliases").len(), 1);
+    // The next time not at once; mail for postmaster passes meanwhile.
+    kill();
+    let again = || (lab.log_matching("degraded,what=aliases").len() == 2).then_some(());
+    wait_for(LIMIT, again).expect("told");
+    assert_delivered(&lab, &postmaster, "127.66.10.2", 2);
+    assert_eq!(lab.log_matching("reload,user=aliases").len(), 1);
+    assert_eq!(filter(&lab), after);
+}
+
 #[test]
 fn who_is_not_started_by_courierfilter_supervises_nothing() {
     let lab = lab(Config::default(), OWN_ZONE);
@@ -546,6 +589,44 @@ fn the_rule_drops_new_connections_alone() {
         250,
         "an open session goes on"
     );
+}
+
+/// One that hangs, as on a dead disk; and a command of an admin's, which is none.
+#[test]
+fn uninstall_takes_nothing_away_from_under_a_filter_that_runs() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let warden = "/usr/lib/courier/rblfilter-warden";
+    let processes = lab.processes();
+    let hangs = processes.iter().find(|p| p.comm == "rblfilter-alias");
+    let hangs = hangs.unwrap().pid;
+    lab.kill(hangs, Signal::SIGSTOP).unwrap();
+    let installer = product().installer;
+    let uninstall = [installer.to_str().unwrap(), "--uninstall"];
+    let before = tree(&lab);
+    let output = lab.run(&uninstall).unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(1)
+            && said.contains(&format!("the filter still runs (processes {hangs})"))
+            && said.contains("nothing was removed"),
+        "{said}"
+    );
+    let mut after = tree(&lab);
+    // It was stopped.
+    let link = "/etc/courier/filters/active/rblfilter";
+    assert!(!after.iter().any(|path| path == link));
+    after.push(link.into());
+    after.push(filter_socket().display().to_string());
+    let taken: Vec<_> = before.iter().filter(|path| !after.contains(path)).collect();
+    assert!(taken.is_empty(), "took {taken:?}");
+    assert!(lab.has_set("rblfilter4").unwrap());
+    lab.kill(hangs, Signal::SIGCONT).unwrap();
+    let command = lab
+        .spawn(&["sh", "-c", "sleep 600 | rblfilter report -"])
+        .unwrap();
+    let said = lab.run_ok(&uninstall).unwrap();
+    assert!(said.contains(&format!("removed {warden}")), "{said}");
+    drop(command);
 }
 
 #[test]

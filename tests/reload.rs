@@ -5,16 +5,21 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::*;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
-use rblfilter_lab::{Config, Lab, wait_for};
+use rblfilter_lab::{Config, Dns, Lab, wait_for};
 
 const CONTROL: &str = "/var/lib/courier/rblfilter/control";
 const FILE: &str = "/etc/courier/filters/rblfilter.toml";
@@ -96,7 +101,7 @@ fn twenty_reloads_under_mail_lose_nothing_and_leave_nothing_behind() {
     );
     let stream = Stream::begin(3);
     let by_hand = banning();
-    let (mut last, mut waited) = (begun, std::time::Duration::ZERO);
+    let (mut last, mut waited) = (begun, Duration::ZERO);
     for round in 0..20 {
         let asked = Instant::now();
         assert!(reload(&lab).contains("as it is now"));
@@ -288,17 +293,31 @@ fn a_filter_that_accepts_everything_is_mended_by_a_reload() {
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
 }
 
+/// What is returned waits until somebody has read the file since.
+fn once_read() -> impl FnOnce() {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).unwrap();
+    // It is written with another word.
+    inotify
+        .add_watch(FILE, AddWatchFlags::IN_CLOSE_NOWRITE)
+        .unwrap();
+    move || {
+        let read = || inotify.read_events().ok();
+        wait_for(LIMIT, read).expect("the file is read");
+    }
+}
+
 #[test]
 fn a_change_of_the_file_is_enough_where_that_is_asked_for() {
     let on_change = "[reload]\non-change = true\n";
     let lab = lab(Config::default(), &format!("{OWN_ZONE}{on_change}"));
     let first = filter(&lab);
     // Wrong: told once, however often the same is written.
-    for _ in 0..2 {
-        fs::write(FILE, "wieght = 1\n").unwrap();
-        lab.wait_for_log("reload,user=change,failed=yes", LIMIT)
-            .unwrap();
-    }
+    fs::write(FILE, "wieght = 1\n").unwrap();
+    lab.wait_for_log("reload,user=change,failed=yes", LIMIT)
+        .unwrap();
+    let read = once_read();
+    fs::write(FILE, "wieght = 1\n").unwrap();
+    read();
     assert_eq!(filter(&lab), first);
     // As an editor does it.
     let text = format!("{OWN_ZONE}{on_change}[allow]\nnetworks = [\"{LISTED}\"]\n");
@@ -314,18 +333,61 @@ fn a_change_of_the_file_is_enough_where_that_is_asked_for() {
     wait_for(LIMIT, banned).expect("in force");
 }
 
+/// What it includes, elsewhere, as well; and what was refused for its mode alone.
+#[test]
+fn a_change_of_the_included_file_or_of_a_mode_is_enough_too() {
+    let folder = "/etc/courier/keys";
+    let keys = "/etc/courier/keys/rblfilter.keys";
+    let lab = Lab::start(Config::default()).unwrap();
+    fs::create_dir(folder).unwrap();
+    let put = |text: &str| {
+        fs::write("/run/keys", text).unwrap();
+        lab.run_ok(&["chmod", "0640", "/run/keys"]).unwrap();
+        lab.run_ok(&["chgrp", "courier", "/run/keys"]).unwrap();
+        lab.run_ok(&["mv", "-f", "/run/keys", keys]).unwrap();
+    };
+    put("");
+    let toml = format!(
+        "include = {keys:?}\nwatch = \"off\"\n[lookup]\nquery-non-global = true\n[reload]\non-change = true\n"
+    );
+    product().start(&lab, &toml).unwrap();
+    wait_for(LIMIT, || Path::new(CONTROL).exists().then_some(())).unwrap();
+    let first = filter(&lab);
+    assert_delivered(&lab, &message(), LISTED, 1);
+    put("[[dnsbl]]\nzone = \"bl.test\"\n");
+    lab.wait_for_log("reload,user=change", LIMIT).unwrap();
+    let second = filter(&lab);
+    assert_ne!(second.worker, first.worker);
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    // Wrong by its mode, and right again by nothing else.
+    lab.run_ok(&[
+        "sh",
+        "-c",
+        &format!("echo '# more' >>{FILE}; chmod 0666 {FILE}"),
+    ])
+    .unwrap();
+    lab.wait_for_log("reload,user=change,failed=yes", LIMIT)
+        .unwrap();
+    assert_eq!(filter(&lab), second);
+    lab.run_ok(&["chmod", "0640", FILE]).unwrap();
+    let another = || (filter(&lab).worker != second.worker).then_some(());
+    wait_for(LIMIT, another).expect("another worker");
+    assert_eq!(lab.log_matching("failed=yes").len(), 1);
+}
+
 /// Its message is open in the worker that is replaced, and is answered by that.
 #[test]
 fn a_message_that_is_open_is_answered_by_the_worker_that_has_it() {
     let config = Config {
-        dns: rblfilter_lab::Dns::Silent,
+        dns: Dns::Silent,
         tcpd_options: "-nodnslookup".into(),
         ..Config::default()
     };
     let lab = lab(
         config,
-        &format!("watch = \"off\"\n[lookup]\nlimit = \"6s\"\n{OF_LOOKUP}"),
+        &format!("watch = \"off\"\n[lookup]\nlimit = \"15s\"\nquery-limit = \"15s\"\n{OF_LOOKUP}"),
     );
+    let before = filter(&lab);
     let sender = thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -333,19 +395,121 @@ fn a_message_that_is_open_is_answered_by_the_worker_that_has_it() {
             .unwrap();
         runtime.block_on(message().send(ip(LISTED)))
     });
-    let waiting = || {
-        lab.processes()
-            .iter()
-            .any(|p| p.comm == "submit")
-            .then_some(())
-    };
-    wait_for(LIMIT, waiting).expect("a message on its way");
-    let before = filter(&lab);
+    let messages = || status(&lab)["counted"]["messages"].as_u64();
+    let arrived = || (messages() == Some(1)).then_some(());
+    wait_for(LIMIT, arrived).expect("a message that is judged");
     reload(&lab);
+    // That is why it was there to be answered.
+    assert!(!sender.is_finished(), "it waits for the list");
     let outcome = sender.join().unwrap();
     assert!(outcome.accepted(), "{outcome:?}");
     lab.wait_for_mail(1, LIMIT).unwrap();
     assert_ne!(filter(&lab).worker, before.worker);
+    assert_eq!(messages(), Some(0), "the next one saw none");
+}
+
+/// A lab in which couriertcpd asks nobody, and a session of a listed client that has
+/// connected while no list was configured.
+fn with_an_open_session() -> (Lab, rblfilter_lab::smtp::Client) {
+    let config = Config {
+        tcpd_options: "-nodnslookup".into(),
+        ..Config::default()
+    };
+    let lab = lab(config, "");
+    filter(&lab);
+    let mut client = lab.connect(ip(LISTED)).unwrap();
+    greet(&lab, &mut client);
+    (lab, client)
+}
+
+#[test]
+fn a_session_from_before_is_ended_where_the_new_configuration_convicts_it() {
+    let (lab, _client) = with_an_open_session();
+    fs::write(FILE, ZONE).unwrap();
+    reload(&lab);
+    assert_ended(&lab, LISTED);
+    assert_banned_too(&lab, LISTED);
+}
+
+/// Its list has not passed its first test when it is judged, and does soon after.
+#[test]
+fn a_session_is_judged_again_when_a_new_list_has_passed_its_first_test() {
+    let (mut lab, mut client) = with_an_open_session();
+    lab.dns_start(Dns::Silent).unwrap();
+    fs::write(FILE, ZONE).unwrap();
+    reload(&lab);
+    lab.wait_for_log("degraded,what=dnsbl,zone=bl.test", LIMIT)
+        .unwrap();
+    // Judged, and left alone.
+    assert!(lab.log_matching("at=connect").is_empty());
+    let reply = lab.block_on(client.command("NOOP")).unwrap();
+    assert!(reply.is_positive(), "{reply}");
+    lab.dns_start(Dns::Rbldnsd).unwrap();
+    assert_ended(&lab, LISTED);
+    assert_banned_too(&lab, LISTED);
+}
+
+/// A filter that submit asks after ours, and that answers when it is told to.
+struct Later {
+    asked: mpsc::Receiver<()>,
+    answer: mpsc::Sender<()>,
+}
+
+impl Later {
+    fn start() -> Self {
+        let path = "/var/lib/courier/allfilters/zz-later";
+        let listener = UnixListener::bind(path).unwrap();
+        let owner = fs::metadata(filter_socket()).unwrap();
+        chown(path, Some(owner.uid()), Some(owner.gid())).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660)).unwrap();
+        let (asks, asked) = mpsc::channel();
+        let (answer, answers) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\n\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    request.push(byte[0]);
+                }
+                asks.send(()).unwrap();
+                answers.recv().unwrap();
+                stream.write_all(b"200 Ok\n").unwrap();
+            }
+        });
+        Self { asked, answer }
+    }
+}
+
+/// Who is listed by the new configuration alone, and whose message the worker
+/// before has let pass: its client has no answer yet, and would send it again.
+#[test]
+fn a_message_that_was_just_accepted_is_not_cut_off_by_the_next_worker() {
+    let (lab, _hangs) = with_an_open_session();
+    let later = Later::start();
+    let accepted = "127.66.1.9";
+    let sender = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(message().send(ip(accepted)))
+    });
+    later.asked.recv_timeout(LIMIT).unwrap();
+    fs::write(FILE, ZONE).unwrap();
+    reload(&lab);
+    // Whoever is silent is ended soon; so the other's session has been judged as well,
+    // and looked at some times more.
+    assert_session_ended(&lab, LISTED);
+    thread::sleep(Duration::from_secs(3));
+    let lines = lab.log_matching("at=connect,action=");
+    assert!(lines.iter().all(|line| line.contains(LISTED)), "{lines:?}");
+    later.answer.send(()).unwrap();
+    // Had ours been asked after the other, it would be refused.
+    let outcome = sender.join().unwrap();
+    assert!(outcome.accepted(), "{outcome:?}");
+    lab.wait_for_mail(1, LIMIT).unwrap();
 }
 
 #[test]
@@ -355,7 +519,7 @@ fn a_stop_in_the_middle_of_a_reload_loses_nothing() {
     for round in 0..6_u32 {
         let reloading = lab.spawn(&["rblfilter", "reload"]).unwrap();
         // At another moment of it each time.
-        let end = Instant::now() + std::time::Duration::from_millis(u64::from(round) * 60);
+        let end = Instant::now() + Duration::from_millis(u64::from(round) * 60);
         while Instant::now() < end {
             thread::yield_now();
         }
@@ -414,7 +578,7 @@ fn a_supervisor_that_dies_in_a_reload_leaves_one_who_serves() {
         let supervisor = filter(&lab).supervisor;
         wait_for(LIMIT, || Path::new(CONTROL).exists().then_some(())).unwrap();
         let reloading = lab.spawn(&["rblfilter", "reload"]).unwrap();
-        let end = Instant::now() + std::time::Duration::from_millis(u64::from(round) * 20);
+        let end = Instant::now() + Duration::from_millis(u64::from(round) * 20);
         while Instant::now() < end {
             thread::yield_now();
         }

@@ -192,6 +192,11 @@ fn nothing_and_what_cannot_be_read_are_told() {
             66,
             "cannot read /nonexistent/log: ",
         ),
+        (
+            &["--csv", "candidates", "/dev/null"],
+            64,
+            "a table is named with an equals sign, --csv=candidates",
+        ),
         (&["--since", "soon", "/dev/null"], 64, "\"soon\" is no time"),
         (
             &["--html", "/nonexistent/page", "/dev/null"],
@@ -204,6 +209,33 @@ fn nothing_and_what_cannot_be_read_are_told() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn a_period_without_a_line_says_which_the_log_has() {
+    let log = "2026-11-24T10:00:00Z mail courieresmtpd: started,ip=[::ffff:127.1.1.1],port=[7]\n\
+        2026-11-24T11:00:00Z mail cron[7]: x\n";
+    let path = std::env::temp_dir().join(format!("rblfilter-period-{}", std::process::id()));
+    std::fs::write(&path, log).unwrap();
+    let path = path.to_str().unwrap();
+    for period in [["--since", "2026-11-25"], ["--until", "2026-11-23"]] {
+        let all = [&period[..], &[path]].concat();
+        let text = run(&all);
+        assert!(
+            text.starts_with("None in that period: no line of Courier's")
+                && text.contains("2 lines are not of it, but of 2026-11-24 10:00:00"),
+            "{text}"
+        );
+        assert_fits(&text);
+        let page = run(&[&["--html", "-"], &all[..]].concat());
+        assert_page(&page);
+        assert!(page.contains("None in that period"), "{page}");
+        assert_eq!(json(&[&["--json"], &all[..]].concat())["outside"], 2);
+    }
+    // Where something is in it, what is not is no news.
+    let text = run(&["--since", "2026-11-24T09:00:00Z", path]);
+    assert!(!text.contains("that period"), "{text}");
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]
@@ -225,6 +257,7 @@ fn a_refused_client_that_delivers_is_shown_and_its_name_left_out_on_demand() {
         &[path_text] as &[_],
         &["--html", "-", path_text],
         &["--json", path_text],
+        &["--csv=candidates", path_text],
     ] {
         assert!(run(arguments).contains("198.51.100.7"));
         let anonymous = run(&[&["--anonymise"], arguments].concat());

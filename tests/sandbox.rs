@@ -14,6 +14,7 @@ use common::*;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use rblfilter::sys::sandbox;
 use rblfilter_lab::{Config, Lab, wait_for};
 use rblfilter_warden::policy::Layer;
@@ -115,6 +116,71 @@ fn behind_the_walls_the_worker_can_do_its_work_and_nothing_else() {
     }
 }
 
+/// Tries one thing behind the fence of what runs `aliaslookup`, or has a program that
+/// it starts try it.
+fn attempt_fenced(what: &str) {
+    sandbox::fence(Layer::Auto, |layer, error| panic!("{layer}: {error}"));
+    // A program that it starts is told so by the kernel.
+    let refused = |words: &[&str]| {
+        let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let unknown = said.contains("not implemented");
+        assert!(!output.status.success() && unknown, "{words:?}: {said}");
+    };
+    match what {
+        "its work" => {
+            can_open(AddressFamily::Unix, SockType::Stream).unwrap();
+            let output = Command::new("/bin/sh")
+                .args(["-c", "echo $(cat /proc/sys/kernel/ostype) | tr x X"])
+                .output()
+                .unwrap();
+            assert_eq!(output.stdout, b"LinuX\n");
+            assert_eq!(std::thread::spawn(|| 7).join().unwrap(), 7);
+        }
+        "to leave the machine" => {
+            for (family, kind) in [
+                (AddressFamily::Inet, SockType::Datagram),
+                (AddressFamily::Inet6, SockType::Stream),
+                (AddressFamily::Netlink, SockType::Raw),
+                (AddressFamily::Packet, SockType::Raw),
+            ] {
+                assert_eq!(can_open(family, kind), Err(Errno::ENOSYS), "{family:?}");
+            }
+            refused(&["bash", "-c", "exec 3<>/dev/udp/127.0.0.1/9"]);
+        }
+        "to reach into others" => {
+            let mut byte = [0];
+            let mut ours = [std::io::IoSliceMut::new(&mut byte)];
+            let theirs = [RemoteIoVec { base: 0, len: 1 }];
+            let read = process_vm_readv(nix::unistd::getppid(), &mut ours, &theirs);
+            assert_eq!(read, Err(Errno::ENOSYS));
+            assert_eq!(nix::unistd::chroot("/"), Err(Errno::ENOSYS));
+            refused(&["unshare", "--user", "true"]);
+            refused(&["nsenter", "--net=/proc/self/ns/net", "true"]);
+            refused(&["unshare", "--mount", "true"]);
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn behind_the_fence_a_program_runs_and_does_not_leave_the_machine() {
+    if let Some(what) = std::env::var_os(TRY) {
+        attempt_fenced(what.to_str().unwrap());
+        return;
+    }
+    for what in ["its work", "to leave the machine", "to reach into others"] {
+        let name = "behind_the_fence_a_program_runs_and_does_not_leave_the_machine";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(TRY, what)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{what}: {said}");
+    }
+}
+
 /// Lines of `/proc/PID/status`, of all threads, that are not as they should be.
 fn wrong(pid: i32, expected: &[(&str, &str)]) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -151,17 +217,6 @@ fn pid_of(lab: &Lab, comm: &str, argument: Option<&str>) -> i32 {
             .map(|process| process.pid)
     };
     wait_for(LIMIT, find).unwrap_or_else(|| panic!("no process {comm}"))
-}
-
-/// What `rblfilter status --json` says.
-fn status(lab: &Lab) -> Value {
-    let told = || {
-        let output = lab.run(&["rblfilter", "status", "--json"]).unwrap();
-        (output.status.code() != Some(69)).then_some(output)
-    };
-    let output = wait_for(LIMIT, told).expect("the filter serves commands");
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 const NO_CAPABILITY: &str = "0000000000000000";
@@ -220,7 +275,12 @@ fn a_running_filter_is_walled_in_and_says_so() {
     // That is how it is known that it is refused.
     let mem = format!("/proc/{worker}/mem");
     assert_ne!(fs::metadata(mem).unwrap().uid(), 0);
-    assert_eq!(wrong(aliases, &[("NoNewPrivs", "1")]), [""; 0]);
+    let fenced = [
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+        ("Seccomp_filters", "1"),
+    ];
+    assert_eq!(wrong(aliases, &fenced), [""; 0]);
     let limits = fs::read_to_string(format!("/proc/{warden}/limits")).unwrap();
     for (name, most) in [
         ("Max processes", "0"),
@@ -254,7 +314,8 @@ fn the_walls_can_be_left_out_and_that_is_told() {
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
     let worker = pid_of(&lab, "rblfilter", Some("supervised-worker"));
     let warden = pid_of(&lab, "rblfilter-warde", None);
-    for pid in [worker, warden] {
+    let aliases = pid_of(&lab, "rblfilter-alias", None);
+    for pid in [worker, warden, aliases] {
         let wrong = wrong(pid, &[("NoNewPrivs", "1"), ("Seccomp", "0")]);
         assert!(wrong.is_empty(), "{wrong:?}");
     }

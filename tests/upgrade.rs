@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use common::*;
-use rblfilter_lab::{Config, Lab, Product};
+use rblfilter_lab::{Config, Lab, Product, wait_for};
 
 const PROGRAM: &str = "/usr/lib/courier/filters/rblfilter";
 
@@ -110,4 +110,62 @@ fn a_version_that_does_not_start_leaves_the_one_that_runs() {
     assert_runs_what_is_installed(&lab);
     assert_eq!(filter(&lab).supervisor, before.supervisor);
     assert_eq!(stream.end(&lab, 0).tempfailed, 0);
+}
+
+/// As `install.sh --no-start` leaves it, over a version that needs a stop and a start: a
+/// worker that dies is started from the program that the supervisor runs.
+#[test]
+fn what_looks_up_aliases_is_of_the_version_that_runs() {
+    let config = Config {
+        aliases: vec![CAROL.into()],
+        ..Config::default()
+    };
+    let lab = lab(config, OWN_ZONE);
+    let before = filter(&lab);
+    fs::write("/run/new", "#!/bin/sh\nexit 64\n").unwrap();
+    lab.run_ok(&["chmod", "0755", "/run/new"]).unwrap();
+    lab.run_ok(&["mv", "-f", "/run/new", PROGRAM]).unwrap();
+    lab.kill(before.worker, nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    lab.wait_for_log("outdated: ", LIMIT).unwrap();
+    assert_ne!(filter(&lab).worker, before.worker);
+    assert_aliases_are_looked_up(&lab, "127.66.11.1");
+    assert!(lab.log_matching("aliases").is_empty());
+}
+
+/// A warden that does not live is started ever more rarely, also by the supervisor
+/// that goes on as the installed program.
+#[test]
+fn a_warden_that_does_not_live_waits_as_long_after_an_upgrade() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let before = filter(&lab);
+    let put = |text: &str, place: &str| {
+        lab.run_ok(&["cp", "--preserve=all", place, "/run/new"])
+            .unwrap();
+        fs::write("/run/new", text).unwrap();
+        lab.run_ok(&["mv", "-f", "/run/new", place]).unwrap();
+    };
+    put("#!/bin/sh\nexit 1\n", "/usr/lib/courier/rblfilter-warden");
+    lab.kill(before.warden, nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    lab.wait_for_log("warden,pause=4s", LIMIT * 2).unwrap();
+    let told = lab.log_matching("rblfilter").len();
+    let next = next_version(&lab, 1).programs.join("rblfilter");
+    lab.run_ok(&["cp", "--preserve=all", PROGRAM, "/run/new"])
+        .unwrap();
+    lab.run_ok(&["cp", next.to_str().unwrap(), "/run/new"])
+        .unwrap();
+    lab.run_ok(&["mv", "-f", "/run/new", PROGRAM]).unwrap();
+    lab.run_ok(&["rblfilter", "reload"]).unwrap();
+    lab.wait_for_log(": upgraded,version=", LIMIT).unwrap();
+    let pauses = || {
+        let lines = lab.log_matching("rblfilter").into_iter().skip(told);
+        let pauses: Vec<String> = lines
+            .filter_map(|line| Some(line.split_once("warden,pause=")?.1.to_owned()))
+            .collect();
+        (!pauses.is_empty()).then_some(pauses)
+    };
+    let pauses = wait_for(LIMIT * 3, pauses).expect("it is tried, and ends");
+    let long = |pause: &String| !pause.starts_with("0s") && !pause.starts_with("1s:");
+    assert!(pauses.iter().all(long), "{pauses:?}");
 }

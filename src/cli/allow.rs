@@ -8,8 +8,11 @@ use ipnetwork::IpNetwork;
 use super::ask;
 use crate::control::{Request, network};
 
-/// Let an address or a network in for a while, whatever the lists say. What
-/// lasts belongs into the configuration's allow.networks.
+/// Let an address or a network in for a while
+///
+/// Whatever the lists say; bans that keep it out are ended. As for `ban`, no
+/// network is wider than an IPv4 /8 or an IPv6 /32. What lasts belongs into the
+/// configuration's allow.networks.
 #[derive(Debug, Args)]
 pub struct Command {
     /// Whom to let in

@@ -8,8 +8,11 @@ use ipnetwork::IpNetwork;
 use super::ask;
 use crate::control::{Request, network};
 
-/// Ban an address or a network. Its bans by verdict end with the later of the
-/// two; it is not looked up again.
+/// Shut an address or a network out
+///
+/// It is not looked up again, and its bans by verdict end with the later of the
+/// two. The widest network is an IPv4 /8 or an IPv6 /32. Allowlisted addresses are
+/// refused, unless with `--force`; own ones, gateways and nameservers always.
 #[derive(Debug, Args)]
 pub struct Command {
     /// What to ban: 203.0.113.9, 203.0.113.0/24, 2001:db8:1:2::/64
@@ -19,9 +22,15 @@ pub struct Command {
     #[arg(long = "for", value_parser = ask::ban_seconds, value_name = "DURATION")]
     seconds: Option<u32>,
     /// Why, for whoever reads the list or the log
-    #[arg(long, default_value = "", value_name = "TEXT")]
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "TEXT"
+    )]
     reason: String,
-    /// Ban it although it is allowlisted, or let in by hand
+    /// Ban it although it is allowlisted, or let in by hand; this is remembered
+    /// over a restart
     #[arg(long)]
     force: bool,
 }

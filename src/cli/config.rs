@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use rblfilter_warden::policy::Backend;
 
 use super::exit;
 use crate::config::{self, Config, Mode, WatchBy};
@@ -14,6 +13,9 @@ use crate::courier::paths::Paths;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check the file; say what is wrong, with its line, or what it does
+    ///
+    /// Says whether the configuration is right and what it puts into force; if not,
+    /// what is wrong in which line.
     Check,
 }
 
@@ -88,34 +90,9 @@ fn summary(path: &Path, config: &Config) -> String {
         list(config.block_variables.iter().map(String::as_str).collect()),
         config.allow.len(),
     );
-    if config.zones.is_empty() && config.block_variables.is_empty() {
-        text.push_str("note: with neither lists nor block-variables, every message is accepted\n");
-    }
-    let lists = config.zones.iter().filter(|zone| !zone.allows()).count();
-    if config.thresholds.ban_needs > lists.max(1) {
+    for note in config::notes(config) {
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "note: score.ban-needs = {}, but {lists} [[dnsbl]] are here: nobody is banned whom couriertcpd does not name too, by a list that is none of these",
-            config.thresholds.ban_needs
-        );
-    }
-    if config.ban.backend == Backend::DryRun {
-        text.push_str(
-            "note: ban.backend is \"dry-run\": bans are told and kept, and nobody is shut out\n",
-        );
-    } else if config.mode == Mode::Observe {
-        text.push_str(
-            "note: bans made before observe go on in the kernel until they end (rblfilter status counts them; rblfilter unban --all before the change, or rblfilter firewall remove)\n",
-        );
-    }
-    if config.allow.iter().any(|network| network.prefix() == 0) {
-        text.push_str("note: allow.networks holds a whole family: none of its clients is judged\n");
-    }
-    if config.ports.iter().any(|port| [465, 587].contains(port)) {
-        text.push_str(
-            "note: your own users log in on ports 465 and 587, from addresses that lists name\n",
-        );
+        let _ = writeln!(text, "note: {note}");
     }
     text
 }

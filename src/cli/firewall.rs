@@ -14,8 +14,20 @@ use crate::firewall::{self, Error};
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the commands that set up the sets and rules, and run none
+    ///
+    /// What sets them up where there are none: commands, or what nft(8) reads.
     Show,
     /// Create the sets and the rules where they are missing
+    ///
+    /// The sets, and the rules that drop packets opening a connection to a judged
+    /// port from an address in them: in iptables and ip6tables, in the place of
+    /// older ones of its own, which it knows by their comment, rblfilter; or in the
+    /// table inet rblfilter of nftables. Run at boot by rblfilter-sets.service and
+    /// rblfilter-firewall.service.
+    ///
+    /// Where the configuration has a gate, its sets and rules too (in iptables' table
+    /// mangle), each rule shown before it is added; and for which port the gate is
+    /// off, and why.
     Apply {
         /// The sets alone, as a firewall that is restored at boot needs them
         #[arg(long)]
@@ -23,8 +35,11 @@ pub enum Command {
     },
     /// Remove the rules and the sets; their bans are forgotten
     Remove,
-    /// Say whether the sets and the rules are there as the configuration wants
-    /// them; exit status 1 where they are not
+    /// Say whether the sets and the rules are as the configuration wants them
+    ///
+    /// Exit status 1, and what to do, where they are not. The running filter puts back
+    /// sets that others emptied or removed, and their bans, within some 10 seconds; a
+    /// rule it does not, and says in its log when none uses a set.
     Check,
 }
 

@@ -10,7 +10,11 @@ use super::ask;
 use super::json::in_ascii;
 use crate::control::{Answer, Entry, Request, What, shown};
 
-/// List the bans, the newest first, then who is let in by hand.
+/// Who is banned, and who is let in by hand
+///
+/// The bans, the newest first: since when, for how much longer, the how many-eth
+/// ban it is, which lists named it, or who asked for it and why; then who is let
+/// in by hand.
 #[derive(Debug, Args)]
 pub struct Command {
     /// Print one JSON object a line

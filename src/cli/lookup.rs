@@ -27,8 +27,13 @@ use crate::why::{Forecast, Opinion};
 /// Addresses that are asked for at the same time.
 const AT_ONCE: usize = 128;
 
-/// Ask the DNS lists for addresses: what each says, what that is worth, and the
-/// sentence. Exit status: 0 all pass, 1 one is listed, 2 a list did not say.
+/// What the DNS lists say of an address, and what would follow
+///
+/// Asks the lists for addresses, past what is kept of them: each one's answer, its
+/// score, TTL and time, the list's text, and the sentence. A list that fails its
+/// self-test is not counted. A progress bar shows how far it is where standard
+/// error is a terminal. Exit status: 0 all pass, 1 one is listed, 2 a list did not
+/// say.
 #[derive(Debug, Args)]
 pub struct Command {
     /// The addresses; "-" reads them from standard input, one a line

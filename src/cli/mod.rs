@@ -4,7 +4,9 @@ mod allow;
 mod ask;
 mod ban;
 mod config;
+mod doctor;
 mod firewall;
+mod forget;
 mod json;
 pub(crate) mod list;
 mod lookup;
@@ -25,7 +27,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 /// Courier runs the filter itself: `filterctl start rblfilter` and `filterctl
 /// stop rblfilter`. These commands are for the admin.
 #[derive(Debug, Parser)]
-#[command(name = "rblfilter", version, max_term_width = 80)]
+#[command(name = "rblfilter", version, long_version = BUILD, max_term_width = 80)]
 struct Args {
     /// The configuration file [default: filters/rblfilter.toml in Courier's
     /// configuration folder]
@@ -35,33 +37,43 @@ struct Args {
     command: Option<Command>,
 }
 
+/// What each does stands with it; the first paragraph is its line in the list.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The configuration file
     #[command(subcommand)]
     Config(config::Command),
-    /// What the DNS lists say of an address, and what would follow
     Lookup(lookup::Command),
-    /// What a mail log tells of connections, slots, refusals, bans and waves
     Report(report::Command),
     /// The kernel's sets of banned addresses and the rules that use them
     #[command(subcommand)]
     Firewall(firewall::Command),
-    /// Everything known of a client or a message
     Why(why::Command),
-    /// How the running filter is
     Status(status::Command),
-    /// Who is banned, and who is let in by hand
+    Doctor(doctor::Command),
     List(list::Command),
-    /// Shut an address or a network out
     Ban(ban::Command),
-    /// End bans, and let the addresses in for a while
     Unban(unban::Command),
-    /// Let an address or a network in for a while
     Allow(allow::Command),
-    /// Put the configuration into service as it is now
+    Forget(forget::Command),
     Reload(reload::Command),
 }
+
+/// What `--version` tells. All of it is the same for the same sources and compiler.
+const BUILD: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit   ",
+    env!("RBLFILTER_BUILD_COMMIT"),
+    "\nrustc    ",
+    env!("RBLFILTER_BUILD_RUSTC"),
+    "\ntarget   ",
+    env!("RBLFILTER_BUILD_TARGET"),
+    "\nlibipset ",
+    env!("RBLFILTER_BUILD_LIBIPSET"),
+    " (the warden's)\nfeatures ",
+    env!("RBLFILTER_BUILD_FEATURES"),
+    "\nlicence  GPL-3.0-or-later; the warden GPL-2.0-or-later",
+);
 
 /// sysexits(3), and what a check has found.
 mod exit {
@@ -73,6 +85,13 @@ mod exit {
     pub const CANNOT_WRITE: u8 = 73;
     pub const PERMISSION: u8 = 77;
     pub const CONFIG: u8 = 78;
+}
+
+/// The commands as clap knows them, of which their manual page and the shells'
+/// completions are made.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the command that the arguments ask for.
@@ -100,10 +119,12 @@ pub fn run() -> ExitCode {
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
         Some(Command::Why(command)) => why::run(&command, &path),
         Some(Command::Status(command)) => status::run(&command),
+        Some(Command::Doctor(command)) => doctor::run(&command, &path),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),
         Some(Command::Unban(command)) => unban::run(command),
         Some(Command::Allow(command)) => allow::run(&command),
+        Some(Command::Forget(command)) => forget::run(command),
         Some(Command::Reload(command)) => reload::run(&command, &path),
         None => {
             eprintln!("{}", Args::command().render_help());

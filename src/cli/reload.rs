@@ -9,10 +9,17 @@ use super::ask;
 use crate::config;
 use crate::control::Request;
 
-/// Put the configuration into service as it is now, without a gap: another
-/// worker is started, and takes the place of the one that runs. Where another
-/// version was installed meanwhile, that runs from then on, too. A configuration
-/// that is wrong leaves all as it was.
+/// Put the configuration into service as it is now
+///
+/// And the installed programs where others run, without a gap: another worker is
+/// started, and when it is ready, the one that runs gives it its place, answers the
+/// messages that it has, and ends. Bans, and what the lists said, go over. A
+/// configuration that is wrong is told and logged, and all stays as it was. Returns
+/// when the new configuration is in force.
+///
+/// The port's rules and the sets are `firewall apply`'s to change; the answer says
+/// where they are others. install.sh and the Debian package run it over a running
+/// version.
 #[derive(Debug, Args)]
 pub struct Command {}
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
@@ -21,9 +21,13 @@ use crate::report::{
 /// Where rsyslog writes, on Debian.
 pub(super) const MAIL_LOG: &str = "/var/log/mail.log";
 
-/// Read Courier's mail log, ours and Courier's own lines, and tell what
-/// happened: connections, slots, refusals, bans, waves, networks, whom to look
-/// at, and what rblfilter would have done before it was there.
+/// What a mail log tells of connections, slots, refusals, bans and waves
+///
+/// Reads Courier's mail log, its own lines and ours, and tells what happened:
+/// connections, slots, refusals, bans, networks, waves, refused clients that may
+/// be legitimate, and what rblfilter would have done with those that Courier
+/// refused. A progress bar is shown for long logs where standard error is a
+/// terminal; colours where standard output is one, unless NO_COLOR is set.
 #[derive(Debug, Args)]
 pub struct Command {
     /// Logs, plain or compressed (gzip, xz, zstd, bzip2), in any order; "-" is
@@ -38,26 +42,27 @@ pub struct Command {
     #[arg(long, value_name = "FOLDER", conflicts_with = "files")]
     journal_directory: Option<PathBuf>,
     /// From then on: a time (2026-11-24T09:00:00Z, "2026-11-24 09:00",
-    /// 2026-11-24) or so long ago (2h, "1day 6h")
+    /// 2026-11-24), local where it names no zone, or so long ago (2h, "1day 6h")
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
     /// Before then
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
-    /// How long a session holds its slot after its last line, where the log
-    /// does not tell its end; 10m at most
+    /// How long a session counts after its last line, as Courier logs no end of
+    /// most; 10m at most
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = hold)]
     hold: i64,
     /// Cut addresses down to networks (/24, /48) and domains to their last part
     #[arg(long)]
     anonymise: bool,
-    /// Write a page with charts to this file, too; "-" is standard output
+    /// Write a page with charts to this file, too, that needs no script and no
+    /// network; "-" is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Print all numbers as JSON
     #[arg(long, conflicts_with = "csv")]
     json: bool,
-    /// Print one table as CSV
+    /// Print one table as CSV; without a name, the first of these
     #[arg(long, value_name = "TABLE", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "time")]
     csv: Option<Table>,
 }
@@ -89,6 +94,9 @@ fn report(command: &Command) -> Result<(), Failure> {
         let text = "nothing lies between --since and --until: --since comes first";
         return Err((text.into(), exit::USAGE));
     }
+    if let Some(hint) = table_hint(command) {
+        return Err((hint, exit::USAGE));
+    }
     let sources = sources(command, since, until);
     let options = Options {
         zone: zone.clone(),
@@ -103,6 +111,18 @@ fn report(command: &Command) -> Result<(), Failure> {
         (error.to_string(), code)
     })?;
     print(command, &report)
+}
+
+/// What is meant by `--csv candidates`, which names a file.
+fn table_hint(command: &Command) -> Option<String> {
+    command.csv?;
+    let name = command.files.iter().find_map(|file| {
+        let name = file.to_str().filter(|_| !file.exists())?;
+        Table::from_str(name, false).ok().map(|_| name)
+    })?;
+    Some(format!(
+        "cannot read {name}: no such file; a table is named with an equals sign, --csv={name}"
+    ))
 }
 
 /// Seconds that a session may be said to hold its slot.

@@ -12,8 +12,13 @@ use crate::control::{Answer, Request};
 use crate::report::number;
 use crate::status::{Health, List, STANDING, Status, Walls};
 
-/// Tell how the running filter is: what it does, what it sees, what does not
-/// work.
+/// How the running filter is
+///
+/// Its mode and how long its worker has been running, by what it sees sessions,
+/// how many connection slots each couriertcpd has in use, the bans, what was
+/// counted since the start, each list's health, which layers of the sandbox bind
+/// worker and warden, and what does not work, why and what to do. Exit status: 69
+/// where the filter does not run, 77 where the user may not ask.
 #[derive(Debug, Args)]
 pub struct Command {
     /// Print one JSON object
@@ -287,7 +292,7 @@ fn shown(text: &str) -> String {
 }
 
 /// The text in lines of at most `width`, broken between words where it can be.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let indent: String = text.chars().take_while(|c| *c == ' ').collect();
     let mut lines = Vec::new();
     let mut line = String::new();

@@ -8,9 +8,11 @@ use ipnetwork::IpNetwork;
 use super::ask;
 use crate::control::{Request, network};
 
-/// End the bans that keep an address or a network out, forget what the lists
-/// said of it, and let it in for a while whatever they say: else its next
-/// message would ban it again.
+/// End bans, and let the addresses in for a while
+///
+/// Ends the bans that keep these addresses or networks out, and names them, forgets
+/// what the lists said of them, and lets them in for a while whatever the lists
+/// say: else their next message would ban them again.
 #[derive(Debug, Args)]
 pub struct Command {
     /// Whom to let in: addresses, also as the log writes them, or networks

@@ -98,7 +98,7 @@ impl std::str::FromStr for Rate {
 }
 
 impl Check<'_> {
-    pub(super) fn ban(&self, ban: &file::Ban) -> Result<Ban, Problem> {
+    pub(super) fn ban(&self, ban: &file::Ban, retention: u32) -> Result<Ban, Problem> {
         let longest = Duration::from_secs(MAX_BAN_SECONDS.into());
         let second = Duration::from_secs(1);
         let time = self.duration("ban.time", &ban.time, second..=longest)?;
@@ -155,7 +155,8 @@ impl Check<'_> {
                 time: seconds(time),
                 factor,
                 max_time: seconds(max_time),
-                window: seconds(window),
+                // What counts is kept no longer than anything else.
+                window: seconds(window).min(retention),
             },
             look_again: seconds(look_again),
             set4: ban.set4.get_ref().clone(),

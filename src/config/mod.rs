@@ -12,6 +12,7 @@ mod installed;
 mod lists;
 mod metrics;
 mod model;
+mod notes;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -25,6 +26,7 @@ pub use gate::Gate;
 pub use installed::{check_installed, read_installed};
 pub use metrics::{Listen, Metrics};
 pub use model::{Config, KillPolicy, MAX_LIMIT, Mode, NeverBan, Resolver, Watch, WatchBy};
+pub use notes::{Note, notes};
 
 /// Reads and checks the configuration file at `path`, and the one that it
 /// includes.
@@ -155,19 +157,42 @@ mod tests {
                 _ => keys.push(key.clone()),
             }
         }
-        let mut known = file::KEYS.map(String::from).to_vec();
         keys.sort();
         keys.dedup();
-        known.sort();
-        assert_eq!(keys, known);
-        let manual = include_str!("../../courierfilter/rblfilter.toml.5");
-        for key in known {
-            let name = key.rsplit('.').next().unwrap();
-            assert!(
-                manual.contains(&format!(".B {}\n", name.replace('-', "\\-"))),
-                "rblfilter.toml(5) lacks {name}"
-            );
+        assert_eq!(keys, known_keys());
+    }
+
+    /// Every key that the model has, as `table.key`. (`[[dnswl]]` has those of
+    /// `[[dnsbl]]`, which stand there, but for the two without which it is none.)
+    fn known_keys() -> Vec<String> {
+        // What serde expects in the place of a key that is none.
+        let expected = |text: &str| -> Vec<String> {
+            let error = toml::from_str::<file::File>(text).err();
+            let message = error.map_or_else(String::new, |error| error.message().to_owned());
+            let names = message
+                .split_once(", expected ")
+                .map_or("", |(_, names)| names);
+            names
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .map(String::from)
+                .collect()
+        };
+        let mut keys = Vec::new();
+        for name in expected("no-key = 1") {
+            let within = match &*name {
+                "dnsbl" => expected("[[dnsbl]]\nno-key = 1"),
+                "dnswl" => vec!["zone".into(), "name".into(), "trust".into()],
+                _ => expected(&format!("{name} = {{ no-key = 1 }}")),
+            };
+            if within.is_empty() {
+                keys.push(name.clone());
+            }
+            keys.extend(within.iter().map(|key| format!("{name}.{key}")));
         }
+        keys.sort();
+        keys
     }
 
     #[test]
@@ -194,6 +219,39 @@ mod tests {
         assert_eq!(problem.message, "dnsbl.codes: expected at most 32 rules");
     }
 
+    /// `retention` is above all that says how long something is kept.
+    #[test]
+    fn nothing_is_kept_for_longer_than_retention() {
+        let day = 86_400;
+        for (text, window, answers) in [
+            ("", 7 * day, 12 * 3600),
+            ("retention = \"3d\"", 3 * day, 12 * 3600),
+            ("ban.window = \"90d\"", 30 * day, 12 * 3600),
+            (
+                "retention = \"1d\"\n[cache]\nmax-ttl = \"5d\"\nstale = \"5d\"",
+                day,
+                day,
+            ),
+            (
+                "retention = \"2d\"\n[cache]\nmax-ttl = \"1d\"\nstale = \"5d\"",
+                2 * day,
+                2 * day,
+            ),
+            (
+                "retention = \"2d\"\ncache.min-ttl = \"5d\"\ncache.max-ttl = \"5d\"\ncache.max-negative-ttl = \"5d\"",
+                2 * day,
+                2 * day,
+            ),
+        ] {
+            let config = parse(text).unwrap();
+            assert_eq!(config.ban.durations.window, window, "{text}");
+            let cache = config.cache;
+            let longest = cache.max_ttl.max(cache.max_negative_ttl) + cache.stale;
+            assert_eq!(longest.as_secs(), u64::from(answers), "{text}");
+            assert!(cache.min_ttl <= cache.max_ttl.min(cache.max_negative_ttl));
+        }
+    }
+
     #[test]
     fn problems_name_line_key_and_what_was_expected() {
         for (text, line, expected) in [
@@ -211,6 +269,11 @@ mod tests {
                 "ports = [25, 0]",
                 1,
                 "ports: 0 is no TCP port, expected 1 to 65535",
+            ),
+            (
+                "retention = \"1h\"",
+                1,
+                "retention: 1h is out of range, expected 1day to 1year",
             ),
             ("ports = []", 1, "ports: expected at least one TCP port"),
             (

@@ -38,6 +38,9 @@ pub struct Config {
     pub exempt_recipients: Vec<String>,
     /// When a refused session is ended.
     pub kill: KillPolicy,
+    /// How long anything may be kept of an address that is not banned any longer,
+    /// in whole seconds.
+    pub retention: u32,
     /// Networks that are never judged.
     pub allow: Vec<IpNetwork>,
     /// Where the slot guard begins and leaves off; `None`: there is none.
@@ -190,6 +193,12 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
         &file.grace,
         Duration::ZERO..=Duration::from_secs(60),
     )?;
+    let day = Duration::from_secs(24 * 3600);
+    // As humantime counts it.
+    let year = day * 365 + day / 4;
+    let retention = check.duration("retention", &file.retention, day..=year)?;
+    // In range by the check above.
+    let retention = u32::try_from(retention.as_secs()).unwrap_or(u32::MAX);
     let kill = check.one_of(
         "kill",
         &file.kill,
@@ -226,6 +235,7 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
         block_scores: blocks.iter().map(|(_, score)| *score).collect(),
         exempt_recipients: check.recipients(&file.exempt_recipients)?,
         kill,
+        retention,
         allow: file
             .allow
             .networks
@@ -249,7 +259,7 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
                 .map(|domain| check.domain("never-ban.spf", domain))
                 .collect::<Result<_, _>>()?,
         },
-        ban: check.ban(&file.ban)?,
+        ban: check.ban(&file.ban, retention)?,
         firewall: check.firewall(&file.firewall)?,
         reply,
         resolver: Resolver {
@@ -270,7 +280,7 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
                 .map(|server| check.nameserver(server))
                 .collect::<Result<_, _>>()?,
         },
-        cache: check.cache(&file.cache)?,
+        cache: check.cache(&file.cache, retention)?,
         metrics: check.metrics(&file.metrics)?,
         reload_on_change: file.reload.on_change,
         sandbox: Sandbox {
@@ -436,11 +446,12 @@ impl Check<'_> {
         )
     }
 
-    fn cache(&self, cache: &file::Cache) -> Result<Bounds, Problem> {
+    fn cache(&self, cache: &file::Cache, retention: u32) -> Result<Bounds, Problem> {
         let week = Duration::from_secs(7 * 24 * 3600);
         let second = Duration::from_secs(1);
+        let retention = Duration::from_secs(retention.into());
         let min_ttl = self.duration("cache.min-ttl", &cache.min_ttl, second..=week)?;
-        Ok(Bounds {
+        let bounds = Bounds {
             entries: self.within("cache.entries", &cache.entries, 1000..=100_000_000)?,
             min_ttl,
             max_ttl: self.duration("cache.max-ttl", &cache.max_ttl, min_ttl..=week)?,
@@ -450,6 +461,16 @@ impl Check<'_> {
                 min_ttl..=week,
             )?,
             stale: self.duration("cache.stale", &cache.stale, Duration::ZERO..=week)?,
+        };
+        // Answers go with all else that is kept of an address.
+        let max_ttl = bounds.max_ttl.min(retention);
+        let max_negative_ttl = bounds.max_negative_ttl.min(retention);
+        Ok(Bounds {
+            min_ttl: bounds.min_ttl.min(retention),
+            max_ttl,
+            max_negative_ttl,
+            stale: bounds.stale.min(retention - max_ttl.max(max_negative_ttl)),
+            ..bounds
         })
     }
 

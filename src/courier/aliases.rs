@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::{Mutex as StdMutex, PoisonError};
+use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,14 +20,15 @@ use nix::sys::prctl;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, socketpair, sockopt,
 };
+use rblfilter_warden::policy::Layer;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, OnceCell};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::control_file::Alias;
-use crate::sys::{forbid_tracing, spawn_with, watched};
+use crate::sys::{forbid_tracing, sandbox, spawn_with, watched};
 
 /// The first argument of the process that runs `aliaslookup`.
 pub const ROLE: &str = "alias-lookups";
@@ -44,10 +45,16 @@ const ANSWER_LEN: usize = 64 * 1024;
 const NUMBER: usize = 4;
 const HEADER: usize = NUMBER + 1;
 
+/// Whether it is under a filter of system calls: its first argument after the role.
+const AUTO: &str = "fenced";
+const OFF: &str = "unfenced";
+/// How often it is looked at where its pidfd cannot be had.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
 /// The way to the process that looks aliases up.
 #[derive(Debug)]
 pub struct Aliases {
-    /// It ends with the socket. One that ended before is collected when it is
+    /// It ends with the socket. One that ended before is collected when that is
     /// missed.
     process: StdMutex<Child>,
     way: Mutex<Way>,
@@ -63,18 +70,19 @@ struct Way {
 
 impl Aliases {
     /// Starts the process; `own` is this program, `aliaslookup` the one that it
-    /// is to run.
+    /// is to run, under a filter of system calls where `seccomp` wants it.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn start(own: &Path, name: &str, aliaslookup: &Path) -> io::Result<Self> {
+    pub fn start(own: &Path, name: &str, aliaslookup: &Path, seccomp: Layer) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         nix::fcntl::fcntl(
             &ours,
             nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
         )?;
-        let arguments = |_: &_| vec![ROLE.into(), aliaslookup.into()];
+        let fence = if seccomp == Layer::Off { OFF } else { AUTO };
+        let arguments = |_: &_| vec![ROLE.into(), fence.into(), aliaslookup.into()];
         Ok(Self {
             process: StdMutex::new(spawn_with(own, name, &theirs, &[], arguments)?),
             way: Mutex::new(Way {
@@ -110,17 +118,38 @@ impl Aliases {
         timeout(PATIENCE, all)
             .await
             .unwrap_or(Err(ErrorKind::TimedOut.into()))
-            .map_err(|error| self.ended().unwrap_or(error))
+            .map_err(|error| self.has_ended().unwrap_or(error))
     }
 
-    /// That the process has ended, where it has. We may start none: a next worker
-    /// can.
-    fn ended(&self) -> Option<io::Error> {
-        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = process.try_wait().ok()??;
+    /// Waits until the process has ended, and tells so. We may start none: a next
+    /// worker can.
+    pub async fn ended(&self) -> io::Error {
+        let pidfd = pidfd_open(Pid::from_child(&self.process()), PidfdFlags::empty());
+        let pidfd = pidfd
+            .map_err(io::Error::from)
+            .and_then(|pidfd| watched(pidfd, Interest::READABLE));
+        loop {
+            if let Some(error) = self.has_ended() {
+                return error;
+            }
+            match &pidfd {
+                // It stays so, and is collected in the next round.
+                Ok(pidfd) => drop(pidfd.readable().await),
+                Err(_) => sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    /// That the process has ended, where it has.
+    fn has_ended(&self) -> Option<io::Error> {
+        let status = self.process().try_wait().ok()??;
         Some(io::Error::other(format!(
-            "the process that looks them up has ended ({status}); rblfilter reload starts another"
+            "the process that looks them up has ended ({status})"
         )))
+    }
+
+    fn process(&self) -> MutexGuard<'_, Child> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -173,8 +202,13 @@ impl Way {
 pub fn serve(arguments: &[OsString]) -> ExitCode {
     let is_ours =
         getsockopt(&io::stdin(), sockopt::SockType).is_ok_and(|kind| kind == SockType::SeqPacket);
-    let [program] = arguments else {
+    let [fence, program] = arguments else {
         return usage();
+    };
+    let seccomp = match fence.to_str() {
+        Some(AUTO) => Layer::Auto,
+        Some(OFF) => Layer::Off,
+        _ => return usage(),
     };
     if !is_ours {
         return usage();
@@ -182,8 +216,10 @@ pub fn serve(arguments: &[OsString]) -> ExitCode {
     forbid_tracing();
     // So that whoever looks at processes knows it.
     let _ = prctl::set_name(c"rblfilter-alias");
-    // A kernel without it: it runs one program, which needs nothing else.
-    let _ = prctl::set_no_new_privs();
+    sandbox::fence(seccomp, |layer, error| {
+        // courierlogger has it.
+        eprintln!("rblfilter: aliases: sandbox: without {layer}: {error}");
+    });
     let program = PathBuf::from(program);
     let socket = io::stdin().as_raw_fd();
     let mut bytes = vec![0; NUMBER + ALIAS_LEN + 1];
@@ -329,19 +365,15 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_has_ended_is_collected_and_told_of() {
         // It takes its arguments for what to print, and ends.
-        let aliases = Aliases::start(Path::new("/bin/echo"), "echo", Path::new("x")).unwrap();
-        let pid = aliases.process.lock().unwrap().id();
-        let question = || vec![("a".into(), "a@b.test".into())];
-        let end = Instant::now() + Duration::from_secs(30);
-        let error = loop {
-            let error = aliases.all_stand(question()).await.unwrap_err();
-            if error.to_string().contains("has ended") {
-                break error.to_string();
-            }
-            assert!(Instant::now() < end, "{error}");
-        };
-        assert!(error.contains("rblfilter reload"), "{error}");
+        let own = Path::new("/bin/echo");
+        let aliases = Aliases::start(own, "echo", Path::new("x"), Layer::Auto).unwrap();
+        let pid = aliases.process().id();
+        let told = timeout(Duration::from_secs(30), aliases.ended()).await;
+        assert!(told.unwrap().to_string().contains("has ended"));
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        let question = vec![("a".into(), "a@b.test".into())];
+        let error = aliases.all_stand(question).await.unwrap_err();
+        assert!(error.to_string().contains("has ended"), "{error}");
     }
 
     #[test]

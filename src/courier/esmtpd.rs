@@ -10,6 +10,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::settings::Settings;
+use super::tcpd::{Options, listens};
+
 /// Why no packet to a port may be dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Objection {
@@ -55,14 +58,38 @@ const DAEMONS: [(&str, &[&str]); 3] = [
     ("PORT", &["esmtpd", "esmtpd-msa"]),
 ];
 
-/// The variables of one daemon.
-type Variables = HashMap<String, String>;
+/// One of Courier's daemons that speak SMTP.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// Its own file, which is its name: `esmtpd`, `esmtpd-ssl`, `esmtpd-msa`.
+    pub name: &'static str,
+    /// The variable that holds its ports.
+    ports: &'static str,
+    /// Its variables.
+    pub settings: Settings,
+}
+
+impl Daemon {
+    /// The options of its couriertcpd.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        Options::of_settings(&self.settings, self.ports)
+    }
+
+    /// Whether it listens on `port`; so does one that does not say.
+    #[must_use]
+    pub fn serves(&self, port: u16) -> bool {
+        self.settings
+            .get(self.ports)
+            .is_none_or(|text| listens(text, port))
+    }
+}
 
 /// The daemons' settings.
 #[derive(Clone, Debug, Default)]
 pub struct Daemons {
-    /// Which variable holds the ports, and all of them.
-    all: Vec<(&'static str, Variables)>,
+    /// Those that have a file of their own.
+    pub all: Vec<Daemon>,
     sysconfdir: PathBuf,
 }
 
@@ -86,21 +113,43 @@ impl Daemons {
                 }
             }
         }
-        let mut all = Vec::new();
-        for (variable, files) in DAEMONS {
-            // Without its own file there is no such daemon.
-            if files.last().is_some_and(|own| texts.contains_key(own)) {
-                let mut variables = Variables::new();
-                for text in files.iter().filter_map(|name| texts.get(name)) {
-                    assignments(text, &mut variables);
-                }
-                all.push((variable, variables));
-            }
-        }
         Ok(Self {
-            all,
+            all: Self::of(&texts),
             sysconfdir: sysconfdir.to_owned(),
         })
+    }
+
+    /// Those whose files are `texts`.
+    #[cfg(test)]
+    pub(crate) fn of_texts(texts: &[(&'static str, &str)]) -> Self {
+        let texts = texts
+            .iter()
+            .map(|(name, text)| (*name, (*text).to_owned()))
+            .collect();
+        Self {
+            all: Self::of(&texts),
+            sysconfdir: PathBuf::new(),
+        }
+    }
+
+    fn of(texts: &HashMap<&'static str, String>) -> Vec<Daemon> {
+        let mut all = Vec::new();
+        for (ports, files) in DAEMONS {
+            // Without its own file there is no such daemon.
+            let Some(name) = files.last().filter(|own| texts.contains_key(*own)) else {
+                continue;
+            };
+            let mut settings = Settings::default();
+            for text in files.iter().filter_map(|name| texts.get(name)) {
+                settings.add(text);
+            }
+            all.push(Daemon {
+                name,
+                ports,
+                settings,
+            });
+        }
+        all
     }
 
     /// What is against dropping packets to `port`.
@@ -108,19 +157,16 @@ impl Daemons {
     pub fn objection(&self, port: u16) -> Option<Objection> {
         self.all
             .iter()
-            .filter(|(variable, variables)| {
-                variables
-                    .get(*variable)
-                    .is_none_or(|text| listens(text, port))
-            })
-            .find_map(|(_, variables)| objection(variables))
+            .filter(|daemon| daemon.serves(port))
+            .find_map(objection)
     }
 
     /// The folders of the files that say whom the admin trusts.
     #[must_use]
     pub fn access_folders(&self) -> BTreeSet<PathBuf> {
-        let named = self.all.iter().filter_map(|(_, variables)| {
-            let text = variables
+        let named = self.all.iter().filter_map(|daemon| {
+            let text = daemon
+                .settings
                 .get("ACCESSFILE")
                 .filter(|text| !text.is_empty())?;
             let base = self.sysconfdir.to_string_lossy();
@@ -135,103 +181,29 @@ impl Daemons {
     }
 }
 
-fn objection(variables: &Variables) -> Option<Objection> {
-    let text = |name: &str| variables.get(name).map_or("", String::as_str);
-    for name in ["ESMTPAUTH", "ESMTPAUTH_TLS"] {
-        if !text(name).trim().is_empty() {
+/// The variables that say how clients may log in.
+pub const LOGINS: [&str; 2] = ["ESMTPAUTH", "ESMTPAUTH_TLS"];
+
+fn objection(daemon: &Daemon) -> Option<Objection> {
+    let settings = &daemon.settings;
+    for name in LOGINS {
+        if !settings.text(name).trim().is_empty() {
             return Some(Objection::LogIn(name));
         }
     }
-    if variables.contains_key("RELAYCLIENT") {
+    if settings.get("RELAYCLIENT").is_some() {
         return Some(Objection::Relays);
     }
-    let option = |name: &str, wanted: &str| {
-        text(name)
-            .split_whitespace()
-            .any(|word| word.trim_start_matches('-').starts_with(wanted))
-    };
-    if option("TCPDOPTS", "proxy") || option("TCPDOPTS", "haproxy") {
+    let options = daemon.options();
+    if options.proxy {
         return Some(Objection::Proxy);
     }
-    let allows = ["BLACKLISTS", "TCPDOPTS"];
-    let allows = allows.iter().any(|name| option(name, "allow="));
+    let allows = options.lists.iter().any(|list| list.allows);
     allows.then_some(Objection::AllowList)
-}
-
-/// Whether couriertcpd's list of ports, `smtp,127.0.0.1.2525`, names `port`, or
-/// a service that we do not know.
-fn listens(text: &str, port: u16) -> bool {
-    text.split(',').map(str::trim).any(|one| {
-        let name = one.rsplit_once('.').map_or(one, |(_, name)| name);
-        match name {
-            "smtp" => port == 25,
-            "smtps" | "ssmtp" | "submissions" | "urd" => port == 465,
-            "submission" => port == 587,
-            "" => false,
-            name => name.parse().map_or(true, |number: u16| number == port),
-        }
-    })
-}
-
-/// Reads `NAME=value` lines, as sh does of a plain file; a later one replaces an
-/// earlier one.
-fn assignments(text: &str, variables: &mut Variables) {
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
-        let trimmed = line.trim_start();
-        let start = trimmed
-            .strip_prefix("export ")
-            .unwrap_or(trimmed)
-            .trim_start();
-        let named = start.split_once('=').filter(|(name, _)| is_name(name));
-        let Some((name, _)) = named else {
-            rest = after;
-            continue;
-        };
-        // A quoted value may go on over the line's end.
-        let at = start.as_ptr() as usize - rest.as_ptr() as usize + name.len() + 1;
-        let (value, end) = value(&rest[at..]);
-        variables.insert(name.to_owned(), value);
-        rest = rest[at + end..]
-            .split_once('\n')
-            .map_or("", |(_, after)| after);
-    }
-}
-
-fn is_name(name: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
-}
-
-/// The word at the start of `text`, without its quotes, and where it ends.
-fn value(text: &str) -> (String, usize) {
-    let mut value = String::new();
-    let mut quote = None;
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            _ if escaped => {
-                // A line that goes on.
-                if c != '\n' {
-                    value.push(c);
-                }
-                escaped = false;
-            }
-            (None | Some('"'), '\\') => escaped = true,
-            (Some(open), c) if c == open => quote = None,
-            (None, '"' | '\'') => quote = Some(c),
-            (None, ' ' | '\t' | '\n' | ';' | '#') => return (value, at),
-            (_, c) => value.push(c),
-        }
-    }
-    (value, text.len())
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn daemons(files: &[(&str, &str)]) -> Daemons {
@@ -320,12 +292,5 @@ mod tests {
         // A service that we do not know may be any port.
         let strange = self::daemons(&[("esmtpd", "PORT=mail\nESMTPAUTH=PLAIN")]);
         assert!(strange.objection(4025).is_some());
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_read(text in "([A-Z_]{1,8}=)?[\\PC\n\"'\\\\ =]{0,80}") {
-            assignments(&text, &mut Variables::new());
-        }
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::process::{Error, Handle, LISTENER, comm, numbers};
+use super::tcpd::Options;
 
 /// What `couriertcpd` starts beside its sessions, once; it holds no slot.
 const LOGGER: &str = "courierlogger";
@@ -61,13 +62,16 @@ impl Listener {
     /// slots it has (couriertcpd(8), `-pid`, `-maxprocs`).
     #[must_use]
     pub fn settings(&self) -> (Option<String>, Option<usize>) {
+        let options = self.options().unwrap_or_default();
+        (name(&options), options.slots)
+    }
+
+    /// Its options; `None` where it has ended.
+    #[must_use]
+    pub fn options(&self) -> Option<Options> {
         let arguments = fs::read(format!("/proc/{}/cmdline", self.pid())).unwrap_or_default();
         // It lives, so they were its own.
-        if self.is_alive() {
-            settings(&arguments)
-        } else {
-            (None, None)
-        }
+        self.is_alive().then(|| Options::of_process(&arguments))
     }
 
     /// Whether it still runs. Its sessions go on where it does not.
@@ -169,19 +173,11 @@ impl Listeners {
     }
 }
 
-fn settings(arguments: &[u8]) -> (Option<String>, Option<usize>) {
-    let value = |key: &str| {
-        let find = |argument: &[u8]| {
-            let text = std::str::from_utf8(argument).ok()?;
-            Some(text.strip_prefix(key)?.to_owned())
-        };
-        arguments.split(|byte| *byte == 0).rev().find_map(find)
-    };
-    let name = value("-pid=").and_then(|path| {
-        let name = Path::new(&path).file_stem()?;
-        Some(name.to_str()?.to_owned())
-    });
-    (name, value("-maxprocs=").and_then(|text| text.parse().ok()))
+/// The name of its pid file without its end.
+#[must_use]
+pub fn name(options: &Options) -> Option<String> {
+    let name = Path::new(options.pid_file.as_ref()?).file_stem()?;
+    Some(name.to_str()?.to_owned())
 }
 
 /// The numbers in the files `*.pid` of `piddir`.
@@ -210,7 +206,11 @@ mod tests {
             (b"couriertcpd\0-maxprocs=many\0\xff\0", None, None),
             (b"", None, None),
         ] {
-            assert_eq!(settings(arguments), (name.map(String::from), slots));
+            let options = Options::of_process(arguments);
+            assert_eq!(
+                (super::name(&options), options.slots),
+                (name.map(String::from), slots)
+            );
         }
     }
 

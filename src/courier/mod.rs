@@ -3,6 +3,7 @@
 
 pub mod aliases;
 pub mod control_file;
+pub mod domains;
 pub mod esmtpd;
 pub mod filter_socket;
 pub mod identified;
@@ -12,5 +13,7 @@ pub mod paths;
 pub mod process;
 pub mod request;
 pub mod session;
+pub mod settings;
 pub mod smtpaccess;
+pub mod tcpd;
 pub mod turn;

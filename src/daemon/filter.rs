@@ -3,6 +3,7 @@
 
 mod bans;
 mod connect;
+mod forget;
 mod gate;
 mod hand;
 mod keeper;
@@ -43,6 +44,7 @@ use crate::enforce::allows::Allows;
 use crate::enforce::book::{Book, Next, Record};
 use crate::enforce::kill::{self, Killer};
 use crate::enforce::warden::{SetsRest, Warden};
+use crate::firewall;
 use crate::gate::Gate;
 use crate::guard;
 use crate::judge::{self, Conviction, Sentence};
@@ -210,6 +212,11 @@ impl Filter {
         &self.degraded
     }
 
+    /// What looks up aliases, where it could be started.
+    pub fn aliases(&self) -> Option<&Aliases> {
+        self.aliases.as_deref()
+    }
+
     /// The warden, which somebody else has to bring.
     pub fn warden(&self) -> &Warden {
         &self.warden
@@ -243,12 +250,7 @@ impl Filter {
     /// Whether `config` wants other sets or rules of the kernel.
     #[must_use]
     pub fn firewall_differs(&self, config: &Config) -> bool {
-        let wanted = |config: &Config| {
-            let sets = (config.ban.set4.clone(), config.ban.set6.clone());
-            let ports = config.ports.clone();
-            (config.ban.backend, sets, ports, config.firewall.clone())
-        };
-        wanted(&self.config) != wanted(config)
+        firewall::differs(&self.config, config)
     }
 
     /// The supervisor is gone.

@@ -6,12 +6,14 @@
 //! nothing but hold the socket and its children; what reads bytes from outside
 //! is the worker, and what may change the kernel's sets is the warden.
 
+mod changes;
 mod children;
 mod control;
 mod exporter;
 mod filter;
 mod handover;
 mod link;
+mod lookups;
 mod never_ban;
 mod pulse;
 mod reloads;
@@ -34,6 +36,9 @@ pub use worker::{ROLE as WORKER_ROLE, run as work};
 const EX_SOFTWARE: u8 = 70;
 /// The same: a configuration that is wrong.
 const EX_CONFIG: u8 = 78;
+
+/// What this process runs, be it replaced since (proc(5)).
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// The reply to a message that is accepted.
 const ACCEPTED: &str = "250 Ok";

@@ -1,5 +1,5 @@
 //! Putting the configuration, and the programs, into service as they are now:
-//! on request, and where it is wished when the file changes.
+//! on request, and where it is wished when a file changes ([`super::changes`]).
 //!
 //! The worker that serves looks whether the file is right, so that whoever asks
 //! is told what is wrong with it, and then asks the supervisor for another worker
@@ -7,35 +7,25 @@
 //! is right is for that one to say, and the new worker looks alone.
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::Interest;
 use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
+use super::OWN_PROGRAM;
 use super::filter::Filter;
 use super::link::Word;
 use super::supervised::Supervisor;
 use crate::config;
 use crate::degraded::Part;
 use crate::log::Event;
-use crate::sys::watched;
 
-/// How long the file must have been left alone before it is read.
-const QUIET: Duration = Duration::from_millis(1500);
 /// How long a new worker may take to serve: the supervisor gives up one that is
 /// not ready before.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The first pause before a reload that failed without a fault of the file is tried
-/// again, doubled each time, and the longest.
-const AGAIN: Duration = Duration::from_secs(30);
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// What has become of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +54,8 @@ pub struct Reloads {
 }
 
 /// Why there is no other worker.
-enum Failure {
+#[derive(Debug)]
+pub(super) enum Failure {
     /// The file is wrong.
     Refused(String),
     /// It did not come to be, and may the next time.
@@ -83,6 +74,11 @@ impl Reloads {
             outcome: watch::Sender::new(Outcome::Open),
             asked: std::sync::Mutex::default(),
         }
+    }
+
+    /// The file that they put into service.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Another worker serves.
@@ -122,8 +118,9 @@ impl Reloads {
         }
     }
 
-    /// Whether the firewall is to be set up anew.
-    async fn ask_for_another(&self, user: &str) -> Result<bool, Failure> {
+    /// The same, where nobody waits for it but the log: for `user`, or what stands there
+    /// for one. Whether the firewall is to be set up anew.
+    pub(super) async fn ask_for_another(&self, user: &str) -> Result<bool, Failure> {
         let Ok(_one) = self.one.try_lock() else {
             return Err(Failure::Unlucky("a reload is under way already".into()));
         };
@@ -179,63 +176,6 @@ impl Reloads {
             degraded.enter(Part::Config, text, Instant::now());
         }
     }
-
-    /// Reloads whenever the file has another content than `now`, until the future
-    /// is dropped. A wrong one is told once; one that could not be put into service
-    /// is tried again.
-    pub async fn on_change(self: Arc<Self>, mut now: Option<Vec<u8>>) {
-        let watched = match watched_folder(&self.file) {
-            Ok(watched) => watched,
-            Err(error) => {
-                let event = Event::new("noreload").text(format!(
-                    "changes of {} are not seen: {error}",
-                    self.file.display()
-                ));
-                log::error!("{event}");
-                return;
-            }
-        };
-        let mut pause = AGAIN;
-        loop {
-            // It may have changed before we watched.
-            let file = self.file.clone();
-            let text = tokio::task::spawn_blocking(move || fs::read(file).ok()).await;
-            let Ok(text) = text else { return };
-            let mut again = false;
-            if text != now {
-                // One that is gone is no configuration, and none that is on its way.
-                if text.is_some() {
-                    // It is told in the log.
-                    let result = self.ask_for_another("change").await;
-                    again = matches!(result, Err(Failure::Unlucky(_)));
-                }
-                if !again {
-                    (now, pause) = (text, AGAIN);
-                }
-            }
-            let changed = watched.readable();
-            let changed = if again {
-                let Ok(changed) = timeout(pause, changed).await else {
-                    pause = (pause * 2).min(LONGEST);
-                    continue;
-                };
-                changed
-            } else {
-                changed.await
-            };
-            let Ok(mut ready) = changed else { return };
-            loop {
-                drain(&watched);
-                ready.clear_ready();
-                // Editors write in more than one step.
-                match timeout(QUIET, watched.readable()).await {
-                    Ok(Ok(again)) => ready = again,
-                    Ok(Err(_)) => return,
-                    Err(_) => break,
-                }
-            }
-        }
-    }
 }
 
 /// What is told where the supervisor is gone.
@@ -244,7 +184,7 @@ pub const ALONE: &str = "the supervisor is gone: stop the filter and start it (f
 /// Whether the installed program is not the one that this process runs.
 fn is_replaced() -> bool {
     let file = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-    let link = Path::new("/proc/self/exe");
+    let link = Path::new(OWN_PROGRAM);
     let Ok(place) = fs::read_link(link) else {
         return false;
     };
@@ -253,24 +193,4 @@ fn is_replaced() -> bool {
         (Ok(running), Ok(installed)) => running != installed,
         _ => true,
     }
-}
-
-type Watched = tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>;
-
-/// The folder of the file, as editors put a new one in the place of the one before.
-fn watched_folder(file: &Path) -> std::io::Result<Watched> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    let folder = file.parent().unwrap_or(Path::new("/"));
-    let changes = AddWatchFlags::IN_CLOSE_WRITE
-        | AddWatchFlags::IN_MOVED_TO
-        | AddWatchFlags::IN_ATTRIB
-        | AddWatchFlags::IN_CREATE;
-    inotify.add_watch(folder, changes)?;
-    watched(inotify.into(), Interest::READABLE)
-}
-
-fn drain(watched: &Watched) {
-    let mut bytes = [0; 4096];
-    // What changed is looked at in the file itself.
-    while nix::unistd::read(watched.get_ref().as_fd(), &mut bytes).is_ok_and(|length| length > 0) {}
 }

@@ -12,7 +12,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// When the children of a role have ended, and when the next one is due.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Restarts {
     ends: VecDeque<Instant>,
     /// When the next one is to be started.
@@ -47,6 +47,45 @@ impl Restarts {
         let told = self.settled;
         self.settled = pause == LONGEST_PAUSE;
         (!(told && self.settled)).then_some(pause)
+    }
+}
+
+impl Restarts {
+    /// What the next supervisor needs to know, in milliseconds from `now`: whether the
+    /// longest pause was told, when the next one is due (`-`: none is), and how long
+    /// ago each has ended.
+    #[must_use]
+    pub fn to_words(&self, now: Instant) -> String {
+        let due = self.due.map(|due| due.saturating_duration_since(now));
+        let due = due.map_or("-".into(), |due| due.as_millis().to_string());
+        let mut words = format!("{},{due}", u8::from(self.settled));
+        for end in &self.ends {
+            let ago = now.saturating_duration_since(*end).as_millis();
+            words.push_str(&format!(",{ago}"));
+        }
+        words
+    }
+
+    /// What [`Restarts::to_words`] told; `None` where it is wrong.
+    #[must_use]
+    pub fn from_words(words: &str, now: Instant) -> Option<Self> {
+        let time = |word: &str| Some(Duration::from_millis(word.parse().ok()?));
+        let mut words = words.split(',');
+        let settled = match words.next()? {
+            "0" => false,
+            "1" => true,
+            _ => return None,
+        };
+        let due = match words.next()? {
+            "-" => None,
+            word => Some(now.checked_add(time(word)?)?),
+        };
+        // One before the machine's start is no more of interest.
+        let ends: Option<Vec<_>> = words
+            .map(|word| Some(now.checked_sub(time(word)?)))
+            .collect();
+        let ends = ends?.into_iter().flatten().collect();
+        Some(Self { ends, due, settled })
     }
 }
 
@@ -87,5 +126,25 @@ mod tests {
         // One that has lived for long is replaced at once.
         now += Duration::from_secs(3600);
         assert_eq!(restarts.ended(now), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_next_supervisor_waits_as_the_one_before_would_have() {
+        let now = Instant::now();
+        let mut restarts = Restarts::default();
+        for _ in 0..5 {
+            restarts.ended(now);
+        }
+        let later = now + Duration::from_secs(1);
+        let words = restarts.to_words(later);
+        assert_eq!(words, "0,3000,1000,1000,1000,1000,1000");
+        let mut next = Restarts::from_words(&words, later).unwrap();
+        assert_eq!(next, restarts);
+        assert_eq!(next.ended(later), Some(Duration::from_secs(8)));
+        let none = Restarts::default().to_words(now);
+        assert_eq!(Restarts::from_words(&none, now), Some(Restarts::default()));
+        for wrong in ["", "0", "2,-", "0,x", "0,-,", "0,-1", "0,-,1,x"] {
+            assert_eq!(Restarts::from_words(wrong, now), None, "{wrong}");
+        }
     }
 }

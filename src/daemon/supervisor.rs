@@ -72,7 +72,7 @@ use super::link::{self, Link, Word};
 use super::pulse::woke_late;
 use super::restarts::Restarts;
 use super::unread::{REQUEST_TIME, accept_one};
-use super::{EX_SOFTWARE, filter_name, worker};
+use super::{EX_SOFTWARE, OWN_PROGRAM, filter_name, worker};
 use crate::courier::filter_socket::FilterSocket;
 use crate::courier::paths::Paths;
 use crate::log::{Direct, Event};
@@ -88,8 +88,6 @@ const BACKLOG_TIME: Duration = Duration::from_secs(2);
 /// How long a worker may not have been heard of at the stop: one that hangs would
 /// hold the socket for ever.
 const SILENCE: Duration = Duration::from_secs(3);
-/// What this process runs, be it replaced since (proc(5)).
-const OWN_PROGRAM: &str = "/proc/self/exe";
 /// sysexits(3): how a worker ends that does not understand what it was started with.
 const EX_USAGE: i32 = 64;
 /// Words that are heard of a child at once.

@@ -13,8 +13,7 @@
 //!    warden; the control socket;
 //! 7. ready: courierfilter's descriptor 3 is closed, last.
 
-use std::ffi::OsString;
-use std::fs;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
@@ -23,18 +22,21 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::prctl;
 use rblfilter_warden::policy::Layer;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
+use super::changes::Files;
 use super::control::{Control, Doers};
 use super::filter::{Filter, Prepared};
 use super::handover::{self, Baton};
 use super::link::Word;
+use super::lookups;
 use super::reloads::{self, Reloads};
 use super::service::{Ended, Handed, Service};
 use super::supervised::{self, Told};
-use super::{EX_CONFIG, EX_SOFTWARE, filter_name};
+use super::{EX_CONFIG, EX_SOFTWARE, OWN_PROGRAM, filter_name};
 use crate::config::{self, Config};
 use crate::courier::aliases::Aliases;
 use crate::courier::paths::Paths;
@@ -47,7 +49,7 @@ pub const ROLE: &str = "supervised-worker";
 /// The second: the version of what supervisor and worker say to one another, and
 /// of what one supervisor tells the next. Programs of two versions do not work
 /// together; then the filter has to be stopped and started.
-pub const VERSION: &str = "1";
+pub const VERSION: &str = "2";
 
 /// How long the start and the stop wait for what the lists said to be read and
 /// written.
@@ -75,6 +77,10 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(64);
     };
     let name = filter_name();
+    // Where it was started as what the supervisor runs, it would be called "exe".
+    if let Ok(name) = CString::new(name.as_str()) {
+        let _ = prctl::set_name(&name);
+    }
     // Of this thread, which is the only one yet, and of all that it starts.
     let dropped = sandbox::drop_privileges();
     let log = match event_log::start(&name) {
@@ -130,7 +136,7 @@ fn handed(arguments: &[OsString]) -> Option<Descriptors> {
 fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> io::Result<ExitCode> {
     let paths = Paths::from_env();
     // What is read now is in force, whatever comes in between.
-    let text = fs::read(paths.config()).ok();
+    let files = Files::at(&paths.config());
     let config = config::read(&paths.config());
     if let Ok(config) = &config {
         log::set_max_level(config.log_level);
@@ -163,7 +169,7 @@ fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> io::Resu
         .enable_all()
         .max_blocking_threads(64)
         .build()?;
-    let ended = runtime.block_on(work(handed, config, paths, prepared, text));
+    let ended = runtime.block_on(work(handed, config, paths, prepared, files));
     // A thread that hangs on a dead disk must not hold up the stop.
     runtime.shutdown_background();
     if let Ok(true) = ended {
@@ -173,13 +179,13 @@ fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> io::Resu
 }
 
 /// Works until the stop, or until another worker has taken our place; whether it
-/// was the stop. `text` is what stood in the configuration's file.
+/// was the stop. `files` are the configuration's, as it was read.
 async fn work(
     handed: Descriptors,
     config: Option<Config>,
     paths: Paths,
     prepared: Prepared,
-    text: Option<Vec<u8>>,
+    files: Files,
 ) -> io::Result<bool> {
     let (state, file) = (paths.state(), paths.config());
     let on_change = config
@@ -225,7 +231,11 @@ async fn work(
     if let Some(filter) = filter.as_ref().filter(|filter| filter.has_gate()) {
         filter.gate().want();
     }
-    let changes = on_change.then(|| tokio::spawn(Arc::clone(&reloads).on_change(text)));
+    let changes = on_change.then(|| tokio::spawn(Arc::clone(&reloads).on_change(files)));
+    let lookups = filter.clone().map(|filter| {
+        let keep = lookups::keep(filter, Arc::clone(&reloads), handed.is_next);
+        tokio::spawn(keep)
+    });
     let baton = loop {
         match service.serve().await {
             Ended::Stop => break None,
@@ -238,8 +248,8 @@ async fn work(
             },
         }
     };
-    if let Some(changes) = changes {
-        changes.abort();
+    for asking in changes.into_iter().chain(lookups) {
+        asking.abort();
     }
     if let Some(filter) = &filter {
         filter.gate().close();
@@ -381,8 +391,9 @@ async fn on_disk(work: impl FnOnce() + Send + 'static) {
 /// Starts what runs `aliaslookup`, as the worker cannot run anything after
 /// this, and builds the worker's walls.
 fn prepare(paths: &Paths, name: &str, dropped: sandbox::Dropped, seccomp: Layer) -> Prepared {
-    let aliases =
-        std::env::current_exe().and_then(|own| Aliases::start(&own, name, &paths.aliaslookup()));
+    // The program that this process runs, be it replaced since: one of another version
+    // may want other arguments.
+    let aliases = Aliases::start(Path::new(OWN_PROGRAM), name, &paths.aliaslookup(), seccomp);
     if let Err(error) = &aliases {
         let text = format!("no look-ups of aliases: {error}");
         log::warn!("{}", Event::new("limits").text(text));

@@ -26,12 +26,11 @@ impl Lists {
     }
 
     /// Forgets what the lists said of the clients in `network`, so that they
-    /// are asked again.
-    pub fn forget(&self, network: IpNetwork) {
+    /// are asked again; how many answers that were.
+    pub fn forget(&self, network: IpNetwork) -> usize {
         let single = |client: IpAddr| {
-            for list in &self.lists {
-                self.cache.remove(&Key::new(list.number, client));
-            }
+            let keys = self.lists.iter().map(|list| Key::new(list.number, client));
+            keys.filter(|key| self.cache.remove(key)).count()
         };
         let full = if network.is_ipv4() { 32 } else { 128 };
         if network.prefix() == full {
@@ -41,8 +40,11 @@ impl Lists {
         let inside: Vec<Key> = inside
             .filter(|key| network.contains(key.client()))
             .collect();
-        for key in inside {
-            self.cache.remove(&key);
-        }
+        inside.iter().filter(|key| self.cache.remove(key)).count()
+    }
+
+    /// Forgets the answers that are of no use any longer at `now`.
+    pub fn forget_over(&self, now: Instant) {
+        self.cache.remove_over(self.clock.seconds(now));
     }
 }

@@ -204,9 +204,16 @@ impl Cache {
         self.store.len()
     }
 
-    /// Forgets what was said of whom.
-    pub fn remove(&self, key: &Key) {
-        self.store.remove(key);
+    /// Forgets what was said of whom; whether there was something.
+    pub fn remove(&self, key: &Key) -> bool {
+        self.store.remove(key).is_some()
+    }
+
+    /// Forgets what is of no use any longer at `now`, not even for a list that is
+    /// down.
+    pub fn remove_over(&self, now: u32) {
+        self.store
+            .retain(|_, entry| entry.is_usable(now, &self.bounds));
     }
 
     /// All of them, in no order.

@@ -39,6 +39,26 @@ impl Lists {
         }
     }
 
+    /// Those of `lists` that have not passed a test yet for `client`'s family, so that
+    /// nothing that they say has ever counted.
+    #[must_use]
+    pub fn unproven(&self, client: IpAddr, lists: impl Iterator<Item = usize>) -> Vec<usize> {
+        let client = client.to_canonical();
+        lists
+            .filter(|index| self.last_passed(*index, client).is_none())
+            .collect()
+    }
+
+    /// Waits until all of `lists` have passed their first test for `client`'s family,
+    /// for `limit` at most; whether one of them has.
+    pub async fn proven(&self, client: IpAddr, lists: &[usize], limit: Duration) -> bool {
+        let mut moved = self.moved.subscribe();
+        let left = || self.unproven(client, lists.iter().copied()).len();
+        let all = async { while left() > 0 && moved.changed().await.is_ok() {} };
+        let _ = timeout(limit, all).await;
+        left() < lists.len()
+    }
+
     /// Has every list tested now.
     pub fn test_now(&self) {
         let now = Instant::now();
@@ -126,4 +146,41 @@ fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     let bits = u32::try_from(bits >> 32).unwrap_or_default();
     f64::from(bits) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_waits_so_long_for_a_first_test() {
+        let text = "[[dnsbl]]\nzone = \"one.test\"\n[[dnsbl]]\nzone = \"two.test\"\n\
+                    [[dnsbl]]\nzone = \"three.test\"\nself-test = false";
+        let config = crate::config::parse(text).unwrap();
+        let (lists, _notices) = Lists::new(
+            config.zones,
+            config.resolver,
+            config.cache,
+            config.thresholds,
+        );
+        let client = IpAddr::from([192, 168, 1, 1]);
+        let unproven = lists.unproven(client, 0..3);
+        assert_eq!(unproven, [0, 1], "the third is not tested");
+        let short = Duration::from_millis(20);
+        assert!(!lists.proven(client, &unproven, short).await);
+        let passes = |index: usize| {
+            let mut health = lists.lists[index].health(Family::V4);
+            health.tested(Ok(()), Instant::now(), 0.5);
+            drop(health);
+            lists.changed(index, Family::V4, None, None);
+        };
+        passes(0);
+        assert!(lists.proven(client, &unproven, short).await, "one of them");
+        let (long, begun) = (Duration::from_secs(600), Instant::now());
+        let (proven, ()) = tokio::join!(lists.proven(client, &unproven, long), async {
+            tokio::task::yield_now().await;
+            passes(1);
+        });
+        assert!(proven && begun.elapsed() < long, "when the last has passed");
+    }
 }

@@ -147,6 +147,13 @@ impl Zone {
         &self.name
     }
 
+    /// Whether its domain may hold a secret key.
+    #[must_use]
+    pub fn holds_key(&self) -> bool {
+        let domain = self.origin.to_ascii();
+        without_keys(&domain) != domain
+    }
+
     /// Whether couriertcpd means this list by `zone`, which is without keys.
     #[must_use]
     pub fn is_called(&self, zone: &str) -> bool {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::ban::overlap;
+use super::forget::is_of;
 
 /// The most networks that are let in at the same time: each client is compared
 /// with all of them. What lasts belongs into `allow.networks`.
@@ -36,6 +37,13 @@ impl Allows {
         ended
     }
 
+    /// Ends all that lie within `network`, and tells how many that were.
+    pub fn forget(&mut self, network: IpNetwork) -> usize {
+        let before = self.0.len();
+        self.0.retain(|allowed, _| !is_of(*allowed, network, true));
+        before - self.0.len()
+    }
+
     /// Takes out those that are over, and tells them.
     pub fn expire(&mut self, now: u32) -> Vec<IpNetwork> {
         let over = self.0.iter().filter(|(_, until)| **until <= now);
@@ -56,8 +64,14 @@ impl Allows {
     /// Whether anybody in `network` is let in at `now`.
     #[must_use]
     pub fn touches(&self, network: IpNetwork, now: u32) -> bool {
+        self.touching(network, now).next().is_some()
+    }
+
+    /// Those that run at `now` and have an address in common with `network`.
+    pub fn touching(&self, network: IpNetwork, now: u32) -> impl Iterator<Item = IpNetwork> + '_ {
         self.running(now)
-            .any(|(allowed, _)| overlap(allowed, network))
+            .map(|(allowed, _)| allowed)
+            .filter(move |allowed| overlap(*allowed, network))
     }
 
     /// Those that run at `now`, and until when.

@@ -34,6 +34,12 @@ pub fn around(address: IpAddr, prefix: u8) -> IpNetwork {
         .unwrap_or_else(|_| address.into())
 }
 
+/// Whether all of `one` is in `other`.
+#[must_use]
+pub fn within(one: IpNetwork, other: IpNetwork) -> bool {
+    one.prefix() >= other.prefix() && other.contains(one.network())
+}
+
 /// Whether two networks have an address in common.
 #[must_use]
 pub fn overlap(one: IpNetwork, other: IpNetwork) -> bool {

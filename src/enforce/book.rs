@@ -14,6 +14,7 @@ use ipnetwork::IpNetwork;
 
 use super::ban::{around, overlap};
 use super::durations::{Durations, Past};
+use super::forget::is_of;
 use super::grounds::{Grounds, Known};
 
 /// The most bans that are remembered.
@@ -429,6 +430,16 @@ impl Book {
     #[must_use]
     pub fn past(&self, network: IpNetwork) -> Option<Past> {
         self.past.get(&network).copied()
+    }
+
+    /// Forgets what counts of `network`, and of what holds it; of how many networks
+    /// that was. Bans stay: the kernel has to lose them first.
+    pub fn forget_past(&mut self, network: IpNetwork) -> usize {
+        let before = self.past.len();
+        self.past.retain(|kept, _| !is_of(*kept, network, false));
+        self.past_order
+            .retain(|(_, kept)| !is_of(*kept, network, false));
+        before - self.past.len()
     }
 
     /// The networks that have one.

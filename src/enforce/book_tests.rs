@@ -282,3 +282,20 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn of_who_is_forgotten_nothing_counts_any_longer() {
+    let mut book = book();
+    let (one, other, six) = (net("10.0.0.1/32"), net("10.0.0.2/32"), net("fd00:1::/64"));
+    for network in [one, other, six] {
+        book.remember(network, 3, NOW);
+    }
+    assert_eq!(book.forget_past(one), 1);
+    assert_eq!(book.forget_past(net("fd00:1::77/128")), 1);
+    assert_eq!((book.past(one), book.past(six)), (None, None));
+    assert_eq!(book.next(one, NOW).count, 1);
+    assert_eq!(book.next(other, NOW).count, 4);
+    assert_eq!(book.past_order.len(), 1);
+    assert_eq!(book.forget_past(net("10.0.0.0/8")), 1);
+    assert_eq!(book.remembered(), 0);
+}

@@ -5,6 +5,7 @@ pub mod allows;
 pub mod ban;
 pub mod book;
 pub mod durations;
+pub mod forget;
 pub mod grounds;
 pub mod kill;
 pub mod warden;

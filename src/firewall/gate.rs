@@ -46,6 +46,19 @@ pub struct Plan {
     pub objections: Vec<String>,
 }
 
+/// What of `config` the gate's sets and rules are made of, where it has one: of its
+/// table, whom they let through, and what tells for which ports it is off.
+#[must_use]
+pub fn settings(config: &Config) -> Option<impl PartialEq + use<>> {
+    let gate = config.gate?;
+    let through: BTreeSet<IpNetwork> = (config.allow.iter())
+        .chain(&config.never_ban.relays)
+        .copied()
+        .collect();
+    let sizes = (gate.queue, gate.max_entries);
+    Some((sizes, through, config.block_variables.clone()))
+}
+
 impl Plan {
     /// The gate of `config`, where it has one.
     #[must_use]

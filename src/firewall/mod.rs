@@ -96,6 +96,18 @@ fn is_dry(config: &Config) -> bool {
     config.ban.backend == Backend::DryRun
 }
 
+/// Whether the sets or rules of `after` are others than those of `before`, as far as
+/// the configuration says. (What Courier's own files say, [`check`] looks at.)
+#[must_use]
+pub fn differs(before: &Config, after: &Config) -> bool {
+    let bans = |config: &Config| {
+        let sets = (config.ban.set4.clone(), config.ban.set6.clone());
+        let ports = config.ports.clone();
+        (config.ban.backend, sets, ports, config.firewall.clone())
+    };
+    bans(before) != bans(after) || gate::settings(before) != gate::settings(after)
+}
+
 /// What sets up the sets and the rules of `config` where there are none, as
 /// one would type it.
 #[must_use]
@@ -259,4 +271,39 @@ fn split(command: &[String]) -> (&str, &[String]) {
     command
         .split_first()
         .map_or(("", &[]), |(program, args)| (program.as_str(), args))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn a_change_of_what_sets_and_rules_are_made_of_is_seen() {
+        let bans = "[[dnsbl]]\nzone = \"bl.test\"\n";
+        let gate = format!("gate.enabled = true\n{bans}");
+        for (before, more, differ) in [
+            (bans, "ports = [25, 2525]", true),
+            (bans, "ban.set4 = \"others\"", true),
+            (bans, "firewall.limit = \"100/second\"", true),
+            (bans, "gate.enabled = true", true),
+            // Of a gate that is off.
+            (bans, "gate.queue = 7", false),
+            (bans, "allow.networks = [\"127.0.0.0/8\"]", false),
+            (bans, "mode = \"observe\"", false),
+            (&gate, "gate.queue = 7", true),
+            (&gate, "gate.max-entries = 7", true),
+            (&gate, "allow.networks = [\"127.0.0.0/8\"]", true),
+            (&gate, "never-ban.relays = [\"127.0.0.1\"]", true),
+            (&gate, "block-variables = [\"BLOCK9\"]", true),
+            (&gate, "gate.limit = \"100ms\"", false),
+            (&gate, "gate.asks-per-second = 7", false),
+        ] {
+            let after = format!("{more}\n{before}");
+            let (one, other) = (parse(before).unwrap(), parse(&after).unwrap());
+            assert_eq!(differs(&one, &other), differ, "{more}");
+            assert_eq!(differs(&other, &one), differ, "{more}");
+            assert!(!differs(&one, &one) && !differs(&other, &other));
+        }
+    }
 }

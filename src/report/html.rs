@@ -8,7 +8,8 @@ use super::series::Series;
 use super::summary::{Because, Moment, Report};
 use super::svg::{Chart, top};
 use super::text::{
-    a_minute, bytes, estimate, length, many, number, rate, stamp, time, totals, without,
+    a_minute, bytes, estimate, length, many, nothing, number, outside, rate, stamp, time, totals,
+    without,
 };
 
 /// Steps of a chart.
@@ -52,7 +53,10 @@ pub fn page(report: &Report) -> String {
         "<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<header>\n<h1>Courier's mail log</h1>\n"
     );
     let period = report.period.map_or_else(
-        || "No line of Courier's sessions or of rblfilter.".to_owned(),
+        || match outside(report) {
+            Some(outside) => format!("{} {outside}", nothing(report)),
+            None => nothing(report).to_owned(),
+        },
         |(first, last)| {
             format!(
                 "{} to {}, {}.",

@@ -7,6 +7,9 @@ use memchr::{memchr, memmem};
 
 use crate::courier::log_line::{LogLine, address};
 
+/// A day of a thousand lines a second: no line stands for more.
+const MOST_TIMES: u64 = 100_000_000;
+
 /// What a line tells, and how many times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -61,7 +64,9 @@ pub fn event<'a>(ident: &[u8], message: &'a [u8]) -> Option<(Event<'a>, u64)> {
     let (message, times) = repeated(message);
     if ours {
         let ours = Ours::parse(message)?;
-        let times = times.saturating_mul(ours.lines.unwrap_or(1));
+        let times = times
+            .saturating_mul(ours.lines.unwrap_or(1))
+            .min(MOST_TIMES);
         return Some((Event::Ours(ours), times));
     }
     Some((Event::Courier(LogLine::parse(ident, message)?), times))
@@ -73,8 +78,7 @@ fn repeated(message: &[u8]) -> (&[u8], u64) {
         let rest = message.strip_prefix(b"message repeated ")?;
         let (number, rest) = rest.split_at(memchr(b' ', rest)?);
         let rest = rest.strip_prefix(b" times: [ ")?.strip_suffix(b"]")?;
-        // A day of a thousand lines a second; more is no line of syslog's.
-        let times = decimal(number).filter(|times| (1..=100_000_000).contains(times))?;
+        let times = decimal(number).filter(|times| (1..=MOST_TIMES).contains(times))?;
         Some((rest, times))
     };
     inner().unwrap_or((message, 1))

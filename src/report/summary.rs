@@ -38,6 +38,10 @@ pub struct Report {
     pub bytes: u64,
     /// Lines of Courier's sessions or rblfilter that were understood and in the time asked for.
     pub counted_lines: u64,
+    /// Lines that are not in the time asked for, whoever's they are.
+    pub outside: u64,
+    /// The first and the last of them.
+    pub outside_period: Option<(Moment, Moment)>,
     /// Lines without a stamp that is known.
     pub no_stamp: u64,
     /// Bounds that were reached, in words.

@@ -69,6 +69,8 @@ pub struct Tally {
     bytes: u64,
     counted: u64,
     no_stamp: u64,
+    outside: u64,
+    outside_period: Option<(i64, i64)>,
     period: Option<(i64, i64)>,
     totals: Totals,
     addresses: Distinct,
@@ -98,6 +100,8 @@ impl Tally {
             bytes: 0,
             counted: 0,
             no_stamp: 0,
+            outside: 0,
+            outside_period: None,
             period: None,
             totals: Totals::default(),
             addresses: Distinct::new(ADDRESSES),
@@ -139,6 +143,8 @@ impl Tally {
         if self.options.since.is_some_and(|since| head.at < since)
             || self.options.until.is_some_and(|until| head.at >= until)
         {
+            self.outside += 1;
+            self.outside_period = Some(with(self.outside_period, head.at));
             return;
         }
         if let Some((event, times)) = line::event(&head.ident, &head.message) {
@@ -149,10 +155,7 @@ impl Tally {
     /// Counts an event that was logged so many times.
     pub fn add(&mut self, at: i64, event: &Event<'_>, times: u64) {
         self.counted += 1;
-        self.period = Some(match self.period {
-            Some((first, last)) => (first.min(at), last.max(at)),
-            None => (at, at),
-        });
+        self.period = Some(with(self.period, at));
         self.slots.advance(at, &mut self.series);
         match event {
             Event::Courier(line) => self.courier(at, line, times),
@@ -450,6 +453,10 @@ impl Tally {
             lines: self.lines,
             bytes: self.bytes,
             counted_lines: self.counted,
+            outside: self.outside,
+            outside_period: self
+                .outside_period
+                .map(|(first, last)| (Moment(first), Moment(last))),
             no_stamp: self.no_stamp,
             limits,
             totals: self.totals,
@@ -492,6 +499,11 @@ impl Tally {
             zone: self.options.zone,
         }
     }
+}
+
+/// A period that holds this second, too.
+fn with(period: Option<(i64, i64)>, at: i64) -> (i64, i64) {
+    period.map_or((at, at), |(first, last)| (first.min(at), last.max(at)))
 }
 
 fn refusals(lists: Labels<Verdicts>, replies: Labels<u64>) -> Vec<Refusal> {

@@ -266,6 +266,32 @@ pub fn estimate(report: &Report) -> String {
     )
 }
 
+/// Why there is nothing to report, in a sentence.
+#[must_use]
+pub fn nothing(report: &Report) -> &'static str {
+    if report.outside > 0 {
+        "None in that period: no line of Courier's sessions or of rblfilter."
+    } else {
+        "No line of Courier's sessions or of rblfilter."
+    }
+}
+
+/// What the log has before and after the period that was asked for.
+#[must_use]
+pub fn outside(report: &Report) -> Option<String> {
+    let (first, last) = report.outside_period?;
+    Some(format!(
+        "{} not of it, but of {} to {} (--since, --until).",
+        if report.outside == 1 {
+            "1 line is".to_owned()
+        } else {
+            format!("{} lines are", number(report.outside))
+        },
+        time(first, &report.zone, "%Y-%m-%d %H:%M:%S"),
+        time(last, &report.zone, "%Y-%m-%d %H:%M:%S %Z"),
+    ))
+}
+
 /// Writes the report.
 #[must_use]
 pub fn text(report: &Report, look: Look) -> String {
@@ -275,10 +301,14 @@ pub fn text(report: &Report, look: Look) -> String {
     };
     let Some((first, last)) = report.period else {
         out.line(&format!(
-            "No line of Courier's sessions or of rblfilter in {} ({}).",
+            "{} {} read ({}).",
+            nothing(report),
             many(report.lines, "line", "lines"),
             bytes(report.bytes)
         ));
+        if let Some(outside) = outside(report) {
+            out.paragraph(&outside);
+        }
         if report.no_stamp > 0 {
             out.paragraph(&format!(
                 "{} begin with no time that is known: rsyslog's, RFC 5424's or journalctl's.",

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{error, fmt, io};
@@ -15,7 +15,7 @@ use rusqlite::{
 };
 
 use super::times::{Stamp, carried};
-use super::{Ban, Loaded, Rows, Write};
+use super::{Ban, Loaded, Rows, Write, forget};
 use crate::enforce::book::{Hand, MOST_PAST};
 use crate::enforce::durations::Past;
 
@@ -61,6 +61,8 @@ pub enum Error {
     Sqlite(rusqlite::Error),
     /// It has tables of another version.
     Version(u32),
+    /// Another process reads it.
+    Busy,
 }
 
 impl Error {
@@ -68,7 +70,7 @@ impl Error {
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Make(_) => false,
+            Self::Make(_) | Self::Busy => false,
             Self::NoFile | Self::Removed | Self::Overwritten | Self::Version(_) => true,
             Self::Sqlite(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
@@ -85,6 +87,7 @@ impl fmt::Display for Error {
         match self {
             Self::Make(error) => write!(f, "cannot be made: {error}"),
             Self::NoFile => write!(f, "it is no file"),
+            Self::Busy => write!(f, "another program has it open (stop that one)"),
             Self::Removed => write!(f, "it was removed or replaced"),
             Self::Overwritten => write!(f, "it was overwritten"),
             Self::Sqlite(error) => write!(f, "{error}"),
@@ -136,6 +139,8 @@ impl Database {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // What was acknowledged outlives the loss of power: one fsync a batch.
         connection.pragma_update(None, "synchronous", "FULL")?;
+        // What is deleted is overwritten, and not only given free.
+        connection.pragma_update(None, "secure_delete", "ON")?;
         connection.set_prepared_statement_cache_capacity(32);
         if version(&connection)? != VERSION {
             make_tables(&connection)?;
@@ -380,7 +385,7 @@ pub(super) fn ban(row: &Row<'_>) -> rusqlite::Result<Option<Ban>> {
     }))
 }
 
-fn put_stamp(transaction: &Transaction<'_>, stamp: &Stamp) -> Result<(), Error> {
+pub(super) fn put_stamp(transaction: &Transaction<'_>, stamp: &Stamp) -> Result<(), Error> {
     transaction
         .prepare_cached("INSERT OR REPLACE INTO times VALUES (1, ?1, ?2, ?3)")?
         .execute(params![stamp.boot, stamp.uptime, stamp.seconds])?;
@@ -445,11 +450,16 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
                 params![client.to_string(), at],
             )?;
         }
+        Write::Forget(network) => {
+            forget::delete(transaction, *network)?;
+        }
         Write::ForgetSenders(before) => {
             run("DELETE FROM senders WHERE at < ?1", params![before])?;
         }
         Write::ForgetOffences(until) => {
             run("DELETE FROM offences WHERE ended <= ?1", params![until])?;
+            // Those that ended while nobody was there to write it.
+            run("DELETE FROM bans WHERE until <= ?1", params![until])?;
             let offences = "SELECT count(*) FROM offences";
             let held: i64 = transaction.query_row(offences, [], |row| row.get(0))?;
             let most = i64::try_from(MOST_PAST).unwrap_or(i64::MAX);
@@ -462,65 +472,4 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// What the name of a file that was set aside has more than the file's own.
-const ASIDE: &str = ".corrupt-";
-/// How many of them are kept.
-const KEPT: usize = 3;
-
-fn with(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    PathBuf::from(name)
-}
-
-/// Moves the file and its companions out of the way, with their name kept, and
-/// tells where to; `None` where there is none any longer. Of those that were set
-/// aside before the newest stay.
-pub fn set_aside(path: &Path, now: u32) -> io::Result<Option<PathBuf>> {
-    // Another may have been in the same second.
-    let before = set_aside_before(path).unwrap_or_default();
-    let numbers = before.iter().filter(|((time, _), _)| *time == now);
-    let aside = match numbers.map(|((_, number), _)| number).max() {
-        None => with(path, &format!("{ASIDE}{now}")),
-        Some(last) => with(path, &format!("{ASIDE}{now}.{}", last.saturating_add(1))),
-    };
-    let moved = |end| match fs::rename(with(path, end), with(&aside, end)) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    };
-    let was_there = moved("")?;
-    moved("-wal")?;
-    moved("-shm")?;
-    let old = (before.len() + usize::from(was_there)).saturating_sub(KEPT);
-    for (_, path) in before.iter().take(old) {
-        for end in ["", "-wal", "-shm"] {
-            // One that stays harms nobody; a directory was somebody else's.
-            let _ = fs::remove_file(with(path, end));
-        }
-    }
-    Ok(was_there.then_some(aside))
-}
-
-/// The files that were set aside, by their time and their number in that second,
-/// the oldest first.
-fn set_aside_before(path: &Path) -> io::Result<Vec<((u32, u32), PathBuf)>> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(Vec::new());
-    };
-    let begin = format!("{}{ASIDE}", name.to_string_lossy());
-    let mut all = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        // Their companions have no number.
-        let of = name.strip_prefix(&begin).and_then(|of| {
-            let (time, number) = of.split_once('.').unwrap_or((of, "0"));
-            Some((time.parse().ok()?, number.parse().ok()?))
-        });
-        all.extend(of.map(|of| (of, folder.join(name))));
-    }
-    all.sort_unstable();
-    Ok(all)
 }

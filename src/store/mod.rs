@@ -8,7 +8,9 @@
 //! everything anew ([`Store::repair`]), which takes its place in one transaction:
 //! whatever happens in the middle, the file has what it had before, or all.
 
+mod aside;
 mod database;
+mod forget;
 mod kept;
 mod times;
 
@@ -32,6 +34,7 @@ use crate::log::Event;
 use database::Database;
 
 pub use database::Error;
+pub use forget::Forgotten;
 pub use kept::kept;
 
 /// The file's name, in [`crate::courier::paths::Paths::state`].
@@ -90,6 +93,8 @@ pub enum Write {
     /// The bans that ended at this time or before count no longer; nor do those
     /// beyond [`MOST_PAST`](crate::enforce::book::MOST_PAST) that ended first.
     ForgetOffences(u32),
+    /// All that is of this network, where it comes in the middle of a repair.
+    Forget(IpNetwork),
 }
 
 /// What was in the file, in the seconds of this process.
@@ -115,6 +120,12 @@ enum Message {
     Many(Vec<Write>, oneshot::Sender<Result<(), String>>),
     /// In the place of all bans, offences and allows in the file.
     Everything(Rows, oneshot::Sender<Result<(), String>>),
+    /// All that is of this network is deleted for good, of this file and of those
+    /// that were set aside.
+    Forget(IpNetwork, oneshot::Sender<Result<Forgotten, String>>),
+    /// What was set aside until then is removed, and what was deleted goes from
+    /// the log, too.
+    Tidy(u32),
     /// Who waits wants to know that the file is closed.
     Close(oneshot::Sender<()>),
 }
@@ -218,6 +229,34 @@ impl Store {
                 COMMIT_TIME.as_secs()
             )),
         }
+    }
+
+    /// Deletes all that is of `network`, so that no byte of it is left in the file,
+    /// and waits for that, up to `limit`: it is written anew as a whole.
+    ///
+    /// # Errors
+    /// Why something of it may be left, in words.
+    pub async fn forget(&self, network: IpNetwork, limit: Duration) -> Result<Forgotten, String> {
+        let (done, forgotten) = oneshot::channel();
+        let sent = {
+            let mut journal = self.journal();
+            note(&mut journal, &[Write::Forget(network)]);
+            self.send(Message::Forget(network, done))
+        };
+        if !sent {
+            return Err("too much waits for the disk".into());
+        }
+        match timeout(limit, forgotten).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err("there is no store".into()),
+            Err(_) => Err(format!("the disk takes longer than {} s", limit.as_secs())),
+        }
+    }
+
+    /// Has what was set aside at `before` or earlier removed in its time, and
+    /// what was deleted removed from SQLite's log. Never waits.
+    pub fn tidy(&self, before: u32) {
+        self.send(Message::Tidy(before));
     }
 
     /// Writes all that waits and closes the file, which another process may open
@@ -350,7 +389,7 @@ impl Writer {
         let mut text = format!("{}: {error}", self.path.display());
         let mut aside = false;
         if error.is_damage() {
-            match database::set_aside(&self.path, self.now()) {
+            match aside::set_aside(&self.path, self.now()) {
                 Ok(to) => {
                     aside = true;
                     self.read = true;
@@ -393,6 +432,17 @@ impl Writer {
                 // He may have given up.
                 let _ = waits.send(result.clone());
             }
+            if let Some((network, waits)) = batch.forget.take() {
+                // He may have given up.
+                let _ = waits.send(result.and_then(|()| self.forget(network)));
+            }
+            if let Some(before) = batch.tidy {
+                aside::remove_older(&self.path, before);
+                if let Some(database) = &self.database {
+                    // It is tried again in an hour.
+                    let _ = database.cut_off_log();
+                }
+            }
             if let Some(closed) = batch.close {
                 let _ = self.write(&mut Batch::default());
                 self.database = None;
@@ -403,6 +453,25 @@ impl Writer {
         }
         // The last word on what time it is.
         let _ = self.write(&mut Batch::default());
+    }
+
+    fn forget(&mut self, network: IpNetwork) -> Result<Forgotten, String> {
+        let now = self.now();
+        // Not in the way of the rest.
+        let files = aside::remove_those_of(&self.path, network);
+        let Some(database) = &mut self.database else {
+            return Err("the store cannot be opened".into());
+        };
+        let mut forgotten = database.forget(network, now).map_err(|error| {
+            // What was not deleted is to be in no later repair either: all is
+            // written anew.
+            self.lost.store(true, Relaxed);
+            error.to_string()
+        })?;
+        forgotten.files = files.map_err(|error| {
+            format!("a file that was set aside cannot be read or removed: {error}")
+        })?;
+        Ok(forgotten)
     }
 
     fn write(&mut self, batch: &mut Batch) -> Result<(), String> {
@@ -466,6 +535,10 @@ struct Batch {
     /// What takes the place of all that was, before them.
     everything: Option<Rows>,
     acknowledge: Vec<oneshot::Sender<Result<(), String>>>,
+    /// Whom to forget after it, and who waits for that.
+    forget: Option<(IpNetwork, oneshot::Sender<Result<Forgotten, String>>)>,
+    /// What was set aside until then goes after it.
+    tidy: Option<u32>,
     /// Who wants it to be the last.
     close: Option<oneshot::Sender<()>>,
 }
@@ -478,6 +551,14 @@ impl Batch {
             Message::Many(writes, waits) => {
                 self.writes.extend(writes);
                 self.acknowledge.push(waits);
+                return false;
+            }
+            Message::Forget(network, waits) => {
+                self.forget = Some((network, waits));
+                return false;
+            }
+            Message::Tidy(before) => {
+                self.tidy = Some(before);
                 return false;
             }
             Message::Close(closed) => {

@@ -257,7 +257,7 @@ fn of_the_files_that_were_set_aside_the_newest_are_kept() {
     for number in 0..6 {
         fs::write(folder.file(), number.to_string()).unwrap();
         fs::write(folder.0.join("state.db-wal"), "its log").unwrap();
-        let aside = database::set_aside(&folder.file(), NOW).unwrap().unwrap();
+        let aside = aside::set_aside(&folder.file(), NOW).unwrap().unwrap();
         assert_eq!(fs::read_to_string(aside).unwrap(), number.to_string());
     }
     let names = folder.names();
@@ -596,4 +596,164 @@ fn a_hundred_thousand_bans_are_read() {
     let loaded = database.load(NOW, WINDOW).unwrap();
     println!("read in {:?}", begun.elapsed());
     assert_eq!(loaded.bans.len(), 100_000);
+}
+
+/// How often a text stands in the files of the folder.
+fn found(folder: &Folder, text: &str) -> usize {
+    let files = folder.names().into_iter();
+    let bytes = files.flat_map(|name| fs::read(folder.0.join(name)).unwrap());
+    let bytes: Vec<u8> = bytes.collect();
+    memchr::memmem::find_iter(&bytes, text.as_bytes()).count()
+}
+
+fn forget(store: &Store, network: &str) -> Result<Forgotten, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let network = network.parse().unwrap();
+    runtime.block_on(store.forget(network, Duration::from_secs(60)))
+}
+
+#[test]
+fn of_who_is_forgotten_no_byte_is_left() {
+    let folder = Folder::new("forget");
+    let (store, ..) = start(&folder, NOW);
+    // Many, so that SQLite moves rows from page to page.
+    let number = |number: u32| IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+    let past = Past {
+        count: 3,
+        ended: NOW - 9,
+    };
+    for round in 0..3 {
+        let mut writes = Vec::new();
+        for client in (0..3000).map(number) {
+            let network = IpNetwork::from(client);
+            writes.push(match round {
+                0 => Write::Ban(Box::new(ban(&network.to_string(), NOW, NOW + 60))),
+                1 => Write::End(network, Some(past)),
+                _ => Write::Sender(client, NOW),
+            });
+        }
+        commit(&store, writes).unwrap();
+    }
+    let of_it = "10.0.7.77";
+    let wide = "fd00:1:2:3::/64";
+    let six: IpAddr = "fd00:1:2:3::5".parse().unwrap();
+    let mut by_hand = ban("10.0.7.0/24", NOW, NOW + 60);
+    by_hand.hand = Some(Arc::default());
+    let writes = vec![
+        Write::Ban(Box::new(ban("10.0.7.77/32", NOW, NOW + 60))),
+        Write::Ban(Box::new(by_hand)),
+        Write::Allow("10.0.7.77/32".parse().unwrap(), NOW + 60),
+        Write::Ban(Box::new(Ban {
+            client: six,
+            ..ban(wide, NOW, NOW + 60)
+        })),
+        Write::Sender(six, NOW),
+    ];
+    commit(&store, writes).unwrap();
+    assert!(found(&folder, of_it) > 0 && found(&folder, "fd00:1:2:3::") > 0);
+    let forgotten = forget(&store, "10.0.7.77/32").unwrap();
+    assert_eq!(
+        forgotten,
+        Forgotten {
+            bans: 1,
+            offences: 0,
+            allows: 1,
+            senders: 1,
+            files: 0
+        }
+    );
+    assert_eq!(found(&folder, of_it), 0);
+    let forgotten = forget(&store, &format!("{six}/128")).unwrap();
+    assert_eq!((forgotten.bans, forgotten.senders), (1, 1));
+    assert_eq!(found(&folder, "fd00:1:2:3::"), 0);
+    // A network: counts and senders of all in it; the ban by hand is of it, too.
+    let forgotten = forget(&store, "10.0.7.0/24").unwrap();
+    assert_eq!((forgotten.bans, forgotten.offences), (1, 255));
+    assert_eq!(forgotten.senders, 255);
+    assert_eq!(found(&folder, "10.0.7."), 0);
+    assert!(found(&folder, "10.0.8.8") > 0, "all others are there");
+    drop(store);
+    let (_store, loaded, _) = start(&folder, NOW);
+    assert_eq!((loaded.past.len(), loaded.senders.len()), (2744, 2744));
+}
+
+#[test]
+fn files_that_were_set_aside_go_with_who_is_in_them_or_in_time() {
+    let folder = Folder::new("aside-forget");
+    let aside = |time: u32, text: &str| {
+        let path = folder.0.join(format!("state.db.corrupt-{time}"));
+        fs::write(&path, format!("xx{text}/32yy")).unwrap();
+        fs::write(path.with_extension(format!("corrupt-{time}-wal")), "w").unwrap();
+    };
+    let (store, ..) = start(&folder, NOW);
+    aside(NOW - 1, "10.0.0.1");
+    aside(NOW - 2, "10.0.0.2");
+    aside(NOW - 3, &format!("{}fd00:1:2:3::/64", "x".repeat(3 << 20)));
+    let kept = |folder: &Folder| {
+        let names = folder.names().into_iter();
+        let names = names.filter(|name| name.contains("corrupt"));
+        names.count() / 2
+    };
+    assert_eq!(forget(&store, "10.9.9.9/32").unwrap().files, 0);
+    assert_eq!(forget(&store, "10.0.0.1/32").unwrap().files, 1);
+    assert_eq!(kept(&folder), 2);
+    assert_eq!(forget(&store, "fd00:1:2:3::77/128").unwrap().files, 1);
+    // Nobody can look for a whole network in them.
+    assert_eq!(forget(&store, "192.168.0.0/24").unwrap().files, 1);
+    assert_eq!(kept(&folder), 0);
+    aside(NOW - 100, "10.0.0.1");
+    aside(NOW - 50, "10.0.0.1");
+    store.tidy(NOW - 100);
+    commit(&store, Vec::new()).unwrap();
+    commit(&store, Vec::new()).unwrap();
+    assert_eq!(kept(&folder), 1);
+}
+
+/// A filter that was stopped when a ban ended did not write its end.
+#[test]
+fn a_ban_whose_end_nobody_wrote_leaves_the_file_with_the_others() {
+    let folder = Folder::new("unwritten");
+    let mut database = Database::open(&folder.file()).unwrap();
+    let write = |until| Write::Ban(Box::new(ban("10.0.0.1/32", until - 60, until)));
+    database.write(&[write(NOW - 10)], NOW).unwrap();
+    let bans = |database: &Database| -> u32 {
+        let query = "SELECT count(*) FROM bans";
+        let connection = &database.connection;
+        connection.query_row(query, [], |row| row.get(0)).unwrap()
+    };
+    database
+        .write(&[Write::ForgetOffences(NOW - 11)], NOW)
+        .unwrap();
+    assert_eq!(bans(&database), 1, "it counts still");
+    database
+        .write(&[Write::ForgetOffences(NOW - 10)], NOW)
+        .unwrap();
+    assert_eq!(bans(&database), 0);
+}
+
+/// What is handed over while all is gathered anew does not bring it back.
+#[test]
+fn who_is_forgotten_in_the_middle_of_a_repair_stays_forgotten() {
+    let folder = Folder::new("forget-repair");
+    let (store, ..) = start(&folder, NOW);
+    let of_it = Write::Ban(Box::new(ban("10.0.0.1/32", NOW, NOW + 60)));
+    let other = Write::Ban(Box::new(ban("10.0.0.2/32", NOW, NOW + 60)));
+    store.lost.store(true, Relaxed);
+    let repair = store.repair().unwrap();
+    let rows = vec![of_it, other];
+    forget(&store, "10.0.0.1/32").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime
+        .block_on(repair.write(Box::new(rows.into_iter())))
+        .unwrap();
+    drop(store);
+    let (_store, loaded, _) = start(&folder, NOW);
+    assert_eq!(loaded.bans.len(), 1);
+    assert_eq!(loaded.bans[0].network.to_string(), "10.0.0.2/32");
 }

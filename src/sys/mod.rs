@@ -1,6 +1,7 @@
 //! The only unsafe code of the house.
 #![allow(unsafe_code)]
 
+pub mod clock;
 pub mod descriptors;
 mod process;
 pub mod sandbox;

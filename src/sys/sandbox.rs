@@ -11,7 +11,7 @@ use nix::libc;
 use nix::sys::prctl;
 use rblfilter_warden::layers::Layers;
 use rblfilter_warden::policy::Layer;
-use rblfilter_warden::seccomp::{Allowed, BASE, BASE_OLD, Filters, Only, Threads};
+use rblfilter_warden::seccomp::{Allowed, BASE, BASE_OLD, Fence, Filters, Only, Threads};
 
 /// What the worker does beside [`BASE`]. It starts threads, and no process:
 /// clone(2) without `CLONE_THREAD` fails, and so does clone3(2), whose
@@ -169,6 +169,21 @@ pub fn enter(dropped: Dropped, seccomp: Layer, without: impl Fn(&str, &dyn Error
         Err(error) => without("seccomp", &error),
     }
     layers
+}
+
+/// Binds the calling thread, and the programs that it starts: they gain nothing by
+/// an exec, and where `seccomp` wants it, they open no socket that leaves the
+/// machine and reach into no other process, nor the kernel ([`Fence`]). `without` is
+/// told of what cannot be had, and why.
+pub fn fence(seccomp: Layer, without: impl Fn(&str, &dyn Error)) {
+    if let Err(error) = prctl::set_no_new_privs() {
+        without("no_new_privs", &error);
+    }
+    if seccomp == Layer::Auto
+        && let Err(error) = Fence::new().and_then(|fence| fence.install())
+    {
+        without("seccomp", &error);
+    }
 }
 
 /// Courier's user has none, unless somebody gave it one.

@@ -2,6 +2,7 @@
 //! install.sh, as an admin would.
 #![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test program uses its own part
 
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
@@ -133,8 +134,8 @@ pub fn assert_banned(lab: &Lab, outcome: &Outcome, source: &str, net: &str) {
     );
 }
 
-/// No session of `source` is left, nor a file of its message.
-pub fn assert_ended(lab: &Lab, source: &str) {
+/// No session of `source` is left.
+pub fn assert_session_ended(lab: &Lab, source: &str) {
     let gone = || {
         let sessions = lab.sessions().unwrap();
         let alive = sessions
@@ -143,8 +144,30 @@ pub fn assert_ended(lab: &Lab, source: &str) {
         (!alive).then_some(())
     };
     wait_for(LIMIT, gone).unwrap_or_else(|| panic!("a session of {source} lives on"));
+}
+
+/// The same, nor a file of its message, nor of any other.
+pub fn assert_ended(lab: &Lab, source: &str) {
+    assert_session_ended(lab, source);
     let clean = || lab.courier_tmp_files().is_empty().then_some(());
     wait_for(LIMIT, clean).unwrap_or_else(|| panic!("left in tmp: {:?}", lab.courier_tmp_files()));
+}
+
+/// Carol's alias, for [`assert_aliases_are_looked_up`].
+pub const CAROL: &str = "carol: carol@elsewhere.test";
+
+/// Whoever only says that it was for postmaster (RFC 3461, ORCPT), from `source`, which
+/// is listed, is not believed: it would pass, were no alias looked up.
+pub fn assert_aliases_are_looked_up(lab: &Lab, source: &str) {
+    let mut client = lab.connect(ip(source)).unwrap();
+    greet(lab, &mut client);
+    let claimed = "<carol@lab.test> ORCPT=rfc822;postmaster@lab.test";
+    let reply = message_in(lab, &mut client, claimed);
+    assert!(
+        reply.as_ref().map_or(true, |reply| reply.code == 554),
+        "{reply:?}"
+    );
+    assert_ended(lab, source);
 }
 
 /// A message of `source` arrives in the mailbox as the `count`th.
@@ -178,6 +201,17 @@ pub fn by_hand(lab: &Lab, words: &[&str]) -> String {
 /// That the file of bans took its time to be read, which it may on a busy machine.
 pub fn is_late(line: &str) -> bool {
     line.contains("it is not read within 3 s")
+}
+
+/// What `rblfilter status --json` says.
+pub fn status(lab: &Lab) -> serde_json::Value {
+    let told = || {
+        let output = lab.run(&["rblfilter", "status", "--json"]).unwrap();
+        (output.status.code() != Some(69)).then_some(output)
+    };
+    let output = wait_for(LIMIT, told).expect("the filter serves commands");
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Nobody is banned.
@@ -322,7 +356,7 @@ pub fn filter(lab: &Lab) -> Filter {
 /// No process of the filter runs a file that has been replaced.
 pub fn assert_runs_what_is_installed(lab: &Lab) {
     let replaced = |pid: i32| {
-        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+        let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
         program.to_string_lossy().ends_with(" (deleted)")
     };
     let Filter {
@@ -377,4 +411,42 @@ fn nft_members(json: &str) -> Vec<SetMember> {
             }
         })
         .collect()
+}
+
+/// What is added to the machine's time, as libfaketime reads it.
+const CLOCK: &str = "/run/lab/clock";
+
+/// A lab whose filter sees the wall clock of [`set_clock`]; Courier's daemons,
+/// from which it has its environment, do too.
+pub fn lab_with_a_clock(toml: &str) -> Lab {
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"))
+        .into_iter()
+        .find(|path| fs::exists(path).unwrap())
+        .expect("libfaketime (Debian: apt-get install faketime)");
+    let lab = Lab::start(Config {
+        courier: false,
+        courierd: vec![
+            format!("LD_PRELOAD={library}"),
+            format!("FAKETIME_TIMESTAMP_FILE={CLOCK}"),
+            "FAKETIME_NO_CACHE=1".into(),
+            "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
+            "FAKETIME_DISABLE_SHM=1".into(),
+            "NO_FAKE_STAT=1".into(),
+        ],
+        ..Config::default()
+    })
+    .unwrap();
+    set_clock(0);
+    lab.start_courier().unwrap();
+    product().start(&lab, toml).unwrap();
+    lab
+}
+
+/// Sets the filter's wall clock to so many seconds after the machine's.
+pub fn set_clock(seconds: i64) {
+    // In one step: it may be read at any moment.
+    let new = format!("{CLOCK}.new");
+    fs::write(&new, format!("{seconds:+}\n")).unwrap();
+    fs::rename(new, CLOCK).unwrap();
 }

@@ -58,6 +58,10 @@ const RESTORES_PER_SECOND: u32 = 200_000;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if arguments == ["--version"] {
+        println!("rblfilter-warden {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     let is_gate = arguments == [GATE_ROLE];
     if !(is_gate || arguments.is_empty()) || !is_seqpacket(&io::stdin()) {
         eprintln!("rblfilter-warden: started by rblfilter, not by hand");

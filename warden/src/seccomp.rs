@@ -5,6 +5,9 @@
 //! made of; any other fails with `ENOSYS`, as on a kernel that lacks it, which
 //! is what a C library expects of a call that it merely tries: one that is
 //! newer than our tables costs a fallback, not the mail.
+//!
+//! A program that is not ours, and of which nobody knows the calls, has a [`Fence`]:
+//! it may make any call but those of a table.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -32,6 +35,8 @@ pub enum Only {
     With(u8, i32),
     /// None of these bits is set in the argument.
     Without(u8, i32),
+    /// The argument is another.
+    Not(u8, i32),
     /// Not both of these bits are set in the argument.
     NotBoth(u8, i32, i32),
 }
@@ -163,6 +168,77 @@ pub const DEADLY: &[c_long] = &[
     libc::SYS_sethostname,
 ];
 
+/// What is refused behind a [`Fence`] beside [`DEADLY`], but for the start of
+/// programs: to leave the machine, or to get more of the kernel than its work takes.
+/// What clone3(2) is asked for a filter cannot see; a C library then takes clone(2).
+const FENCED: &[(c_long, Only)] = &[
+    (libc::SYS_socket, Only::Not(0, libc::AF_UNIX)),
+    // It would make sockets past the filter.
+    (libc::SYS_io_uring_setup, Only::Any),
+    (libc::SYS_clone, Only::With(0, libc::CLONE_NEWUSER)),
+    (libc::SYS_clone, Only::With(0, libc::CLONE_NEWNS)),
+    (libc::SYS_clone, Only::With(0, libc::CLONE_NEWNET)),
+    (libc::SYS_clone, Only::With(0, libc::CLONE_NEWPID)),
+    (libc::SYS_clone3, Only::Any),
+    (libc::SYS_add_key, Only::Any),
+    (libc::SYS_request_key, Only::Any),
+    (libc::SYS_keyctl, Only::Any),
+];
+
+/// Those that a [`Fence`] lets pass all the same: it is there for programs.
+const STARTS: [c_long; 2] = [libc::SYS_execve, libc::SYS_execveat];
+
+/// On x86-64 a call can be made by another number, of the x32 ABI, where the kernel
+/// has that (arch/x86/include/uapi/asm/unistd.h, `__X32_SYSCALL_BIT`). No program
+/// that is not of that ABI does: all such are refused that a filter can name.
+#[cfg(target_arch = "x86_64")]
+const X32: c_long = 0x4000_0000;
+
+/// The numbers of x32 that are not those of x86-64 with a bit more
+/// (arch/x86/entry/syscalls/syscall_64.tbl): ptrace, kexec_load,
+/// process_vm_readv, process_vm_writev.
+#[cfg(target_arch = "x86_64")]
+const X32_OWN: [c_long; 4] = [521, 528, 539, 540];
+
+/// A filter for a program that is not ours, and for those that it starts: it may
+/// make any call but those of [`DEADLY`] and some more, which fail with `ENOSYS`.
+#[derive(Debug)]
+pub struct Fence(BpfProgram);
+
+impl Fence {
+    /// The filter, ready to be installed.
+    ///
+    /// # Errors
+    /// Where this is a machine for which none can be made.
+    pub fn new() -> Result<Self, Error> {
+        let arch = TargetArch::try_from(ARCH)?;
+        let mut rules = BTreeMap::<c_long, Vec<SeccompRule>>::new();
+        for (call, refused) in FENCED {
+            let mut some = conditions(*refused)?.unwrap_or_default();
+            rules.entry(*call).or_default().append(&mut some);
+        }
+        let deadly = DEADLY.iter().filter(|call| !STARTS.contains(call));
+        rules.extend(deadly.map(|call| (*call, Vec::new())));
+        #[cfg(target_arch = "x86_64")]
+        {
+            let numbers: Vec<c_long> = rules.keys().copied().chain(X32_OWN).collect();
+            rules.extend(numbers.iter().map(|number| (X32 | number, Vec::new())));
+        }
+        let refused = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?;
+        Ok(Self(filter.try_into()?))
+    }
+
+    /// Installs it for the calling thread and what that starts, programs included. It
+    /// sets no_new_privs.
+    ///
+    /// # Errors
+    /// Where the kernel has no such filters.
+    pub fn install(&self) -> Result<(), Error> {
+        apply_filter(&self.0)
+    }
+}
+
 /// The two filters, ready to be installed.
 #[derive(Debug)]
 pub struct Filters {
@@ -245,6 +321,7 @@ fn conditions(only: Only) -> Result<Option<Vec<SeccompRule>>, BackendError> {
         }
         Only::With(argument, bits) => Ok(vec![rule(argument, masked(bits), bits)?]),
         Only::Without(argument, bits) => Ok(vec![rule(argument, masked(bits), 0)?]),
+        Only::Not(argument, value) => Ok(vec![rule(argument, SeccompCmpOp::Ne, value)?]),
         Only::NotBoth(argument, one, other) => [one, other]
             .iter()
             .map(|bit| rule(argument, masked(*bit), 0))
@@ -261,6 +338,12 @@ mod tests {
     fn nothing_that_is_deadly_is_allowed() {
         let mut calls = BASE.iter().chain(BASE_OLD);
         assert!(!calls.any(|(call, _)| DEADLY.contains(call)));
+    }
+
+    #[test]
+    fn a_fence_is_made_of_the_tables_and_lets_programs_start() {
+        assert!(STARTS.iter().all(|call| DEADLY.contains(call)));
+        assert!(Fence::new().unwrap().0.len() > DEADLY.len() + FENCED.len());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::degraded::Part;
 use crate::enforce::allows::Allows;
 use crate::enforce::ban::{self, overlap};
 use crate::enforce::book::{Book, Next, Record, Why};
+use crate::enforce::forget::is_of;
 use crate::enforce::grounds::Grounds;
 use crate::judge::{self, Conviction};
 use crate::log::Event;
@@ -54,6 +55,8 @@ pub(super) struct Late {
     /// called that touch them.
     freed: Vec<IpNetwork>,
     shut_out: Vec<IpNetwork>,
+    /// Whom the admin has forgotten.
+    forgotten: Vec<IpNetwork>,
 }
 
 /// The most networks that an admin frees, or lets in no longer, while the file is
@@ -80,6 +83,19 @@ impl Late {
         if self.awaited && self.shut_out.len() < MOST_LATE {
             self.shut_out.push(network);
         }
+    }
+
+    /// All that is of it is to be forgotten.
+    pub(super) fn forget(&mut self, network: IpNetwork) {
+        if self.awaited && self.forgotten.len() < MOST_LATE {
+            self.forgotten.push(network);
+        }
+    }
+
+    fn has_forgotten(&self, kept: IpNetwork, by_hand: bool) -> bool {
+        self.forgotten
+            .iter()
+            .any(|forgotten| is_of(kept, *forgotten, by_hand))
     }
 
     /// All bans are to be ended, those in a file that is not read yet too.
@@ -267,6 +283,7 @@ impl Filter {
         for (client, at) in loaded.senders {
             let age = Duration::from_secs(now.saturating_sub(at).into());
             if age < LATELY
+                && !self.late().has_forgotten(client.into(), false)
                 && let Some(at) = instant.checked_sub(age)
             {
                 self.senders.delivered(client, at);
@@ -275,7 +292,8 @@ impl Filter {
         for (network, until) in loaded.allows {
             let mut allows = self.allows();
             let is_newer = allows.running(now).any(|(allowed, _)| allowed == network);
-            if !is_newer && !self.late().has_shut_out(network) {
+            let late = self.late();
+            if !is_newer && !late.has_shut_out(network) && !late.has_forgotten(network, true) {
                 allows.insert(network, until, now);
             }
         }
@@ -290,7 +308,8 @@ impl Filter {
                 let mut book = self.book();
                 for (network, past) in past.by_ref().take(ROWS) {
                     // Who is banned again meanwhile has it counted there.
-                    if book.past(network).is_none() {
+                    let forgotten = self.late().has_forgotten(network, false);
+                    if book.past(network).is_none() && !forgotten {
                         book.remember(network, past.count, past.ended);
                     }
                 }
@@ -325,6 +344,10 @@ impl Filter {
         let (late, allows) = (self.late(), self.allows());
         let mut book = self.book();
         for ban in bans {
+            if late.has_forgotten(ban.network, ban.hand.is_some()) {
+                freed.push(ban.network);
+                continue;
+            }
             // Whom the admin allowed meanwhile; what he forced stays.
             let forced = ban.hand.as_ref().is_some_and(|hand| hand.forced);
             let network = ban.network;
@@ -441,6 +464,7 @@ impl Filter {
                 self.put(Write::ForgetSenders(now.saturating_sub(day)));
                 let window = self.config.ban.durations.window;
                 self.put(Write::ForgetOffences(now.saturating_sub(window)));
+                self.forget_over(now);
             }
         }
     }

@@ -33,10 +33,7 @@ impl Filter {
             return;
         }
         // Asked also for those who are judged later: the answer is there then.
-        let sentence = self.sentence(session).await;
-        self.metrics.to_sentence.observe(seen.elapsed());
-        self.metrics.at_connect.count(&sentence);
-        let Sentence::Ban(mut conviction) = sentence else {
+        let Some(mut conviction) = self.ban_at_connect(identified, seen).await else {
             return;
         };
         // A client that may yet log in is judged when the control file shows

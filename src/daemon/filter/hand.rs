@@ -26,7 +26,7 @@ const AT_ONCE: usize = 4096;
 const NAMED: usize = 10;
 
 /// What a hand did, or why it could not, in words.
-type Told = Result<String, String>;
+pub(super) type Told = Result<String, String>;
 
 impl Filter {
     /// Does what `user` asks for. (A list is given by [`Filter::bans`] and
@@ -46,6 +46,7 @@ impl Filter {
             Request::Unban { networks, seconds } => self.unban(&networks, seconds, user).await,
             Request::UnbanAll => self.unban_all(user).await,
             Request::Allow { network, seconds } => self.allow(network, seconds, user).await,
+            Request::Forget { networks } => self.forget(&networks, user).await,
             Request::List | Request::Reload | Request::Status | Request::Why { .. } => {
                 return Answer::End;
             }
@@ -340,7 +341,14 @@ impl Filter {
         })
     }
 
-    fn tell(&self, what: &str, network: Option<IpNetwork>, seconds: u32, user: &str, reason: &str) {
+    pub(super) fn tell(
+        &self,
+        what: &str,
+        network: Option<IpNetwork>,
+        seconds: u32,
+        user: &str,
+        reason: &str,
+    ) {
         let event = Event::new("byhand").field("what", what);
         let event = match network {
             Some(network) => event.network(network),

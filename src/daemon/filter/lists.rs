@@ -12,19 +12,25 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::{Degraded, Filter};
+use crate::courier::identified::Identified;
 use crate::courier::session::Session;
 use crate::degraded::Part;
 use crate::dnsbl::{Evidence, Family, News, Notice};
+use crate::enforce::kill;
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::reply::Facts;
 use crate::store::Write;
 
 /// The file of what the lists said, in [`crate::courier::paths::Paths::state`].
-const CACHE_FILE: &str = "dnsbl-cache";
+pub(super) const CACHE_FILE: &str = "dnsbl-cache";
 
 /// What the lists' tests at the stop may take.
 const CONFIRM_TIME: Duration = Duration::from_millis(500);
+
+/// How long the judgement of a session waits for lists that have never passed a test,
+/// which are tried after 1 s, 2 s, 4 s, ….
+const FIRST_TEST: Duration = Duration::from_secs(60);
 
 /// The pause before bans are lifted that the warden did not answer for.
 const LIFT_AGAIN: Duration = Duration::from_secs(10);
@@ -71,6 +77,42 @@ impl Filter {
             (sentence, _) => sentence,
         };
         Some((sentence, evidence))
+    }
+
+    /// What a session that has connected is to be banned for. Where a list did not
+    /// say because it has never passed a test (we, or it, have just started, and the
+    /// resolver may have, too), it is judged once more when it has. It was `seen`
+    /// then; the first sentence is the one that is counted.
+    pub(super) async fn ban_at_connect(
+        &self,
+        identified: &Identified,
+        seen: Instant,
+    ) -> Option<Conviction> {
+        let session = &identified.session;
+        let judged = self.judged(session).await;
+        self.metrics.to_sentence.observe(seen.elapsed());
+        let sentence = judged.as_ref().map_or(&Sentence::Pass, |(said, _)| said);
+        self.metrics.at_connect.count(sentence);
+        let (sentence, evidence) = judged?;
+        if let Sentence::Ban(conviction) = sentence {
+            return Some(conviction);
+        }
+        let silent = evidence.unknown.iter().map(|(list, _)| *list);
+        let unproven = self.lists.unproven(session.client, silent);
+        if unproven.is_empty() {
+            return None;
+        }
+        let proven = tokio::select! {
+            proven = self.lists.proven(session.client, &unproven, FIRST_TEST) => proven,
+            () = kill::ended(identified.esmtpd()) => false,
+        };
+        if !proven {
+            return None;
+        }
+        match self.sentence(session).await {
+            Sentence::Ban(conviction) => Some(conviction),
+            Sentence::Pass | Sentence::Reject(_) => None,
+        }
     }
 
     /// The reply to a refused message. `read`: somebody may read it, so that it

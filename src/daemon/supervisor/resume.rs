@@ -14,7 +14,7 @@ use log::Level;
 
 use super::super::children::Child;
 use super::super::restarts::Restarts;
-use super::super::{filter_name, worker};
+use super::super::{OWN_PROGRAM, filter_name, worker};
 use super::{Supervisor, failed};
 use crate::courier::filter_socket::FilterSocket;
 use crate::courier::paths::Paths;
@@ -47,7 +47,7 @@ pub fn resume(arguments: &[OsString]) -> ExitCode {
 
 impl Supervisor {
     /// What the next supervisor needs to know: the words' version, where the
-    /// socket is, its descriptor, and a word for each child.
+    /// socket is, its descriptor, how long each role waits, and a word for each child.
     fn to_arguments(&self) -> Vec<OsString> {
         let mut arguments = vec![
             ROLE.into(),
@@ -55,12 +55,24 @@ impl Supervisor {
             self.socket.path().into(),
             self.socket.listener.as_raw_fd().to_string().into(),
         ];
+        let now = Instant::now();
+        let roles = [&self.workers, &self.wardens, &self.gates];
+        arguments.extend(roles.map(|restarts| restarts.to_words(now).into()));
         arguments.extend(self.children.iter().map(|child| child.to_words().into()));
         arguments
     }
 
     fn from_arguments(name: String, arguments: &[OsString]) -> Option<Self> {
-        let [version, path, listener, children @ ..] = arguments else {
+        let [
+            version,
+            path,
+            listener,
+            workers,
+            wardens,
+            gates,
+            children @ ..,
+        ] = arguments
+        else {
             return None;
         };
         if version != worker::VERSION {
@@ -85,8 +97,11 @@ impl Supervisor {
             let child = Child::from_words(words, &mut owned)?;
             next.children.push(child);
         }
+        let now = Instant::now();
+        let of = |words: &OsString| Restarts::from_words(words.to_str()?, now);
+        (next.workers, next.wardens, next.gates) = (of(workers)?, of(wardens)?, of(gates)?);
         if next.server().is_none() {
-            next.workers = Restarts::due(Instant::now());
+            next.workers.due.get_or_insert(now);
         }
         Some(next)
     }
@@ -95,7 +110,7 @@ impl Supervisor {
     pub(super) fn renew(&mut self, log: &mut Direct) {
         let file = |path: &str| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
         let program = self.program.to_string_lossy().into_owned();
-        let (Ok(running), Ok(installed)) = (file("/proc/self/exe"), file(&program)) else {
+        let (Ok(running), Ok(installed)) = (file(OWN_PROGRAM), file(&program)) else {
             return;
         };
         if running == installed {

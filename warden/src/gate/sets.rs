@@ -179,20 +179,28 @@ impl Writer {
     }
 
     /// One address is taken out; of a network, all of its family are: the sets
-    /// only save questions.
+    /// only save questions. Who is passed goes too, save where all are meant, of
+    /// whom nobody is to be denied any longer.
     fn forget(&mut self, network: IpNetwork) {
         let ipv6 = network.is_ipv6();
         let full = if ipv6 { 128 } else { 32 };
-        let problem = if network.prefix() == full {
-            let results = self.sets[1][usize::from(ipv6)].apply(&[Change::Remove(network)]);
-            results.into_iter().find_map(Result::err)
-        } else {
-            self.flush(&gate_set(DENY, ipv6)).err()
-        };
-        match problem {
-            // Nobody is denied.
-            None | Some(Problem::NoSet) => {}
-            Some(problem) => self.say(&problem, &gate_set(DENY, ipv6)),
+        for (number, name) in [PASS, DENY].into_iter().enumerate() {
+            if name == PASS && network.prefix() == 0 {
+                continue;
+            }
+            let name = gate_set(name, ipv6);
+            let problem = if network.prefix() == full {
+                let set = &mut self.sets[number][usize::from(ipv6)];
+                let results = set.apply(&[Change::Remove(network)]);
+                results.into_iter().find_map(Result::err)
+            } else {
+                self.flush(&name).err()
+            };
+            match problem {
+                // Nobody is in it.
+                None | Some(Problem::NoSet) => {}
+                Some(problem) => self.say(&problem, &name),
+            }
         }
     }
 

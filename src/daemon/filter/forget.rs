@@ -1,0 +1,284 @@
+//! What is kept of an address, deleted: in time by itself, and at once where the
+//! admin asks for it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ipnetwork::IpNetwork;
+
+use super::Filter;
+use super::hand::Told;
+use super::lists::CACHE_FILE;
+use crate::config::Mode;
+use crate::control::shown;
+use crate::enforce::book::Why;
+use crate::enforce::forget::is_of;
+use crate::store::Forgotten;
+
+/// How long the file may take to be written anew; one of a million bans takes
+/// some seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was done about one network.
+#[derive(Debug, Default)]
+struct Done {
+    /// What was kept: in memory, or in the file, which hold the same but where
+    /// nobody is banned.
+    kept: Forgotten,
+    answers: usize,
+    /// What the admin did to wider networks.
+    stays: Vec<String>,
+    failed: Vec<String>,
+}
+
+impl Filter {
+    /// Deletes all that is kept of `networks`, and ends their bans. Who is connected
+    /// at that moment, or comes again, is seen anew.
+    pub(super) async fn forget(self: &Arc<Self>, networks: &[IpNetwork], user: &str) -> Told {
+        let mut told = Vec::new();
+        let mut failed = Vec::new();
+        for network in networks {
+            let done = self.forget_one(*network).await;
+            told.push(done.told(*network));
+            failed.extend(done.failed);
+        }
+        failed.extend(self.rewrite_cache().await);
+        // Without the address: it would stand in the log now.
+        self.tell("forget", None, 0, user, "");
+        told.push("The mail log is not rblfilter's, and names it until it is rotated away; so do backups.".into());
+        let told = told.join("\n");
+        if failed.is_empty() {
+            Ok(told)
+        } else {
+            failed.push("say it again once that is mended".into());
+            Err(format!("{}\n{told}", failed.join("; ")))
+        }
+    }
+
+    async fn forget_one(&self, network: IpNetwork) -> Done {
+        let mut done = Done::default();
+        self.late().forget(network);
+        // Bans first: until they are ended they come back.
+        self.end_bans_of(network, &mut done).await;
+        done.kept.offences = self.book().forget_past(network);
+        done.kept.allows = self.allows().forget(network);
+        let now = self.now();
+        let wider: Vec<IpNetwork> = self.allows().touching(network, now).collect();
+        for allowed in wider {
+            done.stays.push(format!(
+                "{} is let in by hand still: rblfilter allow {} --for 0s",
+                shown(allowed),
+                shown(allowed)
+            ));
+        }
+        done.kept.senders = self.senders.forget(network);
+        done.answers = self.lists.forget(network);
+        self.gate.forget(network);
+        match self.store.get() {
+            Some(store) => match store.forget(network, PATIENCE).await {
+                Ok(of_file) => done.kept = most(done.kept, of_file),
+                Err(error) => done
+                    .failed
+                    .push(format!("the file of bans may still hold it: {error}")),
+            },
+            None => done.failed.push("there is no file of bans".into()),
+        }
+        done
+    }
+
+    /// Ends the bans that are of `network`, in the kernel first.
+    async fn end_bans_of(&self, network: IpNetwork, done: &mut Done) {
+        let mut of_it = vec![network];
+        let touching = self.book().touching(network);
+        for banned in touching {
+            let by_hand = self
+                .book()
+                .get(banned)
+                .is_some_and(|ban| ban.hand.is_some());
+            if is_of(banned, network, by_hand) {
+                done.kept.bans += 1;
+                of_it.push(banned);
+            } else {
+                done.stays.push(format!(
+                    "{} is banned by hand still: rblfilter unban {}",
+                    shown(banned),
+                    shown(banned)
+                ));
+            }
+        }
+        if self.config.mode == Mode::Observe {
+            // Nothing runs that could take them out of the kernel.
+            let mut standing = self.standing();
+            standing.retain(|ban| {
+                let goes = is_of(ban.network, network, ban.hand.is_some());
+                if goes {
+                    done.kept.bans += 1;
+                    done.failed.push(format!(
+                        "{} is in the kernel's set until its ban ends, as nothing is done in observe (rblfilter firewall remove deletes the sets)",
+                        shown(ban.network)
+                    ));
+                }
+                !goes
+            });
+            return;
+        }
+        of_it.sort_unstable();
+        of_it.dedup();
+        for banned in of_it {
+            if let Err(error) = self.try_end(banned, Why::Wrong).await {
+                done.failed.push(format!(
+                    "the warden did not free {}: {error}",
+                    shown(banned)
+                ));
+            }
+        }
+    }
+
+    /// The lists' answers, as they were when the filter started, lie in a file: it is
+    /// written anew from what is kept now, or removed.
+    async fn rewrite_cache(self: &Arc<Self>) -> Option<String> {
+        let filter = Arc::clone(self);
+        let rewritten = tokio::task::spawn_blocking(move || {
+            let path = filter.paths.state().join(CACHE_FILE);
+            if fs::symlink_metadata(&path).is_err() || filter.lists.write(&path).is_ok() {
+                return None;
+            }
+            let error = fs::remove_file(&path).err()?;
+            Some(format!("cannot remove {}: {error}", path.display()))
+        });
+        rewritten
+            .await
+            .unwrap_or_else(|error| Some(format!("cannot write the lists' answers: {error}")))
+    }
+
+    /// Deletes what is over at `now`: once an hour.
+    pub(super) fn forget_over(&self, now: u32) {
+        let retention = self.config.retention;
+        if let Some(store) = self.store.get() {
+            store.tidy(now.saturating_sub(retention));
+        }
+        let instant = Instant::now();
+        self.senders.forget_over(instant);
+        let lists = Arc::clone(&self.lists);
+        let path = self.paths.state().join(CACHE_FILE);
+        let of_use = self
+            .config
+            .cache
+            .max_ttl
+            .max(self.config.cache.max_negative_ttl)
+            + self.config.cache.stale;
+        // There may be a million, and the disk may be slow.
+        tokio::task::spawn_blocking(move || {
+            lists.forget_over(instant);
+            remove_unchanged(&path, of_use);
+        });
+    }
+}
+
+/// Removes a file that was last written longer ago than this, so that nothing in it
+/// is of use.
+fn remove_unchanged(path: &Path, of_use: Duration) {
+    let written = fs::metadata(path).and_then(|data| data.modified());
+    let age = written.map(|written| SystemTime::now().duration_since(written));
+    if let Ok(Ok(age)) = age
+        && age > of_use
+    {
+        // It is tried again in an hour.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// The larger of each count: memory and file hold the same.
+fn most(one: Forgotten, other: Forgotten) -> Forgotten {
+    Forgotten {
+        bans: one.bans.max(other.bans),
+        offences: one.offences.max(other.offences),
+        allows: one.allows.max(other.allows),
+        senders: one.senders.max(other.senders),
+        files: one.files.max(other.files),
+    }
+}
+
+impl Done {
+    /// What was deleted, in words.
+    fn told(&self, network: IpNetwork) -> String {
+        let Forgotten {
+            bans,
+            offences,
+            allows,
+            senders,
+            files,
+        } = self.kept;
+        let counted = |count: usize, one: &str, more: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            count => Some(format!("{count} {more}")),
+        };
+        let parts: Vec<String> = [
+            counted(bans, "ban, which is ended", "bans, which are ended"),
+            counted(offences, "count of earlier bans", "counts of earlier bans"),
+            counted(allows, "leave to come in", "leaves to come in"),
+            counted(
+                senders,
+                "client that delivered mail",
+                "clients that delivered mail",
+            ),
+            counted(self.answers, "answer of a list", "answers of lists"),
+            counted(
+                files,
+                "file of bans that was damaged and may have held it",
+                "files of bans that were damaged and may have held it",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let mut lines = vec![if parts.is_empty() {
+            format!("{}: nothing was kept of it", shown(network))
+        } else {
+            format!("{}: deleted: {}", shown(network), parts.join(", "))
+        }];
+        lines.extend(self.stays.iter().cloned());
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_deleted_is_told_in_words() {
+        let network = "203.0.113.9".parse().unwrap();
+        let mut done = Done::default();
+        assert_eq!(done.told(network), "203.0.113.9: nothing was kept of it");
+        done.kept.bans = 1;
+        done.kept.senders = 3;
+        done.answers = 2;
+        done.stays
+            .push("203.0.113.0/24 is banned by hand still".into());
+        assert_eq!(
+            done.told(network),
+            "203.0.113.9: deleted: 1 ban, which is ended, 3 clients that delivered mail, 2 answers of lists\n\
+             203.0.113.0/24 is banned by hand still"
+        );
+    }
+
+    #[test]
+    fn what_is_in_memory_and_in_the_file_counts_once() {
+        let memory = Forgotten {
+            bans: 1,
+            senders: 2,
+            ..Forgotten::default()
+        };
+        let file = Forgotten {
+            bans: 1,
+            offences: 1,
+            ..Forgotten::default()
+        };
+        let both = most(memory, file);
+        assert_eq!((both.bans, both.offences, both.senders), (1, 1, 2));
+    }
+}

@@ -1,0 +1,159 @@
+//! Files of bans that were damaged, and are kept beside the one that is in use.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnetwork::IpNetwork;
+use memchr::memmem::Finder;
+
+use crate::enforce::ban::around;
+
+/// What the name of a file that was set aside has more than the file's own.
+const ASIDE: &str = ".corrupt-";
+/// How many of them are kept.
+const KEPT: usize = 3;
+
+fn with(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// Moves the file and its companions out of the way, with their name kept, and
+/// tells where to; `None` where there is none any longer. Of those that were set
+/// aside before the newest stay.
+pub fn set_aside(path: &Path, now: u32) -> io::Result<Option<PathBuf>> {
+    // Another may have been in the same second.
+    let before = set_aside_before(path).unwrap_or_default();
+    let numbers = before.iter().filter(|((time, _), _)| *time == now);
+    let aside = match numbers.map(|((_, number), _)| number).max() {
+        None => with(path, &format!("{ASIDE}{now}")),
+        Some(last) => with(path, &format!("{ASIDE}{now}.{}", last.saturating_add(1))),
+    };
+    let moved = |end| match fs::rename(with(path, end), with(&aside, end)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    };
+    let was_there = moved("")?;
+    moved("-wal")?;
+    moved("-shm")?;
+    let old = (before.len() + usize::from(was_there)).saturating_sub(KEPT);
+    for (_, path) in before.iter().take(old) {
+        // One that stays harms nobody; a directory was somebody else's.
+        let _ = remove(path);
+    }
+    Ok(was_there.then_some(aside))
+}
+
+/// Removes a file that was set aside, and its companions; the first error of any.
+fn remove(path: &Path) -> io::Result<()> {
+    let mut result = Ok(());
+    for end in ["", "-wal", "-shm"] {
+        match fs::remove_file(with(path, end)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound && result.is_ok() => {
+                result = Err(error);
+            }
+            _ => {}
+        }
+    }
+    result
+}
+
+/// Removes those that were set aside at `before` or earlier.
+pub fn remove_older(path: &Path, before: u32) {
+    for ((time, _), path) in set_aside_before(path).unwrap_or_default() {
+        if time <= before {
+            // It is tried again in an hour.
+            let _ = remove(&path);
+        }
+    }
+}
+
+/// Removes those that may hold something of `network`, as nobody can take it out
+/// of a damaged file, and tells how many that were.
+///
+/// # Errors
+/// Where one cannot be read or removed.
+pub fn remove_those_of(path: &Path, network: IpNetwork) -> io::Result<usize> {
+    let mut removed = 0;
+    for (_, path) in set_aside_before(path)? {
+        // A directory was somebody else's.
+        if path.is_file() && may_hold(&path, network)? {
+            remove(&path)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether a file of bans, or what belongs to it, may tell of `network`. A single
+/// address is looked for in it as text, an IPv6 one by the networks around it, too;
+/// of wider networks any file may hold something.
+fn may_hold(path: &Path, network: IpNetwork) -> io::Result<bool> {
+    let full = if network.is_ipv4() { 32 } else { 128 };
+    if network.prefix() < full {
+        return Ok(true);
+    }
+    let mut texts = vec![network.ip().to_string()];
+    if let IpAddr::V6(_) = network.ip() {
+        // By which an IPv6 client may be banned (ban.prefix6).
+        texts.extend((48..128).map(|prefix| around(network.ip(), prefix).to_string()));
+    }
+    let finders: Vec<Finder> = texts.iter().map(|text| Finder::new(text)).collect();
+    for end in ["", "-wal"] {
+        match File::open(with(path, end)) {
+            Ok(file) => {
+                if holds(BufReader::new(file), &finders)? {
+                    return Ok(true);
+                }
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Longer than any address or network is as text.
+const LONGEST_TEXT: usize = 64;
+
+/// Whether one of these is in the bytes: a megabyte at a time, and the end of the
+/// one before with it.
+fn holds(mut bytes: impl Read, finders: &[Finder]) -> io::Result<bool> {
+    let mut window = Vec::new();
+    loop {
+        let kept = window.len().min(LONGEST_TEXT);
+        window.drain(..window.len() - kept);
+        let read = bytes.by_ref().take(1 << 20).read_to_end(&mut window)?;
+        if finders.iter().any(|finder| finder.find(&window).is_some()) {
+            return Ok(true);
+        }
+        if read == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+/// The files that were set aside, by their time and their number in that second,
+/// the oldest first.
+fn set_aside_before(path: &Path) -> io::Result<Vec<((u32, u32), PathBuf)>> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(Vec::new());
+    };
+    let begin = format!("{}{ASIDE}", name.to_string_lossy());
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        // Their companions have no number.
+        let of = name.strip_prefix(&begin).and_then(|of| {
+            let (time, number) = of.split_once('.').unwrap_or((of, "0"));
+            Some((time.parse().ok()?, number.parse().ok()?))
+        });
+        all.extend(of.map(|of| (of, folder.join(name))));
+    }
+    all.sort_unstable();
+    Ok(all)
+}
