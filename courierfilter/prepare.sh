@@ -92,6 +92,30 @@ need_firewall_tools() {
     need setcap libcap2-bin
 }
 
+# cargo_tool NAME: a subcommand of cargo, from crates.io.
+cargo_tool() {
+    command -v "cargo-$1" >/dev/null || cargo install --quiet --locked "cargo-$1"
+}
+
+# All that the tests run, beside what they test: a lab, a Debian of their own, the
+# shells that complete the commands, what looks at the manual pages.
+need_tests() {
+    need_build_tools
+    need_lab
+    cargo_tool deb
+    need lintian lintian
+    need mmdebstrap mmdebstrap
+    need zsh zsh
+    need fish fish
+    need mandoc mandoc
+    need script bsdutils
+    # What docs/logging.md has recipes for.
+    need rsyslogd rsyslog
+    need logrotate logrotate
+    need /lib/systemd/systemd-journal-remote systemd-journal-remote
+    need fail2ban-regex fail2ban
+}
+
 # A Courier that is configured and does not run, and what the lab puts around it.
 need_lab() {
     if ! command -v courier-config >/dev/null; then
