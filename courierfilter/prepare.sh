@@ -109,6 +109,11 @@ need_tests() {
     need fish fish
     need mandoc mandoc
     need script bsdutils
+    # What docs/logging.md has recipes for.
+    need rsyslogd rsyslog
+    need logrotate logrotate
+    need /lib/systemd/systemd-journal-remote systemd-journal-remote
+    need fail2ban-regex fail2ban
 }
 
 # A Courier that is configured and does not run, and what the lab puts around it.

@@ -583,6 +583,11 @@ impl Filter {
         .await;
     }
 
+    /// Sees to it that who was ended has ended, as this process is about to end.
+    pub async fn finish_kills(&self) {
+        self.killer.finish().await;
+    }
+
     async fn tell_hourly(self: Arc<Self>) {
         let mut clock = interval_at((Instant::now() + TELL_EVERY).into(), TELL_EVERY);
         loop {
