@@ -31,6 +31,7 @@ const OTHERS: &[&str] = &[
     "cat",
     "chmod",
     "chown",
+    "cp",
     "curl",
     "dmesg",
     "dpkg",
