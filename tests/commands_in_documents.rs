@@ -32,6 +32,7 @@ const OTHERS: &[&str] = &[
     "cat",
     "chmod",
     "chown",
+    "cp",
     "curl",
     "cut",
     "dig",
