@@ -23,6 +23,8 @@ action=install observe=no start=yes prebuilt=
 changes=0
 # shellcheck source=courierfilter/prepare.sh
 . "$top/courierfilter/prepare.sh"
+# shellcheck source=courierfilter/service.sh
+. "$top/courierfilter/service.sh"
 
 say() { echo "  $*"; changes=$((changes + 1)); }
 
@@ -39,23 +41,6 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ "$(id -u)" = 0 ] || fail "must run as root (sudo $0 …)"
-
-read_courier_paths() {
-    courier() { courier-config | sed -n "s/^$1=//p" | sed "s|\${prefix}|$prefix|"; }
-    prefix=$(courier-config | sed -n 's/^prefix=//p')
-    sysconfdir=$(courier sysconfdir) localstatedir=$(courier localstatedir)
-    libexecdir=$(courier libexecdir) sbindir=$(courier sbindir)
-    mailuser=$(courier mailuser) mailgroup=$(courier mailgroup)
-    filter=$libexecdir/filters/rblfilter
-    warden=$libexecdir/rblfilter-warden
-    config=$sysconfdir/filters/rblfilter.toml
-    active=$sysconfdir/filters/active/rblfilter
-    command=$sbindir/rblfilter
-    state=$localstatedir/rblfilter
-    units=/etc/systemd/system
-    man=$prefix/share/man
-    doc=$prefix/share/doc/rblfilter
-}
 
 build() {
     need_build_tools
@@ -75,6 +60,26 @@ build() {
 
 # --- installing ---------------------------------------------------------------
 
+# SOURCE PLACE MODE of each file that goes with the programs: those of the Debian
+# package (Cargo.toml), save what is dpkg's alone, in the places where this Courier
+# has them.
+files() {
+    sed -n '/^assets = \[/,/^\]/s|^ *\["\([^"]*\)", "\([^"]*\)", "\([0-7]*\)"\],.*|\1 \2 \3|p' "$top/Cargo.toml" |
+        while read -r source place mode; do
+            case $source in target/* | courierfilter/debian/*) continue ;; esac
+            case $place in
+            usr/share/zsh/vendor-completions/*)
+                # Where zsh looks on other systems.
+                [ -e /etc/debian_version ] || place=usr/share/zsh/site-functions/_rblfilter
+                ;;
+            esac
+            for file in "$top"/$source; do
+                case $place in */) echo "$file $prefix/${place#usr/}$(basename "$file") $mode" ;;
+                *) echo "$file $prefix/${place#usr/} $mode" ;; esac
+            done
+        done
+}
+
 # put FILE PLACE MODE OWNER:GROUP [CAPABILITY]: puts FILE there unless it is there
 # already. By rename, so that a running program keeps its file, and nobody starts
 # one that is half there or lacks its capability.
@@ -91,61 +96,6 @@ put() {
     say "installed $place"
 }
 
-socket_exists() {
-    [ -S "$localstatedir/allfilters/rblfilter" ] || [ -S "$localstatedir/filters/rblfilter" ]
-}
-
-# The one that runs now; a stale pid file or another process's number is none.
-courierfilter_runs() {
-    local pid
-    pid=$(cat /run/courier/courierfilter.pid 2>/dev/null || cat /var/run/courier/courierfilter.pid 2>/dev/null) || return 1
-    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = courierfilter ]
-}
-
-# wait_until SECONDS COMMAND…
-wait_until() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        [ $SECONDS -lt $end ] || return 1
-        sleep 0.05
-    done
-}
-
-# pids PROGRAM…: the processes of Courier's user that run one of these, be it
-# replaced since; in a container the same path is another file. (A command of an
-# admin's is the same program, and no part of the filter.)
-pids() {
-    local exe program own uid
-    own=$(readlink /proc/self/ns/mnt)
-    uid=$(id -u "$mailuser")
-    for exe in /proc/[0-9]*/exe; do
-        [ "$(readlink "${exe%/exe}/ns/mnt" 2>/dev/null)" = "$own" ] || continue
-        for program in "$@"; do
-            case $(readlink "$exe" 2>/dev/null) in
-            "$program" | "$program (deleted)")
-                ! grep -q "^Uid:[[:space:]]*${uid}[[:space:]]" "${exe%/exe}/status" 2>/dev/null ||
-                    basename "$(dirname "$exe")"
-                ;;
-            esac
-        done
-    done
-}
-
-filter_runs() { [ -n "$(pids "$filter")" ]; }
-no_filter_runs() { ! filter_runs; }
-
-# Whether a process still runs a program that was replaced.
-old_program_runs() {
-    local pid
-    for pid in $(pids "$filter" "$warden"); do
-        case $(readlink "/proc/$pid/exe" 2>/dev/null) in *" (deleted)") return 0 ;; esac
-    done
-    return 1
-}
-
-filterctl() { "$libexecdir/filterctl" "$@"; }
-
 # firewall apply|remove: says each thing that the command did.
 firewall() {
     local line output code=0
@@ -157,37 +107,30 @@ firewall() {
     return $code
 }
 
-# Stops the filter, and waits until all of it has ended; fails where it has not.
-stop_filter() {
-    local stopped=no
-    if [ -L "$active" ]; then
-        filterctl stop rblfilter
-        stopped=yes
-    fi
-    # It answers what is open first.
-    wait_until 45 no_filter_runs || return 1
-    [ $stopped = no ] || say "stopped the filter (filterctl stop rblfilter)"
-}
-
-# Where the next one is to be started: it has a socket of its own.
-stop_filter_if_it_ends() {
-    stop_filter || echo "  a process of the filter that was stopped does not end ($(pids "$filter" | xargs)); see the mail log"
-}
-
-install_units() {
-    local unit text
-    text=$(mktemp)
+enable_units() {
+    local unit
     for unit in rblfilter-sets rblfilter-firewall; do
-        sed "s|@SBINDIR@|$sbindir|" "$top/courierfilter/$unit.service" >"$text"
-        if put "$text" "$units/$unit.service" 0644 root:root && [ -d /run/systemd/system ]; then
-            systemctl daemon-reload
-        fi
         if ! command -v systemctl >/dev/null; then
             echo "warning: no systemd here: run '$command firewall apply' at boot by other means" >&2
         elif ! systemctl --quiet is-enabled $unit.service 2>/dev/null; then
             systemctl --quiet enable $unit.service && say "enabled $unit.service, for the next boot"
         fi
     done
+}
+
+install_files() {
+    local file place mode text
+    text=$(mktemp)
+    while read -r file place mode; do
+        case $place in
+        *.service)
+            sed "s|/usr/sbin/|$sbindir/|" "$file" >"$text"
+            file=$text
+            ;;
+        esac
+        put "$file" "$place" "0$mode" root:root || continue
+        case $place in *.service) [ ! -d /run/systemd/system ] || systemctl daemon-reload ;; esac
+    done < <(files)
     rm -f "$text"
 }
 
@@ -210,23 +153,6 @@ install_config() {
     rm -f "$text"
 }
 
-no_old_program_runs() { ! old_program_runs; }
-
-has_capability() { setcap -q -v cap_net_admin=p "$warden" >/dev/null 2>&1; }
-
-# Puts the programs that are installed now into service without a gap; where the
-# ones that run cannot do that, by a stop and a start, in which mail goes on
-# without the filter.
-upgrade_filter() {
-    local said
-    if said=$("$command" reload 2>&1) && wait_until 45 no_old_program_runs; then
-        say "put the new version into service without a gap (rblfilter reload)"
-    else
-        echo "  the new version does not take over by itself (${said##*rblfilter: }): stopping and starting"
-        stop_filter_if_it_ends
-    fi
-}
-
 start_filter() {
     ! old_program_runs || upgrade_filter
     if [ -L "$active" ] && courierfilter_runs && ! filter_runs; then
@@ -246,12 +172,19 @@ start_filter() {
     fi
 }
 
+# Its files are dpkg's.
+no_package() {
+    ! dpkg-query --search "$filter" >/dev/null 2>&1 ||
+        fail "rblfilter is installed as a Debian package here: see to that with apt-get, or apt-get remove rblfilter first"
+}
+
 do_install() {
     need_courier
     need_firewall_tools
     read_courier_paths
+    no_package
     [ -n "$prebuilt" ] || build
-    local program page
+    local program
     for program in rblfilter rblfilter-warden; do
         [ -x "$prebuilt/$program" ] || fail "$prebuilt/$program is missing"
     done
@@ -260,36 +193,18 @@ do_install() {
     "$prebuilt/rblfilter" --config "$config" config check >/dev/null ||
         fail "the configuration is wrong; mend $config first (no program was changed)"
 
-    # What the lists said, from one start to the next.
-    # Courier's user owns the folder that it is in, so a link may stand there: as
-    # root we would follow it.
-    [ ! -L "$state" ] || fail "$state is a link, not a folder: look where it leads, and remove it"
-    if [ ! -d "$state" ] || [ "$(stat -c '%a %U:%G' "$state")" != "750 $mailuser:$mailgroup" ]; then
-        runuser -u "$mailuser" -g "$mailgroup" -- install -d -m 0750 "$state" ||
-            fail "cannot make $state as user $mailuser: it must be that user's own, mode 0750"
-        say "made $state"
-    fi
+    make_state || fail "without it, nothing is kept from one start to the next"
     if put "$prebuilt/rblfilter-warden" "$warden" 0750 "root:$mailgroup" cap_net_admin=p; then
         ! has_capability || say "gave $warden the file capability cap_net_admin=p"
     fi
-    if ! has_capability; then
-        if setcap cap_net_admin=p "$warden"; then
-            say "gave $warden the file capability cap_net_admin=p"
-        else
-            echo "warning: cannot give $warden its file capability: nobody will be banned" >&2
-        fi
-    fi
+    give_capability
     put "$prebuilt/rblfilter" "$filter" 0755 root:root || true
     if [ "$(readlink "$command" 2>/dev/null)" != "$filter" ]; then
         ln -sfn "$filter" "$command"
         say "linked $command to it"
     fi
-    put "$top/courierfilter/rblfilter.8" "$man/man8/rblfilter.8" 0644 root:root || true
-    put "$top/courierfilter/rblfilter.toml.5" "$man/man5/rblfilter.toml.5" 0644 root:root || true
-    for page in "$top"/README.md "$top"/CHANGELOG.md "$top"/docs/*.md; do
-        put "$page" "$doc/$(basename "$page")" 0644 root:root || true
-    done
-    install_units
+    install_files
+    enable_units
     firewall apply || echo "warning: the firewall is not as it should be; whom it lacks rules for, comes again" >&2
 
     grep -qw esmtp "$sysconfdir/enablefiltering" 2>/dev/null ||
@@ -305,24 +220,25 @@ finish() {
 do_uninstall() {
     need_courier
     read_courier_paths
+    no_package
     stop_filter ||
         fail "the filter still runs (processes $(pids "$filter" | xargs)), and what it runs is not taken away: nothing was removed; see the mail log, end them (kill), then run this again"
     if [ -x "$command" ]; then
         firewall remove || fail "rules or sets are left; remove them, then run this again (nothing else was removed)"
     fi
+    remove_dead_sockets
     local path unit
     for unit in rblfilter-sets rblfilter-firewall; do
-        [ ! -e "$units/$unit.service" ] || ! command -v systemctl >/dev/null ||
+        [ ! -e "$prefix/lib/systemd/system/$unit.service" ] || ! command -v systemctl >/dev/null ||
             systemctl --quiet disable $unit.service || true
     done
-    for path in "$units/rblfilter-sets.service" "$units/rblfilter-firewall.service" "$command" "$warden" "$filter" \
-        "$man/man8/rblfilter.8" "$man/man5/rblfilter.toml.5"; do
+    while read -r path; do
         if [ -e "$path" ] || [ -L "$path" ]; then
             rm -f "$path"
             say "removed $path"
         fi
-    done
-    for path in "$doc" "$state"; do
+    done < <(printf '%s\n' "$command" "$warden" "$filter"; files | cut -d ' ' -f 2)
+    for path in "$prefix/share/doc/rblfilter" "$prefix/share/rblfilter" "$state"; do
         if [ -d "$path" ]; then
             rm -rf "$path"
             say "removed $path"

@@ -92,6 +92,30 @@ need_firewall_tools() {
     need setcap libcap2-bin
 }
 
+# cargo_tool NAME: a subcommand of cargo, from crates.io.
+cargo_tool() {
+    command -v "cargo-$1" >/dev/null || cargo install --quiet --locked "cargo-$1"
+}
+
+# All that the tests run, beside what they test: a lab, a Debian of their own, the
+# shells that complete the commands, what looks at the manual pages.
+need_tests() {
+    need_build_tools
+    need_lab
+    cargo_tool deb
+    need lintian lintian
+    need mmdebstrap mmdebstrap
+    need zsh zsh
+    need fish fish
+    need mandoc mandoc
+    need script bsdutils
+    # What docs/logging.md has recipes for.
+    need rsyslogd rsyslog
+    need logrotate logrotate
+    need /lib/systemd/systemd-journal-remote systemd-journal-remote
+    need fail2ban-regex fail2ban
+}
+
 # A Courier that is configured and does not run, and what the lab puts around it.
 need_lab() {
     if ! command -v courier-config >/dev/null; then
@@ -112,4 +136,25 @@ DEBCONF
     need openssl openssl
     need faketime faketime
     need prlimit util-linux
+    need_promtool
+}
+
+# promtool, which says whether Prometheus can read what it is told: out of Debian's
+# package, of which the server itself is not installed.
+need_promtool() {
+    command -v promtool >/dev/null && return 0
+    command -v apt-get >/dev/null || fail "promtool is missing, and there is no apt-get here to get it (in Debian's package: prometheus)"
+    echo "extracting promtool from the package prometheus"
+    # In a subshell, whose end takes the folder away.
+    (
+        folder=$(mktemp -d)
+        trap 'rm -rf "$folder"' EXIT
+        # apt-get reads as a user of its own.
+        chmod 0755 "$folder"
+        cd "$folder"
+        apt-get update -qq &&
+            apt-get download -qq prometheus &&
+            dpkg-deb -x prometheus_*.deb extracted &&
+            install -m 0755 extracted/usr/bin/promtool /usr/local/bin/promtool
+    ) >/dev/null 2>&1 || fail "promtool could not be had from the package prometheus"
 }

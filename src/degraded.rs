@@ -48,7 +48,31 @@ pub enum Part {
     Config,
     /// The supervisor, which starts worker and warden again.
     Supervisor,
+    /// Where what is counted can be read: `listen` or `textfile`.
+    Metrics(&'static str),
 }
+
+/// What the parts are called, each kind once.
+pub const KINDS: [&str; 18] = [
+    "dnsbl",
+    "budget",
+    "spf",
+    "cache",
+    "store",
+    "control",
+    "resolver",
+    "warden",
+    "set",
+    "rule",
+    "own-addresses",
+    "aliases",
+    "guard",
+    "gate",
+    "accept",
+    "config",
+    "supervisor",
+    "metrics",
+];
 
 impl Part {
     fn event(&self, name: &str) -> Event {
@@ -77,6 +101,7 @@ impl Part {
             Self::Accept => event.field("what", "accept"),
             Self::Config => event.field("what", "config"),
             Self::Supervisor => event.field("what", "supervisor"),
+            Self::Metrics(name) => event.field("what", "metrics").field("name", name),
         }
     }
 
@@ -106,6 +131,9 @@ impl Part {
             Self::Guard => "no session is ended for its silence; see the log",
             Self::Accept => "raise the limit of open files (LimitNOFILE of courier's service)",
             Self::Config => "mend the file (rblfilter config check), then rblfilter reload",
+            Self::Metrics(_) => {
+                "look at [metrics], and whether Courier's user may write there; it is tried again by itself"
+            }
             Self::Supervisor => "filterctl stop rblfilter; sleep 1; filterctl start rblfilter",
         }
     }
@@ -199,6 +227,37 @@ impl Degraded {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn every_part_is_of_a_known_kind() {
+        let some = || "x".to_owned();
+        let parts = [
+            Part::List(some(), Family::V4),
+            Part::Budget(some()),
+            Part::Spf(some()),
+            Part::Cache,
+            Part::Store,
+            Part::Control,
+            Part::Resolver,
+            Part::Warden,
+            Part::Set(some()),
+            Part::Rule(some()),
+            Part::OwnAddresses,
+            Part::Aliases,
+            Part::Guard,
+            Part::Gate(25),
+            Part::Accept,
+            Part::Config,
+            Part::Supervisor,
+            Part::Metrics("listen"),
+        ];
+        let names = parts.map(|part| part.name().0);
+        assert_eq!(names.each_ref().map(String::as_str), KINDS);
+        let log = include_str!("../docs/logging.md");
+        for kind in KINDS {
+            assert!(log.contains(&format!("`{kind}`")), "{kind}");
+        }
+    }
 
     #[test]
     fn a_state_is_entered_once_and_left_once() {

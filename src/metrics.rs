@@ -1,5 +1,7 @@
 //! What is counted.
 
+pub mod exposition;
+
 use prometheus_client::metrics::counter::Counter;
 
 use crate::dnsbl::Counts;

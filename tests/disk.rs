@@ -314,3 +314,44 @@ fn no_sentence_waits_for_a_disk_that_hangs() {
     }
     panic!("each time the first write had given up before the last message was delivered");
 }
+
+/// It is done, and the answer says so.
+#[test]
+fn a_command_waits_a_second_for_the_disk() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    ban(&lab, LISTED);
+    wait_for_rows(&[LISTED]);
+    let database = rusqlite::Connection::open(STATE).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let told = by_hand(&lab, &["ban", "127.9.9.9"]);
+    assert!(told.contains("a restart may forget it"), "{told}");
+    assert_banned_too(&lab, "127.9.9.9");
+    database.execute_batch("ROLLBACK").unwrap();
+    wait_for_rows(&[LISTED, "127.9.9.9"]);
+    let told = by_hand(&lab, &["ban", "127.9.9.10"]);
+    assert!(!told.contains("forget"), "{told}");
+}
+
+/// The filter starts without its bans, and has them when they are read.
+#[test]
+fn a_file_that_cannot_be_read_at_the_start_is_not_waited_for_for_long() {
+    let lab = lab(Config::default(), ZONE);
+    ban(&lab, LISTED);
+    wait_for_rows(&[LISTED]);
+    product().filterctl_stop(&lab).unwrap();
+    lab.run_ok(&["ipset", "flush", "rblfilter4"]).unwrap();
+    let locked = rusqlite::Connection::open(STATE).unwrap();
+    // So that readers wait too.
+    locked
+        .execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE")
+        .unwrap();
+    lab.clear_log();
+    product().filterctl_start(&lab).unwrap();
+    let line = lab.wait_for_log("degraded,what=store", LIMIT).unwrap();
+    assert!(is_late(&line), "{line}");
+    assert_delivered(&lab, &message(), CLEAN, 1);
+    assert_no_bans(&lab);
+    locked.execute_batch("ROLLBACK").unwrap();
+    drop(locked);
+    assert_banned_too(&lab, LISTED);
+}

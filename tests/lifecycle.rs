@@ -544,7 +544,7 @@ fn install_sh_installs_once_keeps_the_configuration_and_goes_without_a_trace() {
 
 /// The names of all files where an installer could leave some.
 fn tree(lab: &Lab) -> Vec<String> {
-    let find = "find /etc /usr/lib/courier /usr/sbin /usr/share/man /usr/share/doc/rblfilter* /var/lib/courier/allfilters /var/lib/courier/filters ! -type d ! -name '.cache*' | sort";
+    let find = "find /etc /usr/lib/courier /usr/lib/systemd /usr/sbin /usr/share/* /var/lib/courier/allfilters /var/lib/courier/filters ! -type d ! -name '.cache*' | sort";
     lab.run_ok(&["sh", "-c", find])
         .unwrap()
         .lines()

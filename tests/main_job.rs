@@ -362,3 +362,21 @@ fn a_client_that_logs_in_within_its_grace_is_spared() {
     assert_eq!(accepted.unwrap().code, 250);
     lab.wait_for_mail(1, LIMIT).unwrap();
 }
+
+#[test]
+fn a_grace_ends_with_the_stop() {
+    let lab = lab(
+        Config::default(),
+        &format!("kill = \"pressure\"\ngrace = \"60s\"\n{OWN_ZONE}"),
+    );
+    let mut client = lab.connect(ip(LISTED)).unwrap();
+    greet(&lab, &mut client);
+    let reply = message_in(&lab, &mut client, "<alice@lab.test>").unwrap();
+    assert_eq!(reply.code, 554);
+    let sessions = lab.sessions().unwrap();
+    assert_eq!(sessions.len(), 1, "it has its grace");
+    product().filterctl_stop(&lab).unwrap();
+    let line = lab.wait_for_log(",ended,", LIMIT * 2).unwrap();
+    assert!(line.contains("killed="), "{line}");
+    assert_session_ended(&lab, LISTED);
+}

@@ -24,7 +24,8 @@ fn run(lab: &Lab, words: &[&str]) -> (Option<i32>, String) {
         let told = [&output.stdout[..], &output.stderr].concat();
         let told = String::from_utf8_lossy(&told).into_owned();
         // After a start, the commands are served a moment later than the mail.
-        (!told.contains("does not run")).then_some((output.status.code(), told))
+        let code = output.status.code();
+        (code != Some(69)).then_some((code, told))
     };
     wait_for(LIMIT, ran).expect("the filter serves commands")
 }
@@ -83,7 +84,10 @@ fn wait_for_count(table: &str, expected: u32) {
 }
 
 fn restart(lab: &Lab) {
+    lab.clear_log();
     product().filterctl_stop(lab).unwrap();
+    // The worker outlives the supervisor by what it has to write.
+    lab.wait_for_log("cache,written=", 2 * LIMIT).unwrap();
     product().filterctl_start(lab).unwrap();
 }
 
@@ -99,9 +103,10 @@ fn of_clients_that_are_forgotten_nothing_is_left() {
     // What the lists said is in a file from then on.
     restart(&lab);
     run(&lab, &["rblfilter", "list"]);
+    // (Of a listing that is newer than the list's last test, nothing is kept there.)
     for (address, expected) in [
-        (LISTED, &["dnsbl-cache", "state.db"][..]),
-        (LISTED6, &["dnsbl-cache", "state.db"]),
+        (LISTED, &["state.db"][..]),
+        (LISTED6, &["state.db"]),
         (CLEAN, &["dnsbl-cache", "state.db"]),
     ] {
         let files = files_with(address);
@@ -115,8 +120,8 @@ fn of_clients_that_are_forgotten_nothing_is_left() {
     let (code, told) = forget(&lab, &[&as_logged, LISTED6, CLEAN]);
     assert_eq!(code, Some(0), "{told}");
     for line in [
-        format!("{LISTED}: deleted: 1 ban, which is ended, 1 answer of a list\n"),
-        format!("{LISTED6}: deleted: 1 ban, which is ended, 1 answer of a list\n"),
+        format!("{LISTED}: deleted: 1 ban, which is ended"),
+        format!("{LISTED6}: deleted: 1 ban, which is ended"),
         format!("{CLEAN}: deleted: 1 client that delivered mail, 1 answer of a list\n"),
         "The mail log is not rblfilter's, and names it until it is rotated away; so do backups.\n"
             .into(),

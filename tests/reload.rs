@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
+use rblfilter_lab::smtp::{Message, Outcome};
+use rblfilter_lab::stub::{Answer, Stub};
 use rblfilter_lab::{Config, Dns, Lab, wait_for};
 
 const CONTROL: &str = "/var/lib/courier/rblfilter/control";
@@ -388,16 +390,7 @@ fn a_message_that_is_open_is_answered_by_the_worker_that_has_it() {
         &format!("watch = \"off\"\n[lookup]\nlimit = \"15s\"\nquery-limit = \"15s\"\n{OF_LOOKUP}"),
     );
     let before = filter(&lab);
-    let sender = thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(message().send(ip(LISTED)))
-    });
-    let messages = || status(&lab)["counted"]["messages"].as_u64();
-    let arrived = || (messages() == Some(1)).then_some(());
-    wait_for(LIMIT, arrived).expect("a message that is judged");
+    let sender = begin_message(&lab, LISTED);
     reload(&lab);
     // That is why it was there to be answered.
     assert!(!sender.is_finished(), "it waits for the list");
@@ -405,7 +398,97 @@ fn a_message_that_is_open_is_answered_by_the_worker_that_has_it() {
     assert!(outcome.accepted(), "{outcome:?}");
     lab.wait_for_mail(1, LIMIT).unwrap();
     assert_ne!(filter(&lab).worker, before.worker);
-    assert_eq!(messages(), Some(0), "the next one saw none");
+    assert_eq!(messages(&lab), Some(0), "the next one saw none");
+}
+
+/// Sends a message of `source` on a thread of its own, and waits until it is judged by
+/// a worker that has judged none before.
+fn begin_message(lab: &Lab, source: &'static str) -> thread::JoinHandle<Outcome> {
+    let sender = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let message = Message {
+            patience: LIMIT * 4,
+            ..message()
+        };
+        runtime.block_on(message.send(ip(source)))
+    });
+    let judged = || (messages(lab) == Some(1)).then_some(());
+    wait_for(LIMIT, judged).expect("a message that is judged");
+    sender
+}
+
+/// How many messages the worker that serves has seen.
+fn messages(lab: &Lab) -> Option<u64> {
+    status(lab)["counted"]["messages"].as_u64()
+}
+
+/// Its list says so only when the worker that judges it has given up its place: the
+/// next one's book would not have the ban.
+#[test]
+fn a_sentence_that_is_open_for_too_long_at_a_reload_bans_nobody() {
+    let config = Config {
+        dns: Dns::Stub(Stub {
+            list: Answer::After(Duration::from_secs(9)),
+            ..Stub::default()
+        }),
+        tcpd_options: "-nodnslookup".into(),
+        ..Config::default()
+    };
+    let toml = format!(
+        "watch = \"off\"\n[lookup]\nlimit = \"24s\"\nquery-limit = \"12s\"\n{OF_LOOKUP}self-test = false\n"
+    );
+    let lab = lab(config, &toml);
+    let sender = begin_message(&lab, LISTED);
+    reload(&lab);
+    assert!(!sender.is_finished(), "it waits for the list");
+    let outcome = sender.join().unwrap();
+    assert!(!outcome.accepted(), "{outcome:?}");
+    assert_ended(&lab, LISTED);
+    let line = lab.wait_for_log(": id=", LIMIT).unwrap();
+    assert!(
+        line.contains(",listed,") && line.contains(",action=kill"),
+        "{line}"
+    );
+    assert_no_bans(&lab);
+}
+
+#[test]
+fn no_more_than_four_workers_leave_at_a_time() {
+    let config = Config {
+        dns: Dns::Silent,
+        tcpd_options: "-nodnslookup".into(),
+        ..Config::default()
+    };
+    let lab = lab(
+        config,
+        &format!("watch = \"off\"\n[lookup]\nlimit = \"30s\"\nquery-limit = \"15s\"\n{OF_LOOKUP}"),
+    );
+    let mut senders = Vec::new();
+    for source in ["127.1.1.1", "127.1.1.2", "127.1.1.3", "127.1.1.4"] {
+        senders.push(begin_message(&lab, source));
+        reload(&lab);
+    }
+    assert!(senders.iter().all(|sender| !sender.is_finished()));
+    let (said, code) = refused(&lab);
+    assert!(said.contains("the one before serves on"), "{said}");
+    assert_eq!(code, Some(1));
+    let told = lab.log_matching("noreload");
+    assert!(
+        told.iter()
+            .any(|line| line.contains("too many have not ended yet")),
+        "{told:?}"
+    );
+    for sender in senders {
+        let outcome = sender.join().unwrap();
+        assert!(outcome.accepted(), "{outcome:?}");
+    }
+    lab.wait_for_mail(4, LIMIT).unwrap();
+    // They have ended by then, and another may come.
+    filter(&lab);
+    reload(&lab);
 }
 
 /// A lab in which couriertcpd asks nobody, and a session of a listed client that has

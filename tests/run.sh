@@ -6,8 +6,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=courierfilter/prepare.sh
 . "$top/courierfilter/prepare.sh"
 [ "$(id -u)" = 0 ] || fail "the tests need root: they make namespaces and run a real Courier in them (sudo tests/run.sh)"
-need_build_tools
-need_lab
+need_tests
 
 cd "$top"
 # The end-to-end tests install the programs themselves.

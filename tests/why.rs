@@ -166,7 +166,8 @@ fn a_client_that_was_banned_with_its_message_has_it_in_the_story() {
     // Its network is banned with an IPv6 client.
     let outcome = lab.send(&message(), ip(LISTED6));
     assert!(!outcome.accepted(), "{outcome:?}");
-    lab.wait_for_log(&format!("ip=[{LISTED6}]"), LIMIT).unwrap();
+    let listed = format!("listed,ip=[{LISTED6}]");
+    lab.wait_for_log(&listed, LIMIT).unwrap();
     let banned = || {
         let members = lab.set_members("rblfilter6").unwrap();
         (members.len() == 1).then_some(())

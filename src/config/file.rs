@@ -10,7 +10,7 @@ use toml::Spanned;
 use crate::log::LINES_PER_SECOND;
 
 /// A value and where it stands, so that a wrong one can be pointed at.
-type Text = Spanned<String>;
+pub type Text = Spanned<String>;
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -38,6 +38,7 @@ pub struct File {
     pub lookup: Lookup,
     pub cache: Cache,
     pub log: Log,
+    pub metrics: Metrics,
     pub reload: Reload,
     pub sandbox: Sandbox,
     pub dnsbl: Vec<Dnsbl>,
@@ -90,6 +91,13 @@ pub struct NeverBan {
     pub relays: Vec<Text>,
     pub spf: Vec<Text>,
     pub dnswl: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Metrics {
+    pub listen: Text,
+    pub textfile: Text,
 }
 
 #[derive(Debug, Deserialize)]
@@ -264,6 +272,7 @@ impl Default for File {
             lookup: Lookup::default(),
             cache: Cache::default(),
             log: Log::default(),
+            metrics: Metrics::default(),
             reload: Reload::default(),
             sandbox: Sandbox::default(),
             dnsbl: Vec::new(),
@@ -373,6 +382,15 @@ impl Default for Cache {
             max_ttl: text("6h"),
             max_negative_ttl: text("15m"),
             stale: text("6h"),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            listen: text(""),
+            textfile: text(""),
         }
     }
 }

@@ -10,6 +10,7 @@ mod file;
 mod gate;
 mod installed;
 mod lists;
+mod metrics;
 mod model;
 mod notes;
 
@@ -23,6 +24,7 @@ pub use bans::{Ban, Firewall, Packet, Rate};
 pub use error::{Error, Problem};
 pub use gate::Gate;
 pub use installed::{check_installed, read_installed};
+pub use metrics::{Listen, Metrics};
 pub use model::{Config, KillPolicy, MAX_LIMIT, Mode, NeverBan, Resolver, Watch, WatchBy};
 pub use notes::{Note, notes};
 

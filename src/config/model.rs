@@ -16,6 +16,7 @@ use super::error::Problem;
 use super::file::{self, File};
 use super::gate::Gate;
 use super::lists;
+use super::metrics::Metrics;
 use crate::dnsbl::{Bounds, Score, Thresholds, Zone};
 use crate::guard::plan::Marks;
 use crate::reply::Template;
@@ -60,6 +61,8 @@ pub struct Config {
     pub resolver: Resolver,
     /// How long their answers are kept.
     pub cache: Bounds,
+    /// Where what is counted can be read.
+    pub metrics: Metrics,
     /// The least serious level that is logged.
     pub log_level: LevelFilter,
     /// Whether the filter reads this file again when it has changed.
@@ -278,6 +281,7 @@ pub fn check(text: &str, file: File, included: Vec<Zone>) -> Result<Config, Prob
                 .collect::<Result<_, _>>()?,
         },
         cache: check.cache(&file.cache, retention)?,
+        metrics: check.metrics(&file.metrics)?,
         reload_on_change: file.reload.on_change,
         sandbox: Sandbox {
             seccomp: check.one_of("sandbox.seccomp", &file.sandbox.seccomp, LAYER)?,

@@ -78,7 +78,7 @@ impl Error {
 
 impl Handle {
     /// Takes hold of process `pid`, whichever it is now.
-    pub(super) fn open(pid: i32, what: &'static str) -> Result<Self, Error> {
+    pub(crate) fn open(pid: i32, what: &'static str) -> Result<Self, Error> {
         let number = Pid::from_raw(pid)
             .filter(|_| pid > 0)
             .ok_or(Error::Gone(what))?;

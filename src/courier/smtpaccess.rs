@@ -195,4 +195,22 @@ mod tests {
             let _ = of(&line);
         }
     }
+
+    #[test]
+    fn too_many_networks_are_an_error() {
+        let folder = std::env::temp_dir().join(format!("rblfilter-access-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let read = |networks: u32| {
+            let lines = (0..networks).map(|number| {
+                let address = Ipv4Addr::from(0x0a00_0000 + number);
+                format!("{address}\tallow,RELAYCLIENT\n")
+            });
+            fs::write(folder.join("default"), lines.collect::<String>()).unwrap();
+            Trusted::read(&folder, &[]).map(|trusted| trusted.networks.len())
+        };
+        assert_eq!(read(65_536).unwrap(), 65_536);
+        let error = read(65_537).unwrap_err().to_string();
+        assert!(error.contains("too many networks"), "{error}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

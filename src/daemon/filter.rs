@@ -13,6 +13,7 @@ mod known;
 mod lists;
 mod retiring;
 mod sets;
+mod snapshot;
 mod status;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval_at, sleep};
 
+use super::exporter;
 use super::never_ban::NeverBan;
 use crate::config::{Config, KillPolicy, Mode, WatchBy};
 use crate::courier::aliases::Aliases;
@@ -572,6 +574,7 @@ impl Filter {
             lasting(|| filter().keep_gate()),
             lasting(|| filter().tell_hourly()),
             lasting(|| filter().keep_history()),
+            lasting(|| exporter::run(filter(), self.config.metrics.clone())),
         );
     }
 
@@ -588,6 +591,11 @@ impl Filter {
             async move { filter.killer.see_to_it().await }
         })
         .await;
+    }
+
+    /// Sees to it that who was ended has ended, as this process is about to end.
+    pub async fn finish_kills(&self) {
+        self.killer.finish().await;
     }
 
     async fn tell_hourly(self: Arc<Self>) {

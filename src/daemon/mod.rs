@@ -9,6 +9,7 @@
 mod changes;
 mod children;
 mod control;
+mod exporter;
 mod filter;
 mod handover;
 mod link;

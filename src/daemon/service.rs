@@ -393,3 +393,35 @@ async fn reply(stream: &mut UnixStream, text: &str) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::courier::paths::Paths;
+    use crate::daemon::filter::Prepared;
+
+    #[test]
+    fn a_message_that_takes_too_long_altogether_passes() {
+        // What reads files is held up, as by a dead disk.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (release, hangs) = std::sync::mpsc::channel::<()>();
+            let held = tokio::task::spawn_blocking(move || hangs.recv().is_err());
+            let config = crate::config::parse("lookup.limit = \"100ms\"").unwrap();
+            let filter = Filter::new(config, Paths::from_env(), Prepared::default());
+            let filter = Arc::new(filter);
+            let (mut stream, mut submit) = UnixStream::pair().unwrap();
+            submit.write_all(b"/data\n/control\n\n").await.unwrap();
+            let begun = Instant::now();
+            let decision = decide(&mut stream, REPLY_TIME, Some(&filter)).await;
+            assert!(matches!(decision, Decision::Accept), "{decision:?}");
+            assert!(begun.elapsed() >= Duration::from_millis(2_100));
+            drop(release);
+            assert!(held.await.unwrap());
+        });
+    }
+}

@@ -269,8 +269,11 @@ async fn work(
         tokio::join!(commands, service.finish());
         if let Some(filter) = filter {
             filter.stopped();
-            filter.confirm_lists().await;
-            tokio::join!(filter.close_store(), write_cache(Arc::clone(&filter)));
+            let written = async {
+                filter.confirm_lists().await;
+                tokio::join!(filter.close_store(), write_cache(Arc::clone(&filter)));
+            };
+            tokio::join!(written, filter.finish_kills());
         }
         return Ok(true);
     };
@@ -308,6 +311,7 @@ async fn work(
     };
     tokio::join!(answered, service.finish());
     if let Some(filter) = filter {
+        filter.finish_kills().await;
         filter.stopped();
     }
     Ok(false)
@@ -413,4 +417,18 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         log::error!("{}", Event::new("bug").text(info));
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_not_waited_for_for_long() {
+        let (done, hangs) = std::sync::mpsc::channel::<()>();
+        let begun = std::time::Instant::now();
+        on_disk(move || assert!(hangs.recv().is_err())).await;
+        assert!(begun.elapsed() >= DISK_TIME);
+        drop(done);
+    }
 }

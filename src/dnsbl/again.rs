@@ -48,3 +48,28 @@ impl Lists {
         self.cache.remove_over(self.clock.seconds(now));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_fifth_of_a_lists_queries_of_the_day_is_to_spare_for_nobody() {
+        let text = "[[dnsbl]]\nzone = \"bl.test\"\nmax-queries-per-day = 10";
+        let config = crate::config::parse(text).unwrap();
+        let (lists, _notices) = Lists::new(
+            config.zones,
+            config.resolver,
+            config.cache,
+            config.thresholds,
+        );
+        let now = Instant::now();
+        for used in 0..8 {
+            assert!(lists.has_spare(now), "{used}");
+            assert!(lists.grant(0, now));
+        }
+        assert!(!lists.has_spare(now));
+        // New clients have them.
+        assert!(lists.grant(0, now) && lists.grant(0, now) && !lists.grant(0, now));
+    }
+}

@@ -132,3 +132,32 @@ impl Lists {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_text_that_does_not_come_in_its_time_is_none() {
+        let nameserver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let text = format!(
+            "lookup.nameservers = [\"{}\"]\nlookup.limit = \"30s\"\nlookup.query-limit = \"15s\"\n\
+             [[dnsbl]]\nzone = \"bl.test\"",
+            nameserver.local_addr().unwrap()
+        );
+        let config = crate::config::parse(&text).unwrap();
+        let (lists, _notices) = Lists::new(
+            config.zones,
+            config.resolver,
+            config.cache,
+            config.thresholds,
+        );
+        let begun = Instant::now();
+        let client = [198, 51, 100, 1].into();
+        assert_eq!(lists.text(0, client).await, "");
+        // One query would take 15 s.
+        assert!((1..12).contains(&begun.elapsed().as_secs()));
+        let mut asked = [0; 512];
+        assert!(nameserver.recv(&mut asked).unwrap() > 0);
+    }
+}

@@ -183,4 +183,33 @@ mod tests {
         });
         assert!(proven && begun.elapsed() < long, "when the last has passed");
     }
+
+    #[tokio::test]
+    async fn the_last_tests_take_no_longer_than_they_may() {
+        let nameserver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let text = format!(
+            "lookup.nameservers = [\"{}\"]\nlookup.limit = \"30s\"\nlookup.query-limit = \"15s\"\n\
+             [[dnsbl]]\nzone = \"bl.test\"",
+            nameserver.local_addr().unwrap()
+        );
+        let config = crate::config::parse(&text).unwrap();
+        let (lists, _notices) = Lists::new(
+            config.zones,
+            config.resolver,
+            config.cache,
+            config.thresholds,
+        );
+        let passed = Instant::now();
+        let health = || lists.lists[0].health(Family::V4);
+        health().tested(Ok(()), passed, 0.5);
+        let limit = Duration::from_millis(100);
+        lists.confirm(limit).await;
+        assert!(passed.elapsed() < Duration::from_secs(12));
+        // The list was asked, and what it lists since is not kept.
+        let mut asked = [0; 512];
+        assert!(nameserver.recv(&mut asked).unwrap() > 0);
+        assert_eq!(health().last_passed(), Some(passed));
+        let got = super::super::health::Got::at(passed + limit);
+        assert!(!health().outlives(got, true));
+    }
 }

@@ -97,6 +97,14 @@ impl Killer {
         }
     }
 
+    /// Returns once each that got SIGTERM has ended, or got SIGKILL: within its time.
+    pub async fn finish(&self) {
+        while !self.sentenced().is_empty() {
+            sleep(SEE_EVERY).await;
+            self.see(Instant::now());
+        }
+    }
+
     fn see(&self, now: Instant) {
         self.sentenced().retain(|(deadline, process)| {
             if !process.is_alive() {
@@ -151,5 +159,39 @@ pub async fn grace(identified: &Identified, grace: Duration, mut stop: watch::Re
             ended = ends_within(identified.esmtpd(), pause) => if ended { return },
             _ = stop.changed() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_that_ignores_sigterm_gets_sigkill_in_its_time() {
+        let mut child = Command::new("sh")
+            .args(["-c", "trap '' TERM; echo; exec sleep 600"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ignores = [0];
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut ignores).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let process = Arc::new(Handle::open(pid, "sh").unwrap());
+        assert!(process.signal(Signal::TERM).unwrap());
+        let (killer, now) = (Killer::default(), Instant::now());
+        let deadline = now + TERM_PATIENCE;
+        killer.sentenced().push((deadline, Arc::clone(&process)));
+        killer.see(now + TERM_PATIENCE / 2);
+        assert!(process.is_alive() && killer.sentenced().len() == 1);
+        killer.finish().await;
+        assert!(Instant::now() >= deadline);
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
+        assert!(killer.sentenced().is_empty());
     }
 }

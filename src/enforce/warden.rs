@@ -663,4 +663,22 @@ mod tests {
         assert!(rest.is_resting(false, now) && !rest.is_resting(true, now));
         assert!(!rest.is_resting(false, now + SET_REST));
     }
+
+    #[tokio::test]
+    async fn one_that_does_not_answer_is_given_up_after_half_a_minute() {
+        let warden = Warden::default();
+        let (ours, _theirs) = pair();
+        warden.arrived(ours);
+        let begun = Instant::now();
+        let asked = warden.state().ask(begun, &warden.wanted).unwrap();
+        let asked = asked.expect("one that runs");
+        let later = |seconds: u64| begun + Duration::from_secs(seconds);
+        warden.state().look(later(30));
+        assert!(warden.state().running.is_some());
+        let next = warden.state().ask(later(31), &warden.wanted).unwrap();
+        assert!(next.is_none(), "another one is wanted");
+        warden.wanted().await;
+        assert!(warden.state().running.is_none());
+        assert!(asked.answer.await.is_err(), "it waits for nothing");
+    }
 }

@@ -300,15 +300,13 @@ pub fn text(report: &Report, look: Look) -> String {
         look,
     };
     let Some((first, last)) = report.period else {
-        out.line(&format!(
-            "{} {} read ({}).",
-            nothing(report),
+        out.line(nothing(report));
+        out.paragraph(&format!(
+            "{} read ({}). {}",
             many(report.lines, "line", "lines"),
-            bytes(report.bytes)
+            bytes(report.bytes),
+            outside(report).unwrap_or_default()
         ));
-        if let Some(outside) = outside(report) {
-            out.paragraph(&outside);
-        }
         if report.no_stamp > 0 {
             out.paragraph(&format!(
                 "{} begin with no time that is known: rsyslog's, RFC 5424's or journalctl's.",

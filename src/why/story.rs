@@ -186,7 +186,7 @@ impl Teller<'_> {
         let with = if network == client.to_string() {
             String::new()
         } else {
-            format!(", with its network {network}")
+            format!(", with its network {network},")
         };
         let since = ban
             .since
@@ -218,6 +218,25 @@ impl Teller<'_> {
             "{client} is banned{with}{since}, {}{why}.{number}{kernel}",
             self.until(ban.left)
         )
+    }
+
+    fn told_ban(&self, ban: &Entry) -> String {
+        let mut text = network_shown(ban.network);
+        if let Some(since) = ban.since {
+            text.push_str(&format!(" since {}", self.when(since.into())));
+        }
+        text.push_str(&format!(", {}", self.until(ban.left)));
+        if let Some(offence) = ban.offence.filter(|offence| *offence > 1) {
+            text.push_str(&format!(", ban number {offence}"));
+        }
+        if !ban.zones.is_empty() {
+            let zones = redacted(ban.zones.join(" and ").as_bytes());
+            text.push_str(&format!(", on {zones}"));
+        }
+        if ban.by != "lists" {
+            text.push_str(&format!(", by {}", shown(ban.by.as_bytes())));
+        }
+        text
     }
 
     /// Why it is never judged.
@@ -330,7 +349,7 @@ impl Teller<'_> {
         let mut pair = |name: &str, text: String| lines.push(Line::Pair(name.into(), text));
         if let Some(held) = facts.held() {
             for ban in &held.bans {
-                pair("Ban", crate::cli::list::line(ban));
+                pair("Ban", self.told_ban(ban));
             }
             if held.bans.is_empty() {
                 pair("Ban", "none runs".into());
@@ -539,8 +558,11 @@ impl Teller<'_> {
         let none = Held::default();
         let held = facts.held().unwrap_or(&none);
         let observe = facts.settings().is_some_and(|settings| settings.observe);
-        let shut_out = matches!(facts.kernel, Some(Ok(true)))
-            || facts.kernel.is_none() && !held.bans.is_empty();
+        // Where the kernel's set cannot be looked at, it holds what it should.
+        let shut_out = match &facts.kernel {
+            Some(Ok(held)) => *held,
+            Some(Err(_)) | None => !held.bans.is_empty(),
+        };
         let text = if shut_out && !facts.known().is_some_and(|known| known.dry_run) {
             "The kernel would drop its packets: nothing answers it until the ban ends.".to_owned()
         } else if !held.allowed.is_empty() {

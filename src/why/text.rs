@@ -24,6 +24,11 @@ pub fn text(story: &Story) -> String {
         for line in &part.lines {
             match line {
                 Line::Text(text) => wrap(&mut out, "  ", "  ", text),
+                Line::Pair(name, text) if name.len() > width => {
+                    wrap(&mut out, "  ", "  ", name);
+                    let begin = " ".repeat(width + 4);
+                    wrap(&mut out, &begin, &begin, text);
+                }
                 Line::Pair(name, text) => {
                     let begin = format!("  {name:width$}  ");
                     wrap(&mut out, &begin, &" ".repeat(width + 4), text);

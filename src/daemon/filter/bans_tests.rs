@@ -4,6 +4,7 @@ use crate::daemon::filter::sets::tests::{filter, net, warden};
 use crate::dnsbl::Family;
 use crate::enforce::book::Hand;
 use crate::enforce::durations::Past;
+use crate::enforce::grounds::Grounds;
 
 use super::*;
 
@@ -127,4 +128,48 @@ async fn a_file_that_was_never_read_is_not_waited_for_for_ever() {
     drop(sender);
     filter.take_late().await;
     assert!(!filter.late().awaited);
+}
+
+/// A nameserver that never answers; it ends with what is returned.
+fn silent() -> (std::net::UdpSocket, String) {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let toml = format!(
+        "lookup.nameservers = [\"{}\"]\nlookup.query-non-global = true\nlookup.limit = \"30s\"\n\
+         lookup.query-limit = \"15s\"\n[[dnsbl]]\nzone = \"bl.test\"\nself-test = false\n",
+        socket.local_addr().unwrap()
+    );
+    (socket, toml)
+}
+
+#[tokio::test]
+async fn so_many_of_the_banned_are_looked_up_again_at_a_time() {
+    let (_nameserver, toml) = silent();
+    let filter = filter(&toml);
+    let now = filter.now();
+    let grounds = Arc::new(Grounds {
+        own: true,
+        ..Grounds::default()
+    });
+    for last in 0..40 {
+        let network = net(&format!("10.1.1.{last}/32"));
+        let record = Record {
+            network,
+            client: network.ip(),
+            since: now,
+            until: now + 86_400,
+            count: 1,
+            grounds: Arc::clone(&grounds),
+            hand: None,
+        };
+        assert!(filter.book().insert(record, now));
+    }
+    let turns = Arc::new(Semaphore::new(LOOKS));
+    let mut looks = JoinSet::new();
+    // All are due by then.
+    let later = now + 2 * filter.config.ban.look_again;
+    filter.look_again(later, &turns, &mut looks);
+    assert_eq!((looks.len(), turns.available_permits()), (32, 0));
+    filter.look_again(later, &turns, &mut looks);
+    assert_eq!(looks.len(), 32, "the others wait");
+    looks.abort_all();
 }

@@ -60,9 +60,11 @@ impl Filter {
     async fn forget_one(&self, network: IpNetwork) -> Done {
         let mut done = Done::default();
         self.late().forget(network);
-        // Bans first: until they are ended they come back.
-        self.end_bans_of(network, &mut done).await;
+        // First, as the end of a ban takes it along; and after it, as one may have
+        // ended by itself meanwhile.
         done.kept.offences = self.book().forget_past(network);
+        self.end_bans_of(network, &mut done).await;
+        done.kept.offences += self.book().forget_past(network);
         done.kept.allows = self.allows().forget(network);
         let now = self.now();
         let wider: Vec<IpNetwork> = self.allows().touching(network, now).collect();

@@ -163,3 +163,55 @@ impl Keeper for Filter {
         self.metrics.packets.add(count, more);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::filter::sets::tests::filter;
+    use crate::daemon::filter::{Bucket, GATE_LINES};
+
+    const GATE: &str = "gate.enabled = true\nlookup.query-non-global = true\ncache.max-ttl = \"1d\"\n\
+                        cache.max-negative-ttl = \"1d\"\ncache.min-ttl = \"1d\"\n\
+                        [[dnsbl]]\nzone = \"bl.test\"\nself-test = false\n";
+
+    fn client(last: u8) -> Client {
+        Client {
+            address: [198, 51, 100, last].into(),
+            port: 25,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_denied_is_asked_for_again_soon_and_who_is_passed_when_the_answer_ends() {
+        let filter = filter(GATE);
+        let (listed, clean) = (client(1), client(2));
+        let code = std::net::Ipv4Addr::new(127, 0, 0, 2);
+        filter.lists.learn(0, listed.address, &[code]);
+        filter.lists.learn(0, clean.address, &[]);
+        assert_eq!(filter.judge_packet(listed).await, (Verdict::Drop, 600));
+        let (verdict, seconds) = filter.judge_packet(clean).await;
+        assert_eq!(verdict, Verdict::Pass);
+        assert!((86_000..=86_400).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test]
+    async fn of_those_who_are_denied_so_many_are_told_and_all_are_counted() {
+        let filter = filter(GATE);
+        let code = std::net::Ipv4Addr::new(127, 0, 0, 2);
+        for last in 0..=255 {
+            filter.lists.learn(0, client(last).address, &[code]);
+        }
+        for last in 0..=255 {
+            let (verdict, _) = filter.judge_packet(client(last)).await;
+            assert_eq!(verdict, Verdict::Drop);
+        }
+        assert_eq!(filter.metrics.gate.get(), 256);
+        assert!(
+            !filter.gate_lines().take(Instant::now()),
+            "those of this second are used up"
+        );
+        let mut fresh = Bucket::new(GATE_LINES);
+        let now = Instant::now();
+        assert_eq!((0..256).filter(|_| fresh.take(now)).count(), 50);
+    }
+}

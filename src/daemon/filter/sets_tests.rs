@@ -268,3 +268,20 @@ async fn what_is_lacking_is_told_once() {
     lacking.note(false);
     assert_eq!(lacking.taken().await, [true, false]);
 }
+
+/// Whoever empties it again and again has it filled once in ten seconds.
+#[tokio::test]
+async fn a_set_that_is_emptied_again_at_once_is_filled_after_a_pause() {
+    let filter = filter("");
+    book(&filter, "10.0.0.1/32", None);
+    let heard = warden(&filter, |_| Some(Outcome::Done));
+    let filling = keep_filled(&filter);
+    filter.lacking.note(false);
+    let (heard, _) = next(heard, 1, is_restore).await;
+    let begun = Instant::now();
+    filter.lacking.note(false);
+    next(heard, 1, is_restore).await;
+    // The pause began a moment before.
+    assert!(begun.elapsed() > REFILL_AFTER / 2, "{:?}", begun.elapsed());
+    filling.abort();
+}

@@ -72,7 +72,7 @@ impl Filter {
         self.table.told(sessions::MOST, Instant::now())
     }
 
-    fn listeners(&self) -> Vec<Listener> {
+    pub(super) fn listeners(&self) -> Vec<Listener> {
         let mut listeners: Vec<Listener> = self
             .table
             .listeners()
