@@ -108,7 +108,7 @@ fn a_wave_is_told_as_it_is() {
         "ended: 20 listed, 0 refused, 0 silent, 0 by hand",
         "verdict     median ",
         "lists       bl.test: believed",
-        " 0   58 % ",
+        "asked    cached    failed  lists   median      p99",
     ] {
         assert!(text.contains(part), "{part:?} in\n{text}");
     }
