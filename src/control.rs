@@ -9,6 +9,7 @@ use rblfilter_warden::policy::{BY_HAND_PREFIX, is_narrow};
 use serde::{Deserialize, Serialize};
 
 use crate::courier::session::parse_address;
+use crate::sessions::Sessions;
 use crate::status::Status;
 use crate::why::Known;
 
@@ -68,6 +69,17 @@ pub enum Request {
     Reload,
     /// Tell how the filter is.
     Status,
+    /// Tell which sessions are open.
+    Sessions,
+    /// End a session.
+    End {
+        /// Its `courieresmtpd`.
+        pid: i32,
+        /// The client that it must be of.
+        client: IpAddr,
+        /// And the client's port.
+        port: u16,
+    },
     /// Tell all that is known of a client.
     Why {
         /// Which; an IPv4 client's address as IPv4.
@@ -87,6 +99,8 @@ pub enum Answer {
     Entry(Entry),
     /// How the filter is.
     Status(Box<Status>),
+    /// The open sessions.
+    Sessions(Box<Sessions>),
     /// What is known of a client.
     Known(Box<Known>),
     /// The end of a list.
@@ -161,7 +175,15 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
         }
         Request::Allow { network, .. } => sound(*network)?,
         Request::Why { client } => sound((*client).into())?,
-        Request::UnbanAll | Request::List | Request::Reload | Request::Status => {}
+        Request::End { pid, .. } if *pid < 1 => {
+            return Err(format!("{pid} is no process"));
+        }
+        Request::UnbanAll
+        | Request::List
+        | Request::Reload
+        | Request::Status
+        | Request::Sessions
+        | Request::End { .. } => {}
     }
     Ok(request)
 }
@@ -230,6 +252,12 @@ mod tests {
             Request::List,
             Request::Reload,
             Request::Status,
+            Request::Sessions,
+            Request::End {
+                pid: 4711,
+                client: "2001:db8::9".parse().unwrap(),
+                port: 65535,
+            },
             Request::Why {
                 client: "fd00::5".parse().unwrap(),
             },
@@ -289,6 +317,14 @@ mod tests {
             (
                 r#"{"do":"ban","network":"10.0.0.1","for":1}"#,
                 "no request: unknown field `for`",
+            ),
+            (
+                r#"{"do":"end","pid":-1,"client":"10.0.0.1","port":1}"#,
+                "-1 is no process",
+            ),
+            (
+                r#"{"do":"end","pid":7,"client":"10.0.0.0/8","port":1}"#,
+                "no request",
             ),
             (
                 r#"{"do":"unban","seconds":1,"networks":[]}"#,

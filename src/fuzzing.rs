@@ -8,11 +8,13 @@ use std::time::Duration;
 use hickory_resolver::proto::op::Message;
 use hickory_resolver::proto::rr::{Name, RData};
 
-use crate::cli::list;
+use crate::cli::{list, status, top};
 use crate::control::Entry;
 use crate::dnsbl::Records;
 use crate::dnsbl::resolver::of_name;
 use crate::guard::sockets::{self, Connection};
+use crate::sessions::Sessions;
+use crate::status::Status;
 
 pub use hickory_resolver::proto;
 
@@ -76,6 +78,18 @@ pub fn records<T>(data: Vec<T>, ttl: u32) -> Records<T> {
         data,
         ttl: Some(Duration::from_secs(ttl.into())),
     }
+}
+
+/// The page that `rblfilter status` shows.
+#[must_use]
+pub fn page(status: &Status) -> String {
+    status::page_of(status)
+}
+
+/// The rows that `rblfilter top` shows of sessions.
+#[must_use]
+pub fn rows(sessions: Sessions) -> Vec<String> {
+    top::rows_of(sessions)
 }
 
 /// The line that `rblfilter list` shows for a network.

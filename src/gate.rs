@@ -78,6 +78,12 @@ impl Gate {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether one runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.running().is_some()
+    }
+
     /// One is wanted from now on.
     pub fn want(&self) {
         self.wanted.notify_one();

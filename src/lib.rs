@@ -24,9 +24,9 @@
 //! - [`degraded`], [`log`], [`metrics`], [`latency`]: what does not work, what is
 //!   told of it, what is counted, how long it takes.
 //! - [`cli`]: the admin's commands; [`control`]: what they ask of the running
-//!   filter; [`status`]: how it is; [`why`]: all that is known of a client;
-//!   [`doctor`]: what makes the filter useless or dangerous; [`firewall`]: the
-//!   rules they set up.
+//!   filter; [`status`], [`sessions`], [`history`]: how it is, and was; [`why`]: all
+//!   that is known of a client; [`doctor`]: what makes the filter useless or
+//!   dangerous; [`firewall`]: the rules they set up.
 //! - [`sys`]: the only unsafe code.
 
 pub mod cli;
@@ -44,6 +44,7 @@ pub mod firewall;
 pub mod fuzzing;
 pub mod gate;
 pub mod guard;
+pub mod history;
 pub mod judge;
 pub mod latency;
 pub mod log;
@@ -51,6 +52,7 @@ pub mod metrics;
 pub mod reply;
 pub mod report;
 pub mod senders;
+pub mod sessions;
 pub mod status;
 pub mod store;
 pub mod sys;

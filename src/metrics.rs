@@ -88,6 +88,8 @@ pub struct Ended {
     pub message: Counter,
     /// The client was silent while slots were short.
     pub silence: Counter,
+    /// The admin did.
+    pub hand: Counter,
 }
 
 impl Metrics {

@@ -52,6 +52,9 @@ _rblfilter() {
             rblfilter,status)
                 cmd="rblfilter__subcmd__status"
                 ;;
+            rblfilter,top)
+                cmd="rblfilter__subcmd__top"
+                ;;
             rblfilter,unban)
                 cmd="rblfilter__subcmd__unban"
                 ;;
@@ -136,6 +139,9 @@ _rblfilter() {
             rblfilter__subcmd__help,status)
                 cmd="rblfilter__subcmd__help__subcmd__status"
                 ;;
+            rblfilter__subcmd__help,top)
+                cmd="rblfilter__subcmd__help__subcmd__top"
+                ;;
             rblfilter__subcmd__help,unban)
                 cmd="rblfilter__subcmd__help__subcmd__unban"
                 ;;
@@ -164,7 +170,7 @@ _rblfilter() {
 
     case "${cmd}" in
         rblfilter)
-            opts="-c -h -V --config --help --version config lookup report firewall why status doctor list ban unban allow forget reload help"
+            opts="-c -h -V --config --help --version config lookup report firewall why status top doctor list ban unban allow forget reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -574,7 +580,7 @@ _rblfilter() {
             return 0
             ;;
         rblfilter__subcmd__help)
-            opts="config lookup report firewall why status doctor list ban unban allow forget reload help"
+            opts="config lookup report firewall why status top doctor list ban unban allow forget reload help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -825,6 +831,20 @@ _rblfilter() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        rblfilter__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         rblfilter__subcmd__help__subcmd__unban)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -974,7 +994,37 @@ _rblfilter() {
             return 0
             ;;
         rblfilter__subcmd__status)
-            opts="-c -h --json --config --help"
+            opts="-w -c -h --json --watch --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --watch)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        rblfilter__subcmd__top)
+            opts="-c -h --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -18,6 +18,7 @@ fuzz_target!(|line: &[u8]| {
                     assert!(network.ip() == network.network() && reason.len() <= MAX_REASON);
                 }
                 Request::Unban { networks, .. } => assert!(networks.len() <= MAX_NETWORKS),
+                Request::End { pid, .. } => assert!(pid > 0),
                 _ => {}
             }
         }
@@ -26,9 +27,23 @@ fuzz_target!(|line: &[u8]| {
             "{error}"
         ),
     }
-    if let Ok(Answer::Entry(entry)) = serde_json::from_slice(line) {
-        let shown = rblfilter::fuzzing::shown(&entry);
-        assert!(!shown.chars().any(char::is_control), "{shown:?}");
+    let is_plain = |shown: &str| !shown.chars().any(char::is_control);
+    match serde_json::from_slice(line) {
+        Ok(Answer::Entry(entry)) => {
+            let shown = rblfilter::fuzzing::shown(&entry);
+            assert!(is_plain(&shown), "{shown:?}");
+        }
+        Ok(Answer::Status(status)) => {
+            for line in rblfilter::fuzzing::page(&status).lines() {
+                assert!(is_plain(line) && line.chars().count() <= 80, "{line:?}");
+            }
+        }
+        Ok(Answer::Sessions(sessions)) => {
+            for line in rblfilter::fuzzing::rows(*sessions) {
+                assert!(is_plain(&line), "{line:?}");
+            }
+        }
+        _ => {}
     }
     if let Ok(text) = std::str::from_utf8(line)
         && let Ok(network) = control::network(text)

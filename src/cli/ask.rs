@@ -1,5 +1,6 @@
 //! Asking the running filter, over its control socket.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -31,16 +32,6 @@ pub enum Error {
     Failed(String),
 }
 
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::NotRunning(text)
-        | Self::NotPermitted(text)
-        | Self::Refused(text)
-        | Self::Failed(text)) = self;
-        f.write_str(text)
-    }
-}
-
 impl Error {
     /// Whether it tells `what`.
     pub fn is_about(&self, what: &str) -> bool {
@@ -49,14 +40,24 @@ impl Error {
 
     /// Says it, and how to exit.
     pub fn report(&self) -> ExitCode {
-        let (text, code) = match self {
-            Self::NotRunning(text) => (text, exit::UNAVAILABLE),
-            Self::NotPermitted(text) => (text, exit::PERMISSION),
-            Self::Refused(text) => (text, 1),
-            Self::Failed(text) => (text, exit::SOFTWARE),
+        let code = match self {
+            Self::NotRunning(_) => exit::UNAVAILABLE,
+            Self::NotPermitted(_) => exit::PERMISSION,
+            Self::Refused(_) => 1,
+            Self::Failed(_) => exit::SOFTWARE,
         };
-        eprintln!("rblfilter: {text}");
+        eprintln!("rblfilter: {self}");
         code.into()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::NotRunning(text)
+        | Self::NotPermitted(text)
+        | Self::Refused(text)
+        | Self::Failed(text)) = self;
+        f.write_str(text)
     }
 }
 
@@ -103,8 +104,11 @@ pub fn ask(
                 return Err(Error::NotPermitted(text));
             }
             Answer::Error(text) => return Err(Error::Refused(text)),
-            told @ (Answer::Entry(_) | Answer::Status(_) | Answer::Known(_)) => {
-                each(told).map_err(failed)?
+            told @ (Answer::Entry(_)
+            | Answer::Status(_)
+            | Answer::Sessions(_)
+            | Answer::Known(_)) => {
+                each(told).map_err(failed)?;
             }
         }
     }

@@ -3,6 +3,7 @@
 mod allow;
 mod ask;
 mod ban;
+mod colour;
 mod config;
 mod doctor;
 mod firewall;
@@ -12,7 +13,9 @@ pub(crate) mod list;
 mod lookup;
 mod reload;
 mod report;
-mod status;
+pub(crate) mod status;
+mod terminal;
+pub(crate) mod top;
 mod unban;
 mod why;
 
@@ -50,6 +53,7 @@ enum Command {
     Firewall(firewall::Command),
     Why(why::Command),
     Status(status::Command),
+    Top(top::Command),
     Doctor(doctor::Command),
     List(list::Command),
     Ban(ban::Command),
@@ -119,6 +123,7 @@ pub fn run() -> ExitCode {
         Some(Command::Firewall(command)) => firewall::run(&command, &path),
         Some(Command::Why(command)) => why::run(&command, &path),
         Some(Command::Status(command)) => status::run(&command),
+        Some(Command::Top(command)) => top::run(&command),
         Some(Command::Doctor(command)) => doctor::run(&command, &path),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
-use super::exit;
+use super::{colour, exit};
 use crate::report::{
     Clock, Error, Journal, LONGEST_HOLD, Look, Options, Report, Source, Table, Tally, in_order,
     now, page, text,
@@ -246,16 +246,10 @@ fn print(command: &Command, report: &Report) -> Result<(), Failure> {
     }
 }
 
-/// Colours on a terminal alone, and where nobody is against it (no-color.org);
-/// block characters where the locale has them.
 fn look() -> Look {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
-    let locale = locale.map(|name| name.to_string_lossy().to_ascii_lowercase());
-    let dumb = set("TERM").is_some_and(|terminal| terminal == "dumb");
     Look {
-        unicode: locale.is_some_and(|name| name.contains("utf-8") || name.contains("utf8")),
-        colour: io::stdout().is_terminal() && set("NO_COLOR").is_none() && !dumb,
+        unicode: colour::has_unicode(),
+        colour: colour::wanted(),
     }
 }
 

@@ -233,17 +233,16 @@ async fn answer(
         drop(doing);
         return list(&mut stream, filter).await;
     }
-    if request == Request::Status {
+    if let Request::Status | Request::Sessions = request {
         drop(doing);
         let filter = Arc::clone(filter);
         // It reads of /proc, and counts what may be a million bans.
-        let looked = tokio::task::spawn_blocking(move || filter.status()).await;
-        let status = looked.map_err(io::Error::other)?;
-        return write(
-            &mut stream,
-            &[Answer::Status(Box::new(status)), Answer::End],
-        )
-        .await;
+        let looked = tokio::task::spawn_blocking(move || match request {
+            Request::Sessions => Answer::Sessions(Box::new(filter.sessions())),
+            _ => Answer::Status(Box::new(filter.status())),
+        });
+        let told = looked.await.map_err(io::Error::other)?;
+        return write(&mut stream, &[told, Answer::End]).await;
     }
     if let Request::Why { client } = request {
         drop(doing);

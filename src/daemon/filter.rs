@@ -3,9 +3,11 @@
 
 mod bans;
 mod connect;
+mod end;
 mod forget;
 mod gate;
 mod hand;
+mod history;
 mod keeper;
 mod known;
 mod lists;
@@ -47,10 +49,12 @@ use crate::enforce::warden::{SetsRest, Warden};
 use crate::firewall;
 use crate::gate::Gate;
 use crate::guard;
+use crate::history::History;
 use crate::judge::{self, Conviction, Sentence};
 use crate::log::Event;
 use crate::metrics::Metrics;
 use crate::senders::Senders;
+use crate::sessions::Verdict;
 use crate::store::{Store, Write};
 use crate::watch::{By, Sender, Table};
 use retiring::Retiring;
@@ -117,6 +121,7 @@ pub struct Filter {
     /// How many lines of denied clients are logged in a second.
     gate_lines: Mutex<Bucket>,
     metrics: Arc<Metrics>,
+    history: Mutex<History>,
     sets_rest: SetsRest,
     protected: Mutex<Protected>,
     degraded: Arc<Degraded>,
@@ -194,6 +199,7 @@ impl Filter {
             sets_rest: SetsRest::default(),
             killer: Killer::default(),
             metrics: Arc::default(),
+            history: Mutex::default(),
             config,
             paths,
             aliases: prepared.aliases,
@@ -322,10 +328,13 @@ impl Filter {
             let event = Event::new("exempt").of_message(id).ip(session.client);
             log::debug!("{}", event.field("reason", exemption));
             self.metrics.at_message.exempt.inc();
+            let pid = identified.esmtpd().pid();
+            self.table.judged(pid, Verdict::Exempt, "");
             return Decision::Accept;
         }
         let sentence = self.sentence(session).await;
         self.metrics.at_message.count(&sentence);
+        self.note_verdict(&identified, &sentence);
         let (Sentence::Reject(conviction) | Sentence::Ban(conviction)) = sentence else {
             log::debug!("{}", Event::new("passed").of_message(id).ip(session.client));
             if self.senders.delivered(session.client, Instant::now()) {
@@ -565,6 +574,7 @@ impl Filter {
             lasting(|| filter().keep_gate()),
             lasting(|| filter().tell_hourly()),
             lasting(|| exporter::run(filter(), self.config.metrics.clone())),
+            lasting(|| filter().keep_history()),
         );
     }
 

@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use crate::courier::identified::{Identified, Peer, Submit};
 use crate::courier::listener::Listeners;
 use crate::courier::process::Error;
-use crate::courier::session::Verdict;
+use crate::courier::session::Verdict as Courier;
+use crate::sessions::{Session, Sessions, State, Verdict};
 use crate::why::OpenSession;
 
 /// The sessions by the number of their `courieresmtpd`.
@@ -45,6 +46,22 @@ struct Slot {
     found: bool,
     /// Somebody is about to end it.
     ending: bool,
+    /// What was decided, and by which list.
+    verdict: (Verdict, String),
+}
+
+impl Slot {
+    fn state(&self) -> State {
+        if self.ending {
+            State::Ending
+        } else if self.at_filter {
+            State::Message
+        } else if self.found {
+            State::Found
+        } else {
+            State::Open
+        }
+    }
 }
 
 /// The session of a message on the filter socket.
@@ -195,6 +212,7 @@ impl Table {
                 at_filter,
                 found,
                 ending: false,
+                verdict: Default::default(),
             },
         );
         Some(Entry {
@@ -223,6 +241,51 @@ impl Table {
         }
     }
 
+    /// What was decided of session `pid`, and which list names the client.
+    pub fn judged(&self, pid: i32, verdict: Verdict, zone: &str) {
+        if let Some(slot) = self.sessions().get_mut(&pid) {
+            slot.verdict = (verdict, zone.to_owned());
+        }
+    }
+
+    /// Session `pid`, where it has been identified.
+    #[must_use]
+    pub fn session(&self, pid: i32) -> Option<Arc<Identified>> {
+        self.sessions().get(&pid)?.identified.clone()
+    }
+
+    /// The sessions that have been identified: how many, and the oldest `most` of
+    /// them as they are told.
+    #[must_use]
+    pub fn told(&self, most: usize, now: Instant) -> Sessions {
+        let mut all: Vec<(Instant, Session)> = self
+            .sessions()
+            .iter()
+            .filter_map(|(pid, slot)| {
+                let session = &slot.identified.as_ref()?.session;
+                let (verdict, zone) = slot.verdict.clone();
+                let told = Session {
+                    pid: *pid,
+                    client: session.client,
+                    port: session.client_port,
+                    local_port: session.local_port,
+                    age: now.saturating_duration_since(slot.since).as_secs(),
+                    state: slot.state(),
+                    verdict,
+                    zone,
+                };
+                Some((slot.since, told))
+            })
+            .collect();
+        all.sort_unstable_by_key(|(since, told)| (*since, told.pid));
+        let total = all.len();
+        let oldest = all.into_iter().take(most);
+        Sessions {
+            total,
+            sessions: oldest.map(|(_, told)| told).collect(),
+        }
+    }
+
     /// The sessions that have been identified.
     #[must_use]
     pub fn identified(&self) -> Vec<Arc<Identified>> {
@@ -247,10 +310,10 @@ impl Table {
                 relay_client: session.relay_client,
                 proxied: session.proxied,
                 courier: match &session.verdict {
-                    Verdict::Listed(listed) => {
+                    Courier::Listed(listed) => {
                         listed.iter().map(|listed| listed.zone.clone()).collect()
                     }
-                    Verdict::None | Verdict::Allowed(_) => Vec::new(),
+                    Courier::None | Courier::Allowed(_) => Vec::new(),
                 },
             })
         };

@@ -15,6 +15,7 @@ use crate::enforce::kill;
 use crate::guard::answers;
 use crate::judge::{self, Sentence};
 use crate::log::Event;
+use crate::sessions::Verdict;
 use crate::watch::{By, Judge, Watcher};
 
 impl Filter {
@@ -30,6 +31,8 @@ impl Filter {
                 .field("at", "connect");
             log::debug!("{}", event.field("reason", exemption));
             self.metrics.at_connect.exempt.inc();
+            self.table
+                .judged(identified.esmtpd().pid(), Verdict::Exempt, "");
             return;
         }
         // Asked also for those who are judged later: the answer is there then.
@@ -90,6 +93,17 @@ impl Filter {
             let event = self.ban_event(event, &conviction, identified).await;
             log::info!("{}", event.field("killed", killed));
         }
+    }
+
+    /// Notes what was decided, for who looks at the sessions.
+    pub(super) fn note_verdict(&self, identified: &Identified, sentence: &Sentence) {
+        let (verdict, conviction) = match sentence {
+            Sentence::Pass => (Verdict::Pass, None),
+            Sentence::Reject(conviction) => (Verdict::Reject, Some(conviction)),
+            Sentence::Ban(conviction) => (Verdict::Ban, Some(conviction)),
+        };
+        let zone = conviction.map_or("", |conviction| &conviction.listing.zone);
+        self.table.judged(identified.esmtpd().pid(), verdict, zone);
     }
 
     /// Ends a session whose client has no answer to a message yet, if it may be

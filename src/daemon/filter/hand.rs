@@ -30,7 +30,8 @@ pub(super) type Told = Result<String, String>;
 
 impl Filter {
     /// Does what `user` asks for. (A list is given by [`Filter::bans`] and
-    /// [`Filter::allowed`]; a reload is not the filter's to do.)
+    /// [`Filter::allowed`], the rest that is only told by [`Filter::status`] and
+    /// [`Filter::sessions`]; a reload is not the filter's to do.)
     pub async fn by_hand(self: &Arc<Self>, request: Request, user: &str) -> Answer {
         let told = match request {
             Request::Ban {
@@ -47,7 +48,12 @@ impl Filter {
             Request::UnbanAll => self.unban_all(user).await,
             Request::Allow { network, seconds } => self.allow(network, seconds, user).await,
             Request::Forget { networks } => self.forget(&networks, user).await,
-            Request::List | Request::Reload | Request::Status | Request::Why { .. } => {
+            Request::End { pid, client, port } => self.end_by_hand(pid, client, port, user).await,
+            Request::List
+            | Request::Reload
+            | Request::Status
+            | Request::Sessions
+            | Request::Why { .. } => {
                 return Answer::End;
             }
         };

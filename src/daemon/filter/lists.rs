@@ -93,6 +93,7 @@ impl Filter {
         self.metrics.to_sentence.observe(seen.elapsed());
         let sentence = judged.as_ref().map_or(&Sentence::Pass, |(said, _)| said);
         self.metrics.at_connect.count(sentence);
+        self.note_verdict(identified, sentence);
         let (sentence, evidence) = judged?;
         if let Sentence::Ban(conviction) = sentence {
             return Some(conviction);
@@ -109,7 +110,9 @@ impl Filter {
         if !proven {
             return None;
         }
-        match self.sentence(session).await {
+        let sentence = self.sentence(session).await;
+        self.note_verdict(identified, &sentence);
+        match sentence {
             Sentence::Ban(conviction) => Some(conviction),
             Sentence::Pass | Sentence::Reject(_) => None,
         }

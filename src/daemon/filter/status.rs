@@ -6,16 +6,24 @@ use rblfilter_warden::policy::Backend;
 
 use super::Filter;
 use crate::config::Mode;
-use crate::status::{Cache, Counted, Listener, Sandbox, Status};
+use crate::sessions::{self, Sessions};
+use crate::status::{Cache, Gate, Listener, Sandbox, Status, Zone};
 
 impl Filter {
     /// How it is now. It reads of each couriertcpd how many children it has.
     #[must_use]
     pub fn status(&self) -> Status {
         let now = Instant::now();
-        let answers = self.lists.counts();
         let (entries, most) = self.lists.kept();
-        let count = |counter: &prometheus_client::metrics::counter::Counter| counter.get();
+        let totals = self.totals();
+        let minute = self.history().minute(now, &totals);
+        let zones = self.lists.said().enumerate();
+        let zones = zones.map(|(index, (zone, _))| Zone {
+            name: zone.name().into(),
+            allows: zone.allows(),
+            counted: totals.said(index),
+            minute: minute.said(index),
+        });
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             mode: match self.config.mode {
@@ -26,6 +34,15 @@ impl Filter {
             pid: std::process::id(),
             uptime: now.duration_since(self.begun).as_secs(),
             watch: self.watching().into(),
+            gate: Gate {
+                state: match (self.has_gate(), self.gate.is_running()) {
+                    (false, _) => "off",
+                    (true, true) => "on",
+                    (true, false) => "down",
+                }
+                .into(),
+                drops: self.has_gate() && self.config.mode == Mode::Enforce,
+            },
             sessions: self.table.len(),
             listeners: self.listeners(),
             bans: self.book().running(self.now()).count(),
@@ -36,24 +53,23 @@ impl Filter {
             },
             dry_run: self.config.ban.backend == Backend::DryRun,
             allowed: self.allows().running(self.now()).count(),
-            counted: Counted {
-                sessions: count(&self.metrics.sessions),
-                messages: count(&self.metrics.messages),
-                listed: count(&self.metrics.listed),
-                bans: count(&self.metrics.bans),
-                shed: count(&self.metrics.shed),
-                hits: answers.hits,
-                misses: answers.misses,
-                unknown: answers.unknown,
-            },
+            counted: totals.told(),
+            minute: minute.told(),
             cache: Cache { entries, most },
             lists: self.lists.status(now),
+            zones: zones.collect(),
             degraded: self.degraded.status(now),
             sandbox: Sandbox {
                 worker: self.layers.into(),
                 warden: self.warden.layers().map(Into::into),
             },
         }
+    }
+
+    /// The open sessions, as far as they are told.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        self.table.told(sessions::MOST, Instant::now())
     }
 
     pub(super) fn listeners(&self) -> Vec<Listener> {
@@ -69,6 +85,7 @@ impl Filter {
                     pid: listener.pid(),
                     used: listener.slots_used(),
                     slots,
+                    each_second: self.history().slots(listener.pid()),
                 }
             })
             .collect();

@@ -11,7 +11,7 @@ use crate::Error;
 
 /// Covered for a moment while the lab is furnished, then uncovered again.
 const BENCH: &str = "/mnt";
-const NODES: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "ptmx"];
+const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Mounts everything; runs in the new mount namespace, before there is a pid namespace.
 pub(crate) fn furnish() -> Result<(), Error> {
@@ -112,13 +112,14 @@ fn devices(path: &str) -> Result<(), Error> {
     bind("/dev/pts", &format!("{bench}/pts"))?;
     tmpfs(&format!("{bench}/shm"), "mode=1777")?;
     for (link, target) in [
-        ("fd", "fd"),
-        ("stdin", "fd/0"),
-        ("stdout", "fd/1"),
-        ("stderr", "fd/2"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        // The node of that name finds no terminals when it is bound elsewhere.
+        ("ptmx", "pts/ptmx"),
     ] {
-        symlink(format!("/proc/self/{target}"), format!("{bench}/{link}"))
-            .map_err(|e| Error::io("link", link, e))?;
+        symlink(target, format!("{bench}/{link}")).map_err(|e| Error::io("link", link, e))?;
     }
     carry(&bench, path)
 }

@@ -1,0 +1,169 @@
+//! `rblfilter status`: how the running filter is, once or again and again.
+
+mod page;
+pub mod units;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use crossterm::cursor::MoveTo;
+use crossterm::queue;
+use crossterm::terminal::{Clear, ClearType, size};
+
+use super::json::in_ascii;
+use super::terminal::{Taken, on_signal};
+use super::{ask, colour, exit};
+use crate::control::{Answer, Request};
+use crate::status::Status;
+use page::{Look, render};
+
+pub use page::wrapped;
+
+/// The page of a status, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn page_of(status: &Status) -> String {
+    render(status, Look::default())
+}
+
+/// How the running filter is
+///
+/// Its mode and how long its worker has been running, by what it sees sessions,
+/// what the gate does, how many connection slots each couriertcpd has in use and
+/// had in the last ten minutes, the bans, what was decided and done since the
+/// start and in the last minute and how long that took, each list's health,
+/// answers and latency, which layers of the sandbox bind worker and warden, and
+/// what does not work, why and what to do. Exit status: 69 where the filter does
+/// not run, 77 where the user may not ask.
+#[derive(Debug, Args)]
+pub struct Command {
+    /// Print one JSON object (its names: docs/status.md)
+    #[arg(long)]
+    json: bool,
+    /// Tell it again every so many seconds: in place on a terminal, else one
+    /// after the other [default: 2]
+    #[arg(long, short, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    watch: Option<u64>,
+}
+
+pub fn run(command: &Command) -> ExitCode {
+    match command.watch {
+        None => match tell(command) {
+            Ok(text) => {
+                // A closed standard output leaves nobody to tell.
+                let _ = io::stdout().write_all(text.as_bytes());
+                ExitCode::SUCCESS
+            }
+            Err(error) => error.report(),
+        },
+        Some(seconds) => watch(command, Duration::from_secs(seconds)),
+    }
+}
+
+/// Asks the filter how it is.
+///
+/// # Errors
+/// Where it cannot be asked.
+pub fn status() -> Result<Status, ask::Error> {
+    let mut status = None;
+    ask::ask(&Request::Status, |answer| {
+        if let Answer::Status(told) = answer {
+            status = Some(*told);
+        }
+        Ok(())
+    })?;
+    status.ok_or_else(|| ask::Error::Failed("the filter told nothing".into()))
+}
+
+/// What is to be printed.
+fn tell(command: &Command) -> Result<String, ask::Error> {
+    let status = status()?;
+    if !command.json {
+        let look = Look {
+            colour: colour::wanted(),
+            unicode: colour::has_unicode(),
+        };
+        return Ok(render(&status, look));
+    }
+    let json = serde_json::to_string(&status);
+    json.map(|json| in_ascii(&json) + "\n")
+        .map_err(|error| ask::Error::Failed(error.to_string()))
+}
+
+/// Tells it until a signal comes. A filter that is stopped meanwhile is waited
+/// for.
+fn watch(command: &Command, pause: Duration) -> ExitCode {
+    // Nobody watches what is not for him, or was never there.
+    let mut told = match tell(command) {
+        Ok(text) => text,
+        Err(error) => return error.report(),
+    };
+    let (sender, signals) = mpsc::channel();
+    let heard = on_signal(move |signal| {
+        // It has ended where nobody listens.
+        let _ = sender.send(signal);
+    });
+    if let Err(error) = heard {
+        eprintln!("rblfilter: cannot watch: {error}");
+        return exit::SOFTWARE.into();
+    }
+    let in_place = !command.json && io::stdout().is_terminal();
+    let _taken = match in_place.then(|| Taken::take(false)).transpose() {
+        Ok(taken) => taken,
+        Err(error) => {
+            eprintln!("rblfilter: cannot use the terminal: {error}");
+            return exit::SOFTWARE.into();
+        }
+    };
+    let mut next = Instant::now();
+    loop {
+        let written = if in_place {
+            redraw(&told)
+        } else {
+            // Pages are told apart by an empty line.
+            let end = if command.json { "" } else { "\n" };
+            let mut out = io::stdout();
+            write!(out, "{told}{end}").and_then(|()| out.flush())
+        };
+        // Nobody reads any more.
+        if written.is_err() {
+            return ExitCode::SUCCESS;
+        }
+        next = (next + pause).max(Instant::now());
+        match signals.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Timeout) => {}
+            _ => return ExitCode::SUCCESS,
+        }
+        told = match tell(command) {
+            Ok(text) => text,
+            Err(error) if command.json => {
+                eprintln!("rblfilter: {error}");
+                String::new()
+            }
+            Err(error) => format!("rblfilter: {error}\n"),
+        };
+    }
+}
+
+/// Writes `text` in the place of what is on the screen, as far as it fits.
+fn redraw(text: &str) -> io::Result<()> {
+    let (_, rows) = size().unwrap_or((80, 24));
+    let rows = usize::from(rows);
+    let mut out = io::BufWriter::new(io::stdout());
+    queue!(out, MoveTo(0, 0))?;
+    let lines = text.lines().count();
+    let fits = if lines > rows { rows - 1 } else { lines };
+    for line in text.lines().take(fits) {
+        write!(out, "{line}")?;
+        queue!(out, Clear(ClearType::UntilNewLine))?;
+        write!(out, "\r\n")?;
+    }
+    if lines > fits {
+        write!(out, "({} more lines)", lines - fits)?;
+    }
+    queue!(out, Clear(ClearType::FromCursorDown))?;
+    out.flush()
+}
