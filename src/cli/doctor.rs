@@ -2,16 +2,16 @@
 //! it.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use clap::builder::styling::{AnsiColor, Style};
 use serde_json::json;
 
 use super::ask;
+use super::colour::{self, Ink};
 use super::json::in_ascii;
 use super::status::wrapped;
 use crate::control::{Answer, Request};
@@ -68,11 +68,9 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
     let text = if command.json {
         json(&findings, status)
     } else {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let page = Page {
             text: String::new(),
-            color: !plain && io::stdout().is_terminal(),
+            colour: colour::wanted(),
             root: facts.root,
         };
         page.of(&findings, command.quiet)
@@ -127,7 +125,7 @@ fn json(findings: &[Finding], status: u8) -> String {
 /// What is printed for people.
 struct Page {
     text: String,
-    color: bool,
+    colour: bool,
     /// Whether root looked.
     root: bool,
 }
@@ -150,7 +148,7 @@ impl Page {
                     self.text.push('\n');
                 }
                 group = Some(finding.check.group);
-                let title = self.styled(Style::new().bold(), finding.check.group.title());
+                let title = Ink::Head.paint(finding.check.group.title(), self.colour);
                 self.text += &title;
                 self.text.push('\n');
             }
@@ -176,19 +174,19 @@ impl Page {
     }
 
     fn finding(&mut self, finding: &Finding, again: bool) {
-        let (word, color) = match finding.level {
-            Level::Ok => ("ok", AnsiColor::Green),
-            Level::Note => ("note", AnsiColor::Cyan),
-            Level::Unknown => ("unknown", AnsiColor::Magenta),
-            Level::Warning => ("warning", AnsiColor::Yellow),
-            Level::Problem => ("PROBLEM", AnsiColor::Red),
+        let (word, ink) = match finding.level {
+            Level::Ok => ("ok", Ink::Good),
+            Level::Note => ("note", Ink::Faint),
+            Level::Unknown => ("unknown", Ink::Warning),
+            Level::Warning => ("warning", Ink::Warning),
+            Level::Problem => ("PROBLEM", Ink::Bad),
         };
         let what = shown(&finding.what);
         if finding.level == Level::Ok {
-            self.line_in(word, color, &what);
+            self.line_in(word, ink, &what);
             return;
         }
-        self.line_in(word, color, &format!("{what} [{}]", finding.check.id));
+        self.line_in(word, ink, &format!("{what} [{}]", finding.check.id));
         if !again {
             self.line("", &format!("why: {}", finding.check.why));
         }
@@ -211,15 +209,12 @@ impl Page {
         }
     }
 
-    fn line_in(&mut self, word: &str, color: AnsiColor, text: &str) {
-        let before = self.text.len();
+    /// A line whose word is in its colour.
+    fn line_in(&mut self, word: &str, ink: Ink, text: &str) {
+        let begin = self.text.len() + 2;
         self.line(word, text);
-        if self.color {
-            let style = Style::new().fg_color(Some(color.into())).bold();
-            let end = before + 2 + word.len();
-            let styled = self.styled(style, word);
-            self.text.replace_range(before + 2..end, &styled);
-        }
+        let painted = ink.paint(word, self.colour);
+        self.text.replace_range(begin..begin + word.len(), &painted);
     }
 
     fn line(&mut self, word: &str, text: &str) {
@@ -228,14 +223,6 @@ impl Page {
             // Writing to a String cannot fail.
             let _ = writeln!(self.text, "{}", format!("{head:INDENT$} {line}").trim_end());
             head.clear();
-        }
-    }
-
-    fn styled(&self, style: Style, text: &str) -> String {
-        if self.color {
-            format!("{style}{text}{style:#}")
-        } else {
-            text.to_owned()
         }
     }
 }
@@ -324,7 +311,7 @@ mod tests {
     fn page(findings: &[Finding], quiet: bool) -> String {
         let page = Page {
             text: String::new(),
-            color: false,
+            colour: false,
             root: true,
         };
         page.of(findings, quiet)

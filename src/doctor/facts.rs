@@ -132,6 +132,8 @@ pub struct Listener {
     pub options: Options,
     /// The variable by which clients may log in, in its own environment.
     pub logins: Seen<Option<&'static str>>,
+    /// Whether one of its sessions came by a proxy.
+    pub proxied: bool,
 }
 
 /// What the kernel says of a process.
@@ -167,12 +169,15 @@ pub struct Dns {
     /// The lists as this command tested them, where the filter does not run, and why one failed.
     pub tested: Vec<(List, String)>,
     /// Our own domains' MX hosts, and their addresses; or why they are not known.
-    pub exchangers: Vec<(String, Seen<Vec<(String, Vec<IpAddr>)>>)>,
+    pub exchangers: Vec<(String, Seen<Vec<Exchanger>>)>,
     /// Domains of ours that were not looked at, as there are so many.
     pub domains_left: usize,
     /// The host's own addresses.
     pub own: Vec<IpAddr>,
 }
+
+/// An MX host and its addresses.
+pub type Exchanger = (String, Vec<IpAddr>);
 
 /// What the running filter said.
 #[derive(Clone, Debug)]

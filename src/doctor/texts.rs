@@ -25,7 +25,7 @@ pub fn hidden(mountinfo: &str) -> Option<Hidden> {
             let kind = after.next()?;
             (place == "/proc" && kind == "proc").then_some(after.nth(1)?)
         })
-        .last()?;
+        .next_back()?;
     let value = |name: &str| {
         options
             .split(',')

@@ -24,6 +24,7 @@ struct Daemon {
     name: String,
     options: Options,
     logins: Option<&'static str>,
+    proxied: bool,
 }
 
 pub(super) fn examine(facts: &Facts, out: Out) {
@@ -107,6 +108,7 @@ fn daemons(facts: &Facts) -> Vec<Daemon> {
                 Ok(logins) => logins,
                 Err(_) => configured_logins(facts, &one.name),
             },
+            proxied: one.options.proxy || one.proxied,
         })
         .collect();
     if all.is_empty() {
@@ -119,6 +121,7 @@ fn daemons(facts: &Facts) -> Vec<Daemon> {
             .filter(|daemon| ports.iter().any(|port| daemon.serves(*port)))
             .map(|daemon| Daemon {
                 name: daemon.name.into(),
+                proxied: daemon.options().proxy,
                 options: daemon.options(),
                 logins: configured_logins(facts, daemon.name),
             })
@@ -236,7 +239,7 @@ fn logins(facts: &Facts, daemon: &Daemon, out: Out) {
         }
         .about(name),
     );
-    if daemon.options.proxy {
+    if daemon.proxied {
         out.push(
             BEHIND_PROXY
                 .warning(format!("{name} is behind a proxy (PROXY protocol)"))

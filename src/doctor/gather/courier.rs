@@ -76,12 +76,20 @@ fn listeners(paths: &Paths) -> Vec<Listener> {
             Some(Listener {
                 name: listener::name(&options).unwrap_or_else(|| running.pid().to_string()),
                 logins: logins(running.pid()),
+                proxied: running.children().into_iter().take(MOST).any(is_proxied),
                 options,
             })
         })
         .collect();
     all.sort_by(|one, other| one.name.cmp(&other.name));
     all
+}
+
+/// Whether the session `pid` came by a proxy, as couriertcpd tells it.
+fn is_proxied(pid: i32) -> bool {
+    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = environ.split(|byte| *byte == 0);
+    variables.any(|variable| variable.starts_with(b"TCPREMOTEINFO=proxy via"))
 }
 
 /// The variable in the environment of process `pid` by which clients may log in.

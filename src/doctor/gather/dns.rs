@@ -12,7 +12,7 @@ use rblfilter_warden::protected::Protected;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::super::facts::{Dns, Seen};
+use super::super::facts::{Dns, Exchanger, Seen};
 use super::super::texts;
 use crate::config::{Config, Resolver as Settings};
 use crate::courier::domains;
@@ -202,7 +202,7 @@ async fn lists(config: &Config) -> Vec<(List, String)> {
         .collect()
 }
 
-type Exchangers = Vec<(String, Seen<Vec<(String, Vec<IpAddr>)>>)>;
+type Exchangers = Vec<(String, Seen<Vec<Exchanger>>)>;
 
 /// The MX hosts of the domains that Courier takes mail for, and how many domains
 /// were left out.
@@ -230,7 +230,7 @@ async fn exchangers(settings: &Settings, sysconfdir: &Path) -> (Exchangers, usiz
     (all, left)
 }
 
-async fn hosts(resolver: &Resolver, domain: &str) -> Seen<Vec<(String, Vec<IpAddr>)>> {
+async fn hosts(resolver: &Resolver, domain: &str) -> Seen<Vec<Exchanger>> {
     let name = Name::from_utf8(format!("{domain}.")).map_err(|error| error.to_string())?;
     let unknown = |unknown: Unknown| unknown.to_string();
     let exchangers = resolver.exchangers(&name).await.map_err(unknown)?;

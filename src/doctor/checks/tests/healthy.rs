@@ -157,6 +157,7 @@ pub(super) fn listener(text: &str) -> Listener {
         name: "esmtpd".into(),
         options: daemons.all[0].options(),
         logins: Ok(None),
+        proxied: false,
     }
 }
 

@@ -136,6 +136,7 @@ fn other_daemons_than_those_of_judged_ports_are_left_alone() {
             ..Options::default()
         },
         logins: Ok(Some("ESMTPAUTH")),
+        proxied: false,
     });
     assert_eq!(crate::doctor::status(&examine(&facts)), 0);
 }

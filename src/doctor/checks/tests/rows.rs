@@ -244,7 +244,7 @@ pub(super) const ROWS: &[(Change, &str, Level, &str, &str)] = &[
         |f| {
             f.courier.daemons = Ok(daemons(&format!(
                 "{ESMTPD}MAXDAEMONS=50\nESMTPAUTH=PLAIN\n"
-            )))
+            )));
         },
         "esmtpd-not-restarted",
         Level::Warning,
@@ -344,6 +344,13 @@ pub(super) const ROWS: &[(Change, &str, Level, &str, &str)] = &[
     ),
     (
         |f| esmtpd(f, "TCPDOPTS='-nodnslookup -proxy'"),
+        "behind-proxy",
+        Level::Warning,
+        "behind a proxy",
+        "proxy's host",
+    ),
+    (
+        |f| f.courier.listeners[0].proxied = true,
         "behind-proxy",
         Level::Warning,
         "behind a proxy",
@@ -495,7 +502,7 @@ pub(super) const ROWS: &[(Change, &str, Level, &str, &str)] = &[
             f.dns.nameservers = Ok(vec![
                 "127.0.0.53".parse().unwrap(),
                 "9.9.9.9".parse().unwrap(),
-            ])
+            ]);
         },
         "public-resolver",
         Level::Warning,
