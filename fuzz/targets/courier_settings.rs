@@ -26,7 +26,10 @@ fuzz_target!(|bytes: &[u8]| {
 
     let check = |options: &Options| {
         for list in &options.lists {
-            assert!(!list.zone.is_empty() && !list.variable.is_empty(), "{list:?}");
+            assert!(
+                !list.zone.is_empty() && !list.variable.is_empty(),
+                "{list:?}"
+            );
             assert!(!list.zone.contains([',', '=', '/']), "{list:?}");
         }
     };
