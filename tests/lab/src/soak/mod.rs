@@ -135,7 +135,11 @@ impl Figures {
         ] {
             complain(number > 0, format!("{number} {what}"));
         }
-        let seen = self.orphans_seen.join("; ");
+        let seen = if self.orphans_seen.is_empty() {
+            "it was not written down which".to_owned()
+        } else {
+            self.orphans_seen.join("; ")
+        };
         complain(
             self.orphans > 0,
             format!("{} orphans ({seen})", self.orphans),
