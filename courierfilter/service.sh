@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2317
+# shellcheck shell=bash
 # Where a Courier host has what belongs to rblfilter, and how a filter that runs is
 # looked at, stopped, and replaced without a gap. install.sh and the Debian
 # package's scripts read this file. The caller defines say, by which it tells of
