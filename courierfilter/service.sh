@@ -60,37 +60,6 @@ pids() {
     done
 }
 
-filter_runs() {
-    local pid
-    pid=$(cat /run/courier/courierfilter.pid 2>/dev/null || cat /var/run/courier/courierfilter.pid 2>/dev/null) || return 1
-    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = courierfilter ]
-}
-
-# wait_until SECONDS COMMAND…
-wait_until() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        [ "$SECONDS" -lt "$end" ] || return 1
-        sleep 0.05
-    done
-}
-
-# pids PROGRAM…: the processes that run one of these, be it replaced since; in a
-# container the same path is another file.
-pids() {
-    local exe program own
-    own=$(readlink /proc/self/ns/mnt)
-    for exe in /proc/[0-9]*/exe; do
-        [ "$(readlink "${exe%/exe}/ns/mnt" 2>/dev/null)" = "$own" ] || continue
-        for program in "$@"; do
-            case $(readlink "$exe" 2>/dev/null) in
-            "$program" | "$program (deleted)") basename "$(dirname "$exe")" ;;
-            esac
-        done
-    done
-}
-
 filter_runs() { [ -n "$(pids "$filter")" ]; }
 no_filter_runs() { ! filter_runs; }
 

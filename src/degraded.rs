@@ -119,7 +119,7 @@ impl Part {
             Self::Control => "look at the owner of the folder of the control socket",
             Self::Resolver => "look at /etc/resolv.conf, or set lookup.nameservers",
             Self::Warden => {
-                "nobody is banned; give it its capability again: install.sh, and look at the log"
+                "nobody is banned; give it its capability again (install.sh, or dpkg-reconfigure rblfilter), and look at the log"
             }
             Self::Set(_) => "nobody is banned in it: rblfilter firewall apply",
             Self::Rule(_) => "who is banned is not kept out: rblfilter firewall apply",

@@ -28,33 +28,46 @@ const EXCEPT: &[(&str, &str)] = &[
 const OTHERS: &[&str] = &[
     "apt",
     "apt-get",
+    "awk",
     "cat",
     "chmod",
     "chown",
+    "cp",
     "curl",
+    "cut",
+    "dig",
     "dmesg",
     "dpkg",
     "fail2ban-client",
     "fail2ban-regex",
+    "getcap",
     "grep",
     "head",
     "ip",
     "ipset",
     "iptables",
+    "less",
+    "ln",
     "ls",
+    "man",
+    "mkdir",
+    "mv",
     "nft",
     "promtool",
     "ps",
     "rm",
     "rsyslogd",
     "sed",
+    "setcap",
     "sleep",
     "sort",
     "ss",
     "stat",
     "sudoedit",
     "tail",
+    "tee",
     "uniq",
+    "wc",
     "zcat",
 ];
 
@@ -276,6 +289,15 @@ fn check(words: &[String]) -> Result<(), String> {
             .is_dir()
             .then_some(())
             .ok_or_else(|| "no such folder".into()),
+        "cp" | "install" => {
+            // What is of the sources is there.
+            let ours = |word: &&&str| word.contains('/') && !word.starts_with('/');
+            let missing = arguments
+                .iter()
+                .filter(ours)
+                .find(|word| !top().join(word).exists());
+            missing.map_or(Ok(()), |word| Err(format!("no {word}")))
+        }
         _ if program.ends_with("/lab") => lab(words),
         _ if program.contains('/') => {
             let there = top().join(program).exists() || Path::new(program).exists();

@@ -103,6 +103,13 @@ fn a_listed_client_never_gets_a_slot_and_a_clean_one_is_asked_for_once() {
         assert_delivered(&lab, &message(), address, count + 1);
         wait_in_set(&lab, &format!("rblfilter-pass{family}"), address);
     }
+    // The gate tells what it did a little later.
+    let told = || {
+        let told = lab.run_ok(&["rblfilter", "status"]).unwrap();
+        let on = "gate        on: listed clients' first packets are dropped\n";
+        (told.contains(on) && told.contains(", packets dropped ")).then_some(())
+    };
+    wait_for(LIMIT, told).expect("the status says so");
     // Its next connection never leaves the kernel.
     lab.clear_log();
     let before = queue(&lab);
@@ -386,6 +393,11 @@ fn without_a_worker_all_are_let_in_and_the_next_worker_has_a_gate() {
 #[test]
 fn in_observe_mode_all_are_let_in_and_it_is_told_what_would_be_done() {
     let lab = gated(Config::default(), &gate("mode = \"observe\""));
+    let told = lab.run_ok(&["rblfilter", "status"]).unwrap();
+    assert!(
+        told.contains("gate        on: what it would drop is told"),
+        "{told}"
+    );
     assert_delivered(&lab, &message(), LISTED, 1);
     let line = lab.wait_for_log("at=gate", LIMIT).unwrap();
     assert!(

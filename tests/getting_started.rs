@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::*;
 use rblfilter_lab::{Config, Lab};
@@ -94,8 +95,10 @@ fn what_a_new_admin_types_does_what_the_page_says() {
     assert!(fs::metadata("/run/report.html").is_ok_and(|page| page.len() > 1000));
 }
 
-/// A line as rsyslog writes it to its file, a moment ago.
+/// A line as rsyslog writes it to its file, now.
 fn in_a_file(line: &str) -> String {
-    let now = jiff::Zoned::now().strftime("%b %e %H:%M:%S").to_string();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = i64::try_from(now.as_secs()).unwrap();
+    let now = jiff::Timestamp::from_second(now).unwrap();
     format!("{now} mail {line}")
 }

@@ -211,6 +211,8 @@ fn the_package_is_installed_upgraded_removed_and_purged_while_mail_flows() {
     assert_eq!(debian.run_ok(modes), expected);
     let capability = "getcap /usr/lib/courier/rblfilter-warden | grep -q cap_net_admin=p";
     debian.run_ok(capability);
+    debian.run_ok("setcap -r /usr/lib/courier/rblfilter-warden && dpkg-reconfigure rblfilter");
+    debian.run_ok(capability);
     debian.run_ok("rblfilter firewall check");
     let own = "sed -i '/^\\[\\[dnsbl\\]\\]/,$d; s/^time = .*/time = \"2h\"/; $a # mine' /etc/courier/filters/rblfilter.toml";
     debian.run_ok(own);

@@ -11,33 +11,13 @@ use std::time::Duration;
 
 use common::*;
 use nix::sys::signal::Signal;
-use rblfilter_lab::smtp::Client;
-use rblfilter_lab::{Config, Lab, wait_for};
+use rblfilter_lab::{Config, wait_for};
 use screen::{Screen, pictures};
 use serde_json::{Value, json};
 
 const TOP: [&str; 2] = ["rblfilter", "top"];
 const SMALL: (u16, u16) = (80, 24);
 const NOBODY: u32 = 65534;
-
-fn slots() -> Config {
-    Config {
-        max_daemons: 40,
-        tarpit: false,
-        ..Config::default()
-    }
-}
-
-/// Sessions of 127.1.7.1 and on that hold their slots.
-fn held(lab: &Lab, count: u8) -> Vec<Client> {
-    (1..=count)
-        .map(|host| {
-            let mut client = lab.connect([127, 1, 7, host]).unwrap();
-            greet(lab, &mut client);
-            client
-        })
-        .collect()
-}
 
 /// What the control socket answers.
 fn asked(request: &Value) -> Value {
@@ -71,7 +51,7 @@ fn end(session: &Value) -> Value {
 
 #[test]
 fn it_shows_what_is_and_does_what_is_confirmed() {
-    let lab = lab(slots(), ZONE);
+    let lab = lab(few_slots(), ZONE);
     let clients = held(&lab, 12);
     // They stay until they are cut off.
     let _listed: Vec<_> = (1..=9)
@@ -170,7 +150,7 @@ fn slots_over_time_are_drawn_up_to_their_maximum() {
                 ("127.67.0.0/16".into(), [127, 0, 0, 3].into()),
             ],
             smtp_access: vec!["127.1.5\tallow,RELAYCLIENT".into()],
-            ..slots()
+            ..few_slots()
         },
         "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\ncodes = [\"127.0.0.2\", { codes = \"127.0.0.3\", score = 5 }]\n",
     );
@@ -222,7 +202,7 @@ fn slots_over_time_are_drawn_up_to_their_maximum() {
 
 #[test]
 fn the_terminal_is_left_in_order_and_a_stopped_filter_waited_for() {
-    let lab = lab(slots(), ZONE);
+    let lab = lab(few_slots(), ZONE);
     let mut screen = Screen::start(&TOP, SMALL, &[]);
     screen.wait_for("slots of esmtpd: 0 of 40");
     product().filterctl_stop(&lab).unwrap();
@@ -246,7 +226,7 @@ fn the_terminal_is_left_in_order_and_a_stopped_filter_waited_for() {
 
 #[test]
 fn it_is_plain_where_the_terminal_is_and_says_where_it_cannot_be() {
-    let lab = lab(slots(), ZONE);
+    let lab = lab(few_slots(), ZONE);
     let _clients = held(&lab, 3);
     for variables in [
         &[("NO_COLOR", "1"), ("LC_ALL", "C")][..],
@@ -293,7 +273,7 @@ fn it_is_plain_where_the_terminal_is_and_says_where_it_cannot_be() {
 
 #[test]
 fn a_session_is_ended_by_hand_only_as_the_one_that_it_is() {
-    let lab = lab(slots(), ZONE);
+    let lab = lab(few_slots(), ZONE);
     let mut clients = held(&lab, 2);
     let all = sessions(2);
     let first = &all[0];
@@ -333,7 +313,7 @@ fn a_session_is_ended_by_hand_only_as_the_one_that_it_is() {
 /// ended once it has been silent for a while, so that it has its answer.
 #[test]
 fn a_session_that_has_sent_a_message_is_ended_by_hand_once_it_is_silent() {
-    let lab = lab(slots(), ZONE);
+    let lab = lab(few_slots(), ZONE);
     let mut client = held(&lab, 1).remove(0);
     assert!(
         message_in(&lab, &mut client, "<alice@lab.test>")
@@ -365,7 +345,7 @@ fn a_session_that_has_sent_a_message_is_ended_by_hand_once_it_is_silent() {
 
 #[test]
 fn in_observe_nobody_is_ended_by_hand() {
-    let lab = lab(slots(), &format!("mode = \"observe\"\n{ZONE}"));
+    let lab = lab(few_slots(), &format!("mode = \"observe\"\n{ZONE}"));
     let _client = held(&lab, 1);
     let session = sessions(1).remove(0);
     let told = end(&session);

@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::fs;
+use std::io::Write;
+
 use common::*;
 use rblfilter_lab::smtp::Client;
 use rblfilter_lab::{Config, Lab, wait_for};
@@ -11,6 +14,8 @@ use serde_json::Value;
 
 /// A list that is worth a refusal, and no ban.
 const HALF: &str = "watch = \"off\"\n[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\nscore = 5.0\nlookup-url = \"https://bl.test/{ip}\"\n";
+
+const LOG: &str = "/var/log/mail.log";
 
 /// The exit status of a command, and what it said; within 80 columns, and without
 /// a byte that steers a terminal.
@@ -231,6 +236,16 @@ fn a_message_has_its_way_and_its_client() {
     );
     assert!(!text.contains("If that is wrong"), "{text}");
 
+    // By the id that another program logs with Courier's.
+    let line = format!("Nov 24 10:00:00 mail scanner[7]: clean, <a.b@client.test>, {delivered}\n");
+    let log = fs::OpenOptions::new().append(true).open(LOG);
+    log.unwrap().write_all(line.as_bytes()).unwrap();
+    let text = told(&lab, &["<a.b@client.test>"]);
+    let expected = format!(
+        "Message <a.b@client.test> (Courier's {delivered}), from 127.1.2.3, was accepted and delivered."
+    );
+    assert_tells(&text, &[&expected]);
+
     // A message that should have come in.
     let outcome = lab.send(&message(), ip(LISTED));
     assert_eq!(outcome.refused_code(), Some(554), "{outcome:?}");
@@ -256,8 +271,8 @@ fn a_message_has_its_way_and_its_client() {
 
     // Once the admin has let it in for good.
     let path = "/etc/courier/filters/rblfilter.toml";
-    let text = std::fs::read_to_string(path).unwrap();
-    std::fs::write(path, format!("{text}[allow]\nnetworks = [\"{LISTED}\"]\n")).unwrap();
+    let text = fs::read_to_string(path).unwrap();
+    fs::write(path, format!("{text}[allow]\nnetworks = [\"{LISTED}\"]\n")).unwrap();
     by_hand(&lab, &["reload"]);
     let text = told(&lab, &[LISTED]);
     assert_tells(
@@ -290,6 +305,7 @@ fn a_message_has_its_way_and_its_client() {
         ),
         (&["127.0.0.0/8"], 64, "is a network"),
         (&[LISTED, "--since", "yesterday"], 64, "is no time"),
+        (&[LISTED, "--log", "-"], 64, "expected a file instead of"),
         (
             &[LISTED, "--log", "/nonexistent"],
             66,
@@ -344,11 +360,11 @@ fn a_client_that_was_shed_or_trusted_is_told_so() {
 fn old_logs_are_read_too_and_what_others_wrote_steers_nothing() {
     let lab = lab(Config::default(), ZONE);
     let old = "Nov 23 10:00:00 mail courieresmtpd: error,relay=::ffff:127.1.7.7,port=7,from=<\x1b[31m>,to=<alice@lab.test>: 550 no\n";
-    std::fs::write("/var/log/mail.log.1", old).unwrap();
-    std::fs::write("/var/log/mail.log.2", old.replace("23 10", "22 10")).unwrap();
+    fs::write("/var/log/mail.log.1", old).unwrap();
+    fs::write("/var/log/mail.log.2", old.replace("23 10", "22 10")).unwrap();
     lab.run_ok(&["gzip", "/var/log/mail.log.2"]).unwrap();
     // Another program's file.
-    std::fs::write("/var/log/mail.logs", old.replace("23 10", "21 10")).unwrap();
+    fs::write("/var/log/mail.logs", old.replace("23 10", "21 10")).unwrap();
     let facts = facts(&lab, &["127.1.7.7"]);
     assert_eq!(facts["log"]["counts"]["refused"], 2, "{facts}");
     let text = told(&lab, &["127.1.7.7"]);

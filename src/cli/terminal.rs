@@ -9,7 +9,8 @@ use std::thread;
 use crossterm::cursor::{Hide, Show};
 use crossterm::execute;
 use crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+    enable_raw_mode,
 };
 use nix::sys::signal::{SigSet, Signal};
 
@@ -31,8 +32,8 @@ static RAW: AtomicBool = AtomicBool::new(false);
 pub struct Taken(());
 
 impl Taken {
-    /// Takes the terminal at standard output: another screen without a cursor;
-    /// `raw`: keys are read one by one, and shown to nobody.
+    /// Takes the terminal at standard output: another screen without a cursor, on
+    /// which long lines are cut off; `raw`: keys are read one by one, and shown to nobody.
     ///
     /// # Errors
     /// Where it is none, or does not let itself be taken.
@@ -51,7 +52,7 @@ impl Taken {
             RAW.store(true, Relaxed);
             enable_raw_mode()?;
         }
-        execute!(io::stdout(), EnterAlternateScreen, Hide)?;
+        execute!(io::stdout(), EnterAlternateScreen, DisableLineWrap, Hide)?;
         Ok(taken)
     }
 }
@@ -69,7 +70,7 @@ fn give_back() {
     }
     // It may be gone.
     let mut out = io::stdout();
-    let _ = execute!(out, LeaveAlternateScreen, Show);
+    let _ = execute!(out, EnableLineWrap, LeaveAlternateScreen, Show);
     let _ = out.flush();
     if RAW.swap(false, Relaxed) {
         let _ = disable_raw_mode();

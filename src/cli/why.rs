@@ -100,6 +100,10 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
 fn tell(command: &Command, path: &Path) -> Result<(String, ExitCode), Failure> {
     let usage = |text| (text, exit::USAGE);
     let subject = Subject::parse(&command.subject).map_err(usage)?;
+    if command.log.iter().any(|path| path == Path::new("-")) {
+        let text = "--log: a log may be read more than once, expected a file instead of \"-\"";
+        return Err((text.into(), exit::USAGE));
+    }
     let zone = TimeZone::system();
     let since = match &command.since {
         Some(text) => Some(moment(text, now(), &zone).map_err(usage)?),

@@ -52,17 +52,12 @@ impl Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dnsbl::lists_of;
 
     #[tokio::test]
     async fn the_last_fifth_of_a_lists_queries_of_the_day_is_to_spare_for_nobody() {
         let text = "[[dnsbl]]\nzone = \"bl.test\"\nmax-queries-per-day = 10";
-        let config = crate::config::parse(text).unwrap();
-        let (lists, _notices) = Lists::new(
-            config.zones,
-            config.resolver,
-            config.cache,
-            config.thresholds,
-        );
+        let lists = lists_of(text);
         let now = Instant::now();
         for used in 0..8 {
             assert!(lists.has_spare(now), "{used}");

@@ -136,6 +136,7 @@ impl Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dnsbl::lists_of;
 
     #[tokio::test]
     async fn a_text_that_does_not_come_in_its_time_is_none() {
@@ -145,13 +146,7 @@ mod tests {
              [[dnsbl]]\nzone = \"bl.test\"",
             nameserver.local_addr().unwrap()
         );
-        let config = crate::config::parse(&text).unwrap();
-        let (lists, _notices) = Lists::new(
-            config.zones,
-            config.resolver,
-            config.cache,
-            config.thresholds,
-        );
+        let lists = lists_of(&text);
         let begun = Instant::now();
         let client = [198, 51, 100, 1].into();
         assert_eq!(lists.text(0, client).await, "");

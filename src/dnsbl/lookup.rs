@@ -666,18 +666,13 @@ impl Drop for Asked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dnsbl::lists_of;
     use std::net::Ipv4Addr;
 
     #[tokio::test]
     async fn beyond_the_queue_a_question_is_unknown_at_once() {
         let text = "lookup.in-flight = 1\nlookup.nameservers = [\"127.0.0.1:9\"]\n[[dnsbl]]\nzone = \"bl.test\"";
-        let config = crate::config::parse(text).unwrap();
-        let (lists, _notices) = Lists::new(
-            config.zones,
-            config.resolver,
-            config.cache,
-            config.thresholds,
-        );
+        let lists = lists_of(text);
         let (waiter, mut answers) = mpsc::unbounded_channel();
         let now = Instant::now();
         for number in 0..u32::try_from(1 + QUEUE).unwrap() + 5 {

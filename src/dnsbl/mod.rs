@@ -45,3 +45,16 @@ pub use said::{Said, Saying};
 pub use score::{Level, Reach, Score, Tally, Thresholds};
 pub use selftest::{Failure, Family, Probe, verdict};
 pub use zone::Zone;
+
+/// The lists of this configuration.
+#[cfg(test)]
+fn lists_of(text: &str) -> std::sync::Arc<Lists> {
+    let config = crate::config::parse(text).unwrap();
+    let (lists, _notices) = Lists::new(
+        config.zones,
+        config.resolver,
+        config.cache,
+        config.thresholds,
+    );
+    lists
+}

@@ -151,18 +151,13 @@ fn random() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dnsbl::lists_of;
 
     #[tokio::test]
     async fn a_session_waits_so_long_for_a_first_test() {
         let text = "[[dnsbl]]\nzone = \"one.test\"\n[[dnsbl]]\nzone = \"two.test\"\n\
                     [[dnsbl]]\nzone = \"three.test\"\nself-test = false";
-        let config = crate::config::parse(text).unwrap();
-        let (lists, _notices) = Lists::new(
-            config.zones,
-            config.resolver,
-            config.cache,
-            config.thresholds,
-        );
+        let lists = lists_of(text);
         let client = IpAddr::from([192, 168, 1, 1]);
         let unproven = lists.unproven(client, 0..3);
         assert_eq!(unproven, [0, 1], "the third is not tested");
@@ -192,13 +187,7 @@ mod tests {
              [[dnsbl]]\nzone = \"bl.test\"",
             nameserver.local_addr().unwrap()
         );
-        let config = crate::config::parse(&text).unwrap();
-        let (lists, _notices) = Lists::new(
-            config.zones,
-            config.resolver,
-            config.cache,
-            config.thresholds,
-        );
+        let lists = lists_of(&text);
         let passed = Instant::now();
         let health = || lists.lists[0].health(Family::V4);
         health().tested(Ok(()), passed, 0.5);

@@ -1,7 +1,7 @@
 //! `rblfilter doctor`: what makes the filter useless or dangerous, and what mends
 //! it.
 //!
-//! One way: [`gather`] looks at the host, Courier and the filter (bounded in
+//! One way: [`gather()`] looks at the host, Courier and the filter (bounded in
 //! time, and nothing it cannot see is an error), [`facts`] is what it saw, the
 //! checks decide (pure; each has its row in [`catalogue`]), a [`Finding`] is what
 //! one of them says.

@@ -323,10 +323,11 @@ impl Snapshot {
             ("connect", &metrics.ended.connect),
             ("message", &metrics.ended.message),
             ("silence", &metrics.ended.silence),
+            ("hand", &metrics.ended.hand),
         ];
         to.counters(
             "sessions_ended",
-            "Sessions that were ended: listed at connect, with a refused message, or silent while slots were short",
+            "Sessions that were ended: listed at connect, with a refused message, silent while slots were short, or by hand",
             ended.map(|(reason, count)| ([("reason", reason.to_owned())], count.get())),
         )?;
         to.counter(

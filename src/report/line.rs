@@ -84,9 +84,12 @@ fn repeated(message: &[u8]) -> (&[u8], u64) {
     inner().unwrap_or((message, 1))
 }
 
+/// A field of a line of ours: its key, and its value, where it has one.
+pub type Field<'a> = (&'a [u8], Option<&'a [u8]>);
+
 /// The fields of a line of ours, `[id=…,]EVENT[,KEY=VALUE]…[: TEXT]`: each key and
 /// value, the event's name without one; and the text.
-pub fn fields(message: &[u8]) -> (impl Iterator<Item = (&[u8], Option<&[u8]>)>, &[u8]) {
+pub fn fields(message: &[u8]) -> (impl Iterator<Item = Field<'_>>, &[u8]) {
     // A value holds no space, so the first `: ` begins the text.
     let (fields, text) = match memmem::find(message, b": ") {
         Some(end) => (&message[..end], &message[end + 2..]),

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
@@ -98,11 +97,11 @@ fn may_hold(path: &Path, network: IpNetwork) -> io::Result<bool> {
         return Ok(true);
     }
     let mut texts = vec![network.ip().to_string()];
-    if let IpAddr::V6(_) = network.ip() {
+    if network.is_ipv6() {
         // By which an IPv6 client may be banned (ban.prefix6).
         texts.extend((48..128).map(|prefix| around(network.ip(), prefix).to_string()));
     }
-    let finders: Vec<Finder> = texts.iter().map(|text| Finder::new(text)).collect();
+    let finders: Vec<Finder> = texts.iter().map(Finder::new).collect();
     for end in ["", "-wal"] {
         match File::open(with(path, end)) {
             Ok(file) => {

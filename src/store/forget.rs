@@ -29,10 +29,14 @@ pub struct Forgotten {
 }
 
 impl Database {
-    /// Deletes all that is of `network`, so that no byte of it is left in the file.
-    pub fn forget(&mut self, network: IpNetwork, now: u32) -> Result<Forgotten, Error> {
+    /// Deletes all that is of `networks`, so that no byte of it is left in the file,
+    /// and tells of each what that was.
+    pub fn forget(&mut self, networks: &[IpNetwork], now: u32) -> Result<Vec<Forgotten>, Error> {
         let transaction = self.connection.transaction()?;
-        let forgotten = delete(&transaction, network)?;
+        let forgotten = networks
+            .iter()
+            .map(|network| delete(&transaction, *network))
+            .collect::<Result<_, _>>()?;
         put_stamp(&transaction, &Stamp::now(now))?;
         transaction.commit()?;
         // A statement that is still open would be in the way.

@@ -120,15 +120,18 @@ enum Message {
     Many(Vec<Write>, oneshot::Sender<Result<(), String>>),
     /// In the place of all bans, offences and allows in the file.
     Everything(Rows, oneshot::Sender<Result<(), String>>),
-    /// All that is of this network is deleted for good, of this file and of those
+    /// All that is of these networks is deleted for good, of this file and of those
     /// that were set aside.
-    Forget(IpNetwork, oneshot::Sender<Result<Forgotten, String>>),
+    Forget(Vec<IpNetwork>, Forgetting),
     /// What was set aside until then is removed, and what was deleted goes from
     /// the log, too.
     Tidy(u32),
     /// Who waits wants to know that the file is closed.
     Close(oneshot::Sender<()>),
 }
+
+/// Who waits to hear what was deleted of each network.
+type Forgetting = oneshot::Sender<Result<Vec<Forgotten>, String>>;
 
 /// The file's thread.
 #[derive(Debug)]
@@ -231,17 +234,23 @@ impl Store {
         }
     }
 
-    /// Deletes all that is of `network`, so that no byte of it is left in the file,
-    /// and waits for that, up to `limit`: it is written anew as a whole.
+    /// Deletes all that is of `networks`, so that no byte of it is left in the file,
+    /// and waits for that, up to `limit`: it is written anew as a whole. Of each
+    /// network, what that was.
     ///
     /// # Errors
     /// Why something of it may be left, in words.
-    pub async fn forget(&self, network: IpNetwork, limit: Duration) -> Result<Forgotten, String> {
+    pub async fn forget(
+        &self,
+        networks: &[IpNetwork],
+        limit: Duration,
+    ) -> Result<Vec<Forgotten>, String> {
         let (done, forgotten) = oneshot::channel();
         let sent = {
             let mut journal = self.journal();
-            note(&mut journal, &[Write::Forget(network)]);
-            self.send(Message::Forget(network, done))
+            let writes: Vec<Write> = networks.iter().copied().map(Write::Forget).collect();
+            note(&mut journal, &writes);
+            self.send(Message::Forget(networks.to_vec(), done))
         };
         if !sent {
             return Err("too much waits for the disk".into());
@@ -432,9 +441,9 @@ impl Writer {
                 // He may have given up.
                 let _ = waits.send(result.clone());
             }
-            if let Some((network, waits)) = batch.forget.take() {
+            if let Some((networks, waits)) = batch.forget.take() {
                 // He may have given up.
-                let _ = waits.send(result.and_then(|()| self.forget(network)));
+                let _ = waits.send(result.and_then(|()| self.forget(&networks)));
             }
             if let Some(before) = batch.tidy {
                 aside::remove_older(&self.path, before);
@@ -455,22 +464,28 @@ impl Writer {
         let _ = self.write(&mut Batch::default());
     }
 
-    fn forget(&mut self, network: IpNetwork) -> Result<Forgotten, String> {
+    fn forget(&mut self, networks: &[IpNetwork]) -> Result<Vec<Forgotten>, String> {
         let now = self.now();
         // Not in the way of the rest.
-        let files = aside::remove_those_of(&self.path, network);
+        let files: Result<Vec<usize>, _> = networks
+            .iter()
+            .map(|network| aside::remove_those_of(&self.path, *network))
+            .collect();
         let Some(database) = &mut self.database else {
             return Err("the store cannot be opened".into());
         };
-        let mut forgotten = database.forget(network, now).map_err(|error| {
+        let mut forgotten = database.forget(networks, now).map_err(|error| {
             // What was not deleted is to be in no later repair either: all is
             // written anew.
             self.lost.store(true, Relaxed);
             error.to_string()
         })?;
-        forgotten.files = files.map_err(|error| {
+        let files = files.map_err(|error| {
             format!("a file that was set aside cannot be read or removed: {error}")
         })?;
+        for (of_one, files) in forgotten.iter_mut().zip(files) {
+            of_one.files = files;
+        }
         Ok(forgotten)
     }
 
@@ -536,7 +551,7 @@ struct Batch {
     everything: Option<Rows>,
     acknowledge: Vec<oneshot::Sender<Result<(), String>>>,
     /// Whom to forget after it, and who waits for that.
-    forget: Option<(IpNetwork, oneshot::Sender<Result<Forgotten, String>>)>,
+    forget: Option<(Vec<IpNetwork>, Forgetting)>,
     /// What was set aside until then goes after it.
     tidy: Option<u32>,
     /// Who wants it to be the last.
@@ -553,8 +568,8 @@ impl Batch {
                 self.acknowledge.push(waits);
                 return false;
             }
-            Message::Forget(network, waits) => {
-                self.forget = Some((network, waits));
+            Message::Forget(networks, waits) => {
+                self.forget = Some((networks, waits));
                 return false;
             }
             Message::Tidy(before) => {

@@ -611,8 +611,9 @@ fn forget(store: &Store, network: &str) -> Result<Forgotten, String> {
         .enable_time()
         .build()
         .unwrap();
-    let network = network.parse().unwrap();
-    runtime.block_on(store.forget(network, Duration::from_secs(60)))
+    let networks = [network.parse().unwrap()];
+    let forgotten = runtime.block_on(store.forget(&networks, Duration::from_secs(60)));
+    forgotten.map(|all| all[0])
 }
 
 #[test]

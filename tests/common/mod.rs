@@ -90,6 +90,26 @@ pub fn greet(lab: &Lab, client: &mut Client) {
     );
 }
 
+/// A Courier whose 40 slots can be filled quickly.
+pub fn few_slots() -> Config {
+    Config {
+        max_daemons: 40,
+        tarpit: false,
+        ..Config::default()
+    }
+}
+
+/// Sessions of 127.1.7.1 and on that hold their slots.
+pub fn held(lab: &Lab, count: u8) -> Vec<Client> {
+    (1..=count)
+        .map(|host| {
+            let mut client = lab.connect([127, 1, 7, host]).unwrap();
+            greet(lab, &mut client);
+            client
+        })
+        .collect()
+}
+
 /// Sends a message within an open session, to `recipient` as RCPT names it;
 /// the answer to its data.
 pub fn message_in(lab: &Lab, client: &mut Client, recipient: &str) -> io::Result<Reply> {

@@ -151,19 +151,42 @@ fn watch(command: &Command, pause: Duration) -> ExitCode {
 /// Writes `text` in the place of what is on the screen, as far as it fits.
 fn redraw(text: &str) -> io::Result<()> {
     let (_, rows) = size().unwrap_or((80, 24));
-    let rows = usize::from(rows);
+    let lines: Vec<&str> = text.lines().collect();
     let mut out = io::BufWriter::new(io::stdout());
-    queue!(out, MoveTo(0, 0))?;
-    let lines = text.lines().count();
-    let fits = if lines > rows { rows - 1 } else { lines };
-    for line in text.lines().take(fits) {
+    for (row, line) in (0..rows).zip(fitting(&lines, rows.into())) {
+        // Cleared first: past its last column a line would lose a character.
+        queue!(out, MoveTo(0, row), Clear(ClearType::CurrentLine))?;
         write!(out, "{line}")?;
-        queue!(out, Clear(ClearType::UntilNewLine))?;
-        write!(out, "\r\n")?;
     }
-    if lines > fits {
-        write!(out, "({} more lines)", lines - fits)?;
-    }
-    queue!(out, Clear(ClearType::FromCursorDown))?;
     out.flush()
+}
+
+/// So many rows of `lines`, of which the last tells how many more there are.
+fn fitting(lines: &[&str], rows: usize) -> Vec<String> {
+    let mut fitting: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+    if lines.len() > rows && rows > 0 {
+        let more = lines.len() - rows + 1;
+        fitting[rows - 1] = format!("({more} more lines)");
+    }
+    fitting.resize(rows, String::new());
+    fitting
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_told_in_the_last_row() {
+        let lines = ["a", "b", "c"];
+        for (rows, expected) in [
+            (0, &[][..]),
+            (1, &["(3 more lines)"]),
+            (2, &["a", "(2 more lines)"]),
+            (3, &["a", "b", "c"]),
+            (4, &["a", "b", "c", ""]),
+        ] {
+            assert_eq!(fitting(&lines, rows), expected, "{rows}");
+        }
+    }
 }

@@ -37,14 +37,29 @@ impl Filter {
     /// Deletes all that is kept of `networks`, and ends their bans. Who is connected
     /// at that moment, or comes again, is seen anew.
     pub(super) async fn forget(self: &Arc<Self>, networks: &[IpNetwork], user: &str) -> Told {
-        let mut told = Vec::new();
-        let mut failed = Vec::new();
+        let mut all = Vec::new();
         for network in networks {
-            let done = self.forget_one(*network).await;
-            told.push(done.told(*network));
-            failed.extend(done.failed);
+            all.push(self.forget_one(*network).await);
+        }
+        let mut failed = Vec::new();
+        match self.store.get() {
+            Some(store) => match store.forget(networks, PATIENCE).await {
+                Ok(of_file) => {
+                    for (done, of_file) in all.iter_mut().zip(of_file) {
+                        done.kept = most(done.kept, of_file);
+                    }
+                }
+                Err(error) => failed.push(format!("the file of bans may still hold it: {error}")),
+            },
+            None => failed.push("there is no file of bans".into()),
         }
         failed.extend(self.rewrite_cache().await);
+        let mut told: Vec<String> = networks
+            .iter()
+            .zip(&all)
+            .map(|(network, done)| done.told(*network))
+            .collect();
+        failed.extend(all.into_iter().flat_map(|done| done.failed));
         // Without the address: it would stand in the log now.
         self.tell("forget", None, 0, user, "");
         told.push("The mail log is not rblfilter's, and names it until it is rotated away; so do backups.".into());
@@ -78,15 +93,6 @@ impl Filter {
         done.kept.senders = self.senders.forget(network);
         done.answers = self.lists.forget(network);
         self.gate.forget(network);
-        match self.store.get() {
-            Some(store) => match store.forget(network, PATIENCE).await {
-                Ok(of_file) => done.kept = most(done.kept, of_file),
-                Err(error) => done
-                    .failed
-                    .push(format!("the file of bans may still hold it: {error}")),
-            },
-            None => done.failed.push("there is no file of bans".into()),
-        }
         done
     }
 

@@ -60,6 +60,9 @@ pub struct Figures {
     pub zombies: usize,
     /// See there.
     pub orphans: usize,
+    /// What each of those without a parent was, and waited for.
+    #[serde(default)]
+    pub orphans_seen: Vec<String>,
     /// Processes of the filter that were left after its stop, and files of messages.
     pub left: usize,
     /// Spammers' connects, and those that were ended.
@@ -125,7 +128,6 @@ impl Figures {
                 "processes were replaced without a reload",
             ),
             (self.zombies, "zombies"),
-            (self.orphans, "orphans"),
             (self.left, "things are left after the stop"),
             (self.mail[2], "messages lost"),
             (self.mail[3], "messages duplicated"),
@@ -133,6 +135,15 @@ impl Figures {
         ] {
             complain(number > 0, format!("{number} {what}"));
         }
+        let seen = if self.orphans_seen.is_empty() {
+            "it was not written down which".to_owned()
+        } else {
+            self.orphans_seen.join("; ")
+        };
+        complain(
+            self.orphans > 0,
+            format!("{} orphans ({seen})", self.orphans),
+        );
         all
     }
 }
@@ -249,7 +260,8 @@ fn waves(lab: &Lab, length: Duration) -> Vec<Wave> {
 struct Watched {
     samples: Vec<Sample>,
     zombies: BTreeSet<i32>,
-    orphans: BTreeSet<i32>,
+    /// With what each is.
+    orphans: BTreeMap<i32, String>,
     dns: usize,
     by_hand: usize,
     reloads: usize,
@@ -328,7 +340,10 @@ fn watch(
                         .collect::<Vec<_>>()
                 };
                 watched.zombies.extend(both(&|sample| &sample.zombies));
-                watched.orphans.extend(both(&|sample| &sample.orphans));
+                for pid in both(&|sample| &sample.orphans) {
+                    let what = || sample::what_it_does(lab, pid);
+                    watched.orphans.entry(pid).or_insert_with(what);
+                }
             }
             told(&sample);
             watched.samples.push(sample);
@@ -395,6 +410,7 @@ fn finish(
         replaced,
         zombies: watched.zombies.len(),
         orphans: watched.orphans.len(),
+        orphans_seen: watched.orphans.values().cloned().collect(),
         left: left + lab.courier_tmp_files().len(),
         spam: [
             load(&tally.spam_sent),

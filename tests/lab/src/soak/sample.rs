@@ -85,6 +85,24 @@ fn is_filter(process: &ProcessInfo) -> bool {
     process.comm.starts_with("rblfilter")
 }
 
+/// What a process is, and what it waits for, in words: its arguments, its state, where in the kernel it sleeps, and what
+/// its standard input is.
+#[must_use]
+pub fn what_it_does(lab: &Lab, pid: i32) -> String {
+    let said = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let status = said("status");
+    let state = status.lines().find(|line| line.starts_with("State:"));
+    let input = fs::read_link(format!("/proc/{pid}/fd/0")).unwrap_or_default();
+    format!(
+        "{} {}: {}, in {}, on {}",
+        said("comm").trim_end(),
+        lab.arguments(pid).join(" "),
+        state.unwrap_or("gone"),
+        said("wchan"),
+        input.display()
+    )
+}
+
 /// `supervisor`, `worker`, `warden`: by the program, and by the worker's first argument.
 fn part(lab: &Lab, process: &ProcessInfo) -> String {
     if process.comm.starts_with("rblfilter-ward") {
