@@ -76,6 +76,7 @@ use super::{EX_SOFTWARE, OWN_PROGRAM, filter_name, worker};
 use crate::courier::filter_socket::FilterSocket;
 use crate::courier::paths::Paths;
 use crate::log::{Direct, Event};
+use crate::sys::code::Code;
 use crate::sys::descriptors::{self, Inherited};
 use crate::sys::{forbid_tracing, ignore_signals, spawn_with};
 
@@ -151,6 +152,8 @@ struct Supervisor {
     wardens: Restarts,
     /// See there.
     gates: Restarts,
+    /// Its own.
+    code: Code,
 }
 
 /// What the supervisor has woken for.
@@ -186,6 +189,7 @@ impl Supervisor {
             is_outdated: false,
             wardens: Restarts::default(),
             gates: Restarts::default(),
+            code: Code::find(),
         })
     }
 
@@ -193,6 +197,8 @@ impl Supervisor {
         loop {
             self.start_due(Instant::now(), log);
             let planned = self.next();
+            // For want of memory, it is to be ended last.
+            self.code.shed();
             let woken = self.wait(planned);
             if woken.stop {
                 self.end(log);

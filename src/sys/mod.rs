@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod code;
 pub mod descriptors;
 mod process;
 pub mod sandbox;
