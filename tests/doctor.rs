@@ -112,6 +112,14 @@ fn where_all_is_well_it_says_so() {
     let last = text.lines().last().unwrap();
     assert!(last.ends_with(" ok") && !last.contains("problem"), "{last}");
     assert_eq!(lab.run_ok(&["rblfilter", "doctor", "--quiet"]).unwrap(), "");
+    // Others' programs are not run, whatever PATH is.
+    sh(
+        &lab,
+        "others=$(mktemp -d) && for name in ipset iptables iptables-save ip6tables nft systemctl; do
+            printf '#!/bin/sh\\nexit 9\\n' > $others/$name && chmod 755 $others/$name || exit
+        done
+        PATH=$others:$PATH rblfilter doctor --quiet; status=$?; rm -r $others; exit $status",
+    );
     // Courier's group sees enough, others are told what not.
     let as_user = |user: &str| {
         let words = [

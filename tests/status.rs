@@ -6,7 +6,9 @@ mod common;
 #[path = "common/screen.rs"]
 mod screen;
 
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use screen::{Screen, pictures};
 use serde_json::Value;
 
 const NOBODY: u32 = 65534;
+const CONTROL: &str = "/var/lib/courier/rblfilter/control";
 
 fn json(lab: &Lab) -> Value {
     serde_json::from_str(&lab.run_ok(&["rblfilter", "status", "--json"]).unwrap()).unwrap()
@@ -189,6 +192,36 @@ fn a_watch_elsewhere_prints_one_after_the_other() {
         kill(pid, Signal::SIGINT).unwrap();
         assert!(watch.wait().unwrap().success());
     }
+}
+
+#[test]
+fn a_watch_of_a_filter_that_hangs_ends_with_a_signal() {
+    let lab = lab(few_slots(), ZONE);
+    let mut asking = UnixStream::connect(CONTROL).unwrap();
+    writeln!(asking, "{{\"do\":\"status\"}}").unwrap();
+    let mut answer = String::new();
+    BufReader::new(asking).read_line(&mut answer).unwrap();
+    product().filterctl_stop(&lab).unwrap();
+    // One that answers once, and then no more.
+    let _ = fs::remove_file(CONTROL);
+    let control = UnixListener::bind(CONTROL).unwrap();
+    let mut watch = Command::new("/usr/sbin/rblfilter")
+        .args(["status", "--watch", "1"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut first, _) = control.accept().unwrap();
+    first.write_all(answer.as_bytes()).unwrap();
+    writeln!(first, "\"end\"").unwrap();
+    drop(first);
+    let (_silent, _) = control.accept().unwrap();
+    let pid = Pid::from_raw(i32::try_from(watch.id()).unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    let ended = wait_for(LIMIT, || watch.try_wait().unwrap());
+    if ended.is_none() {
+        watch.kill().unwrap();
+    }
+    assert!(ended.expect("it ends at once").success());
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! `rblfilter why`: everything known of a client or a message.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Instant, UNIX_EPOCH};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use clap::Args;
 use ipnetwork::IpNetwork;
@@ -23,7 +26,7 @@ use crate::enforce::ban::around;
 use crate::firewall;
 use crate::report::{Clock, Error, Journal, Source, in_order, now};
 use crate::store::{self, FILE};
-use crate::why::{Configured, Facts, Known, Logs, Subject, Trace, Traced, json, story, text};
+use crate::why::{Configured, Facts, Held, Known, Logs, Subject, Trace, Traced, json, story, text};
 
 /// How far back the usual logs are read, where nothing else is asked for, in
 /// seconds: 30 days.
@@ -71,6 +74,9 @@ pub struct Command {
     #[arg(long)]
     json: bool,
 }
+
+/// How long the file of bans is waited for: longer than reading it may take.
+const FILE_TIME: Duration = Duration::from_secs(8);
 
 /// What went wrong, and the exit status.
 type Failure = (String, u8);
@@ -201,19 +207,8 @@ fn of_client(
             .as_ref()
             .map_or(u32::MAX, |config| config.ban.durations.window);
         let network = network_of(client, prefix6);
-        let path = Paths::from_env().state().join(FILE);
         let now = u32::try_from(facts.now).unwrap_or(u32::MAX);
-        if path.exists() || !geteuid().is_root() {
-            let kept = store::kept(&path, client, network, window, now);
-            facts.file = Some(kept.map_err(|error| {
-                let who = if geteuid().is_root() {
-                    ""
-                } else {
-                    " (for root alone)"
-                };
-                format!("cannot read {}: {error}{who}", path.display())
-            }));
-        }
+        facts.file = of_file(client, network, window, now).transpose();
     }
     facts.filter = Some(filter);
     match config {
@@ -231,6 +226,35 @@ fn of_client(
             }
         }
         Err(error) => facts.configured = Some(Err(error.clone())),
+    }
+}
+
+/// What the file holds of it; `None` where there is none. It may be on a file
+/// system that hangs, and what opens it wait for ever.
+fn of_file(
+    client: IpAddr,
+    network: IpNetwork,
+    window: u32,
+    now: u32,
+) -> Result<Option<Held>, String> {
+    let shown = Paths::from_env().state().join(FILE);
+    let cannot = |error: &dyn Display| {
+        let who = if geteuid().is_root() {
+            ""
+        } else {
+            " (for root alone)"
+        };
+        format!("cannot read {}: {error}{who}", shown.display())
+    };
+    let (sender, read) = mpsc::channel();
+    thread::spawn(move || {
+        let path = Paths::from_env().real_state().join(FILE);
+        // Nobody waits for one that is late.
+        let _ = sender.send(store::kept(&path, client, network, window, now));
+    });
+    match read.recv_timeout(FILE_TIME) {
+        Ok(kept) => kept.map_err(|error| cannot(&error)),
+        Err(_) => Err(cannot(&"it did not end in time")),
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use super::error::Problem;
 use super::file;
 use super::model::Check;
+use crate::control::SOCKET;
+use crate::courier::paths::Paths;
 
 /// The longest path of a Unix socket, less what its hidden name needs
 /// (`sun_path`, unix(7)).
@@ -54,6 +56,9 @@ impl Check<'_> {
         }
         let wrong = |message: String| self.wrong(listen.span(), message);
         let path = text.strip_prefix("unix:").unwrap_or(text);
+        if let Some(of) = whose(Path::new(path)) {
+            return wrong(format!("metrics.listen: {text:?} is {of}"));
+        }
         if path.starts_with('/') {
             return if path.len() <= LONGEST && !path.ends_with('/') {
                 Ok(Some(Listen::Unix(path.into())))
@@ -80,6 +85,10 @@ impl Check<'_> {
             return Ok(None);
         }
         let path = PathBuf::from(text);
+        if let Some(of) = whose(&path) {
+            let message = format!("metrics.textfile: {text:?} is {of}");
+            return self.wrong(textfile.span(), message);
+        }
         // node_exporter reads no other.
         let is_prom = path.extension().is_some_and(|end| end == "prom");
         if path.is_absolute() && is_prom && !text.ends_with('/') {
@@ -92,6 +101,33 @@ impl Check<'_> {
             ),
         )
     }
+}
+
+/// Whose place `path` is, and what is expected instead, where it is not for ours:
+/// Courier asks whatever is in its filters' folders about every message.
+fn whose(path: &Path) -> Option<String> {
+    let paths = Paths::from_env();
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    let of = if plain == paths.state().join(SOCKET) {
+        "the filter's control socket"
+    } else if ["allfilters", "filters"]
+        .iter()
+        .any(|folder| plain.starts_with(paths.localstatedir.join(folder)))
+    {
+        "in a folder of Courier's filters, which it asks about every message"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "{of}, expected a place elsewhere, for example in {}",
+        paths.state().display()
+    ))
 }
 
 #[cfg(test)]
@@ -129,6 +165,29 @@ mod tests {
         ] {
             let error = metrics("listen", listen).unwrap_err();
             assert!(error.contains(expected), "{listen}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_courier_and_the_filter_themselves_listen_on_is_not_for_it() {
+        for place in [
+            "allfilters/rblfilter",
+            "filters/rblfilter",
+            "/allfilters//./x",
+            "rblfilter/../filters/x",
+            "rblfilter/control",
+        ] {
+            for before in ["", "unix:"] {
+                let listen = format!("{before}/var/lib/courier/{place}");
+                let error = metrics("listen", &listen).unwrap_err();
+                assert!(error.contains("expected a place elsewhere"), "{error}");
+            }
+        }
+        let error = metrics("textfile", "/var/lib/courier/allfilters/x.prom").unwrap_err();
+        assert!(error.contains("expected a place elsewhere"), "{error}");
+        for listen in ["rblfilter/metrics", "rblfilter/allfilters", "filters2/x"] {
+            let listen = format!("/var/lib/courier/{listen}");
+            assert!(metrics("listen", &listen).is_ok(), "{listen}");
         }
     }
 

@@ -60,6 +60,16 @@ impl Paths {
         self.localstatedir.join("rblfilter")
     }
 
+    /// The same, where the admin may have Courier's folder elsewhere, with a link to
+    /// it. What is in Courier's folder is Courier's user's, and not followed.
+    #[must_use]
+    pub fn real_state(&self) -> PathBuf {
+        let folder = std::fs::canonicalize(&self.localstatedir);
+        folder
+            .unwrap_or_else(|_| self.localstatedir.clone())
+            .join("rblfilter")
+    }
+
     /// The warden's executable.
     #[must_use]
     pub fn warden(&self) -> PathBuf {

@@ -12,7 +12,7 @@ mod nftables;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::{error, fmt, io};
 
 use rblfilter_warden::netfilter;
@@ -20,6 +20,7 @@ use rblfilter_warden::policy::Backend;
 
 use self::gate::Plan;
 use crate::config::{Config, Rate};
+use crate::sys;
 
 pub use member::holds;
 
@@ -242,7 +243,7 @@ fn succeeded(command: &str, output: &Output) -> Result<String, Error> {
 
 fn output(command: &[String]) -> Result<Output, Error> {
     let (program, args) = split(command);
-    Command::new(program)
+    sys::program(program)
         .args(args)
         .output()
         .map_err(|error| Error::Run(program.to_owned(), error))
@@ -252,7 +253,7 @@ fn output(command: &[String]) -> Result<Output, Error> {
 fn feed(command: &[String], text: &str) -> Result<(), Error> {
     let (program, args) = split(command);
     let failed = |error| Error::Run(program.to_owned(), error);
-    let mut child = Command::new(program)
+    let mut child = sys::program(program)
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -51,6 +51,10 @@ const FROM_1: &str = "
 pub enum Error {
     /// It cannot be made.
     Make(io::Error),
+    /// It cannot be looked at.
+    LookAt(io::Error),
+    /// It holds something else than tables.
+    Foreign,
     /// Something else is in its place.
     NoFile,
     /// Somebody removed it, or put another in its place, while it was open.
@@ -70,8 +74,10 @@ impl Error {
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Make(_) | Self::Busy => false,
-            Self::NoFile | Self::Removed | Self::Overwritten | Self::Version(_) => true,
+            Self::Make(_) | Self::LookAt(_) | Self::Busy => false,
+            Self::Foreign | Self::NoFile | Self::Removed | Self::Overwritten | Self::Version(_) => {
+                true
+            }
             Self::Sqlite(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
                 // "no such table": of our version, but not of our form.
@@ -86,6 +92,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Make(error) => write!(f, "cannot be made: {error}"),
+            Self::LookAt(error) => write!(f, "{error}"),
+            Self::Foreign => write!(f, "it holds other than tables"),
             Self::NoFile => write!(f, "it is no file"),
             Self::Busy => write!(f, "another program has it open (stop that one)"),
             Self::Removed => write!(f, "it was removed or replaced"),

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params_from_iter};
+use rusqlite::{OptionalExtension, params_from_iter};
 
 use super::database::{Error, ban, moved, stamp};
+use super::reading::{Journal, open};
 use super::times::{Stamp, carried};
 use crate::control::{Entry, What};
 use crate::enforce::ban::around;
@@ -17,6 +18,8 @@ use crate::why::{Former, Held};
 /// What the file at `path` holds of `client`, `now` in seconds since 1970, and
 /// what counts of the bans of `network` that ended within `window` seconds.
 ///
+/// `None` where there is no file.
+///
 /// # Errors
 /// Where it cannot be read.
 pub fn kept(
@@ -25,9 +28,10 @@ pub fn kept(
     network: IpNetwork,
     window: u32,
     now: u32,
-) -> Result<Held, Error> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+) -> Result<Option<Held>, Error> {
+    let Some(connection) = open(path, Journal::Read)? else {
+        return Ok(None);
+    };
     let present = Stamp::now(now);
     let then = stamp(&connection)?.map_or(now, |stamp| stamp.is_now(&present));
     // Every network that holds it, by its name: a million bans are not read.
@@ -107,7 +111,7 @@ pub fn kept(
     held.delivered = at
         .map(|at| now.saturating_sub(moved(at, then, now)))
         .filter(|ago| u64::from(*ago) < LATELY.as_secs());
-    Ok(held)
+    Ok(Some(held))
 }
 
 #[cfg(test)]
@@ -157,7 +161,9 @@ mod tests {
             .unwrap();
         drop(database);
         let of = |client: &str, network: &str| {
-            kept(&path, client.parse().unwrap(), net(network), 3600, now).unwrap()
+            kept(&path, client.parse().unwrap(), net(network), 3600, now)
+                .unwrap()
+                .unwrap()
         };
         let banned = of("fd00::99", "fd00::/64");
         assert_eq!(banned.bans.len(), 1);
@@ -178,7 +184,8 @@ mod tests {
                 1,
                 now
             )
-            .is_err()
+            .unwrap()
+            .is_none()
         );
         std::fs::remove_dir_all(&folder).unwrap();
     }

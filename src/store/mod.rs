@@ -12,6 +12,7 @@ mod aside;
 mod database;
 mod forget;
 mod kept;
+mod reading;
 mod times;
 
 use std::net::IpAddr;
@@ -36,6 +37,7 @@ use database::Database;
 pub use database::Error;
 pub use forget::Forgotten;
 pub use kept::kept;
+pub use reading::{Journal, open as open_to_read};
 
 /// The file's name, in [`crate::courier::paths::Paths::state`].
 pub const FILE: &str = "state.db";

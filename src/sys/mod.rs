@@ -8,5 +8,7 @@ mod process;
 pub mod sandbox;
 mod watched;
 
-pub use process::{forbid_tracing, ignore_signals, replace_with, run_soon, set_apart, spawn_with};
+pub use process::{
+    forbid_tracing, ignore_signals, program, replace_with, run_soon, set_apart, spawn_with,
+};
 pub use watched::watched;

@@ -13,6 +13,18 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 
+/// Where the system's programs are, and no one else's.
+const PROGRAMS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command that runs the system's program `name`, whatever this process's `PATH`
+/// is: a command of root's may have been given one by somebody else.
+#[must_use]
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env("PATH", PROGRAMS);
+    command
+}
+
 /// Starts `program` under the name `name` in a session of its own, with `stdin` as its descriptor 0 and
 /// each of `handed` open under the number that it has here. `arguments` makes
 /// its arguments from those numbers.
@@ -170,5 +182,15 @@ mod tests {
     #[test]
     fn a_thread_may_ask_to_run_soon() {
         run_soon().unwrap();
+    }
+
+    #[test]
+    fn a_program_is_one_of_the_systems() {
+        let output = program("env").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.lines().any(|line| line == format!("PATH={PROGRAMS}")),
+            "{text}"
+        );
     }
 }

@@ -5,7 +5,8 @@ pub mod units;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -51,7 +52,7 @@ pub struct Command {
 
 pub fn run(command: &Command) -> ExitCode {
     match command.watch {
-        None => match tell(command) {
+        None => match tell(command.json) {
             Ok(text) => {
                 // A closed standard output leaves nobody to tell.
                 let _ = io::stdout().write_all(text.as_bytes());
@@ -79,9 +80,9 @@ pub fn status() -> Result<Status, ask::Error> {
 }
 
 /// What is to be printed.
-fn tell(command: &Command) -> Result<String, ask::Error> {
+fn tell(json: bool) -> Result<String, ask::Error> {
     let status = status()?;
-    if !command.json {
+    if !json {
         let look = Look {
             colour: colour::wanted(),
             unicode: colour::has_unicode(),
@@ -93,22 +94,44 @@ fn tell(command: &Command) -> Result<String, ask::Error> {
         .map_err(|error| ask::Error::Failed(error.to_string()))
 }
 
+/// What the watch hears.
+enum Heard {
+    Told(Result<String, ask::Error>),
+    /// One that asks it to end.
+    Signal,
+}
+
+/// Asks in a thread of its own: a filter that hangs may take long, and a signal is
+/// not to wait for it.
+fn ask_aside(json: bool, heard: Sender<Heard>) -> io::Result<()> {
+    let ask = move || {
+        // It has ended where nobody listens.
+        let _ = heard.send(Heard::Told(tell(json)));
+    };
+    let thread = thread::Builder::new().name("asker".into()).spawn(ask);
+    thread.map(drop)
+}
+
 /// Tells it until a signal comes. A filter that is stopped meanwhile is waited
 /// for.
 fn watch(command: &Command, pause: Duration) -> ExitCode {
     // Nobody watches what is not for him, or was never there.
-    let mut told = match tell(command) {
+    let mut told = match tell(command.json) {
         Ok(text) => text,
         Err(error) => return error.report(),
     };
-    let (sender, signals) = mpsc::channel();
-    let heard = on_signal(move |signal| {
-        // It has ended where nobody listens.
-        let _ = sender.send(signal);
-    });
-    if let Err(error) = heard {
+    let (sender, heard) = mpsc::channel();
+    let cannot = |error: io::Error| {
         eprintln!("rblfilter: cannot watch: {error}");
-        return exit::SOFTWARE.into();
+        exit::SOFTWARE.into()
+    };
+    let signals = sender.clone();
+    let listening = on_signal(move |_| {
+        // It has ended where nobody listens.
+        let _ = signals.send(Heard::Signal);
+    });
+    if let Err(error) = listening {
+        return cannot(error);
     }
     let in_place = !command.json && io::stdout().is_terminal();
     let _taken = match in_place.then(|| Taken::take(false)).transpose() {
@@ -133,11 +156,17 @@ fn watch(command: &Command, pause: Duration) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         next = (next + pause).max(Instant::now());
-        match signals.recv_timeout(next.saturating_duration_since(Instant::now())) {
+        match heard.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Err(RecvTimeoutError::Timeout) => {}
             _ => return ExitCode::SUCCESS,
         }
-        told = match tell(command) {
+        if let Err(error) = ask_aside(command.json, sender.clone()) {
+            return cannot(error);
+        }
+        let Ok(Heard::Told(answer)) = heard.recv() else {
+            return ExitCode::SUCCESS;
+        };
+        told = match answer {
             Ok(text) => text,
             Err(error) if command.json => {
                 eprintln!("rblfilter: {error}");

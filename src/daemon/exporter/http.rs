@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,19 +67,19 @@ async fn accept(source: &Arc<Source>, listening: &Listening, works: impl Fn()) -
     let places = Arc::new(Semaphore::new(MOST));
     let mut connections = JoinSet::new();
     works();
+    let mut gone = pin!(listening.gone(AGAIN));
     loop {
         while connections.try_join_next().is_some() {}
         // The semaphore is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return io::Error::other("a bug");
         };
-        let stream = loop {
-            match timeout(AGAIN, listening.accept()).await {
-                Ok(Ok(stream)) => break stream,
-                Ok(Err(error)) => return error,
-                Err(_) if listening.is_there() => {}
-                Err(_) => return io::Error::other("the socket was removed"),
-            }
+        let stream = tokio::select! {
+            accepted = listening.accept() => match accepted {
+                Ok(stream) => stream,
+                Err(error) => return error,
+            },
+            () = &mut gone => return io::Error::other("the socket was removed"),
         };
         let source = Arc::clone(source);
         connections.spawn(async move {

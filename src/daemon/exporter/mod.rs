@@ -4,6 +4,7 @@
 
 mod http;
 mod listening;
+mod place;
 mod textfile;
 
 use std::io;

@@ -4,13 +4,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 
 use rustix::fs::{StatVfsMountFlags, getxattr, statvfs};
 
 use super::super::facts::{File, Install, Seen};
 use super::super::texts;
 use crate::courier::paths::Paths;
+use crate::sys;
 
 /// The units that make sets and rules at boot.
 const UNITS: [&str; 2] = ["rblfilter-sets.service", "rblfilter-firewall.service"];
@@ -157,7 +157,7 @@ fn unit() -> Vec<(String, String)> {
     if !Path::new("/run/systemd/system").exists() {
         return Vec::new();
     }
-    let shown = Command::new("systemctl")
+    let shown = sys::program("systemctl")
         .args(["show", "-p", PROPERTIES, "courierfilter.service"])
         .output();
     shown.map_or_else(

@@ -1,12 +1,11 @@
 //! The host: kernel, clock, log, disk.
 
+use std::fmt::Display;
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OpenFlags};
 use rustix::fs::statvfs;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
@@ -14,6 +13,7 @@ use super::super::facts::{Host, Seen};
 use super::super::texts;
 use super::files::cannot;
 use crate::courier::paths::Paths;
+use crate::store::{self, FILE, Journal};
 use crate::sys;
 
 /// Where syslogd listens.
@@ -34,16 +34,11 @@ pub(super) fn look(paths: &Paths) -> Host {
         now: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_secs()),
-        // The admin may have Courier's folder elsewhere, with a link to it.
-        last_seen: last_seen(&canonical(&paths.localstatedir).join("rblfilter/state.db")),
+        last_seen: last_seen(&paths.real_state().join(FILE)),
         log: log(),
         free: free(&paths.localstatedir),
         ipv6: read("/proc/net/if_inet6").is_ok_and(|text| texts::has_global_ipv6(&text)),
     }
-}
-
-fn canonical(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 pub(super) fn unseen(error: &str) -> Host {
@@ -64,22 +59,13 @@ pub(super) fn unseen(error: &str) -> Host {
 /// The time that stands in the file of bans. Read as it lies on the disk: nothing
 /// is locked, made or followed in a folder that is the filter's.
 fn last_seen(path: &Path) -> Seen<Option<u64>> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_file() => {}
-        Ok(_) => return Err(format!("{} is no file", path.display())),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(cannot("look at", path, error)),
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let uri = format!("file:{}?immutable=1", path.display());
-    let seconds = Connection::open_with_flags(uri, flags).and_then(|connection| {
-        // It is Courier's user who wrote it, and root who may read it.
-        connection.pragma_update(None, "trusted_schema", false)?;
-        connection.query_row("SELECT seconds FROM times", [], |row| row.get::<_, u32>(0))
-    });
+    let cannot = |error: &dyn Display| Err(format!("cannot read {}: {error}", path.display()));
+    let connection = match store::open_to_read(path, Journal::Ignored) {
+        Ok(Some(connection)) => connection,
+        Ok(None) => return Ok(None),
+        Err(error) => return cannot(&error),
+    };
+    let seconds = connection.query_row("SELECT seconds FROM times", [], |row| row.get::<_, u32>(0));
     match seconds {
         Ok(seconds) => Ok(Some(seconds.into())),
         // All of it may yet be in the journal beside it.
@@ -87,7 +73,7 @@ fn last_seen(path: &Path) -> Seen<Option<u64>> {
         Err(rusqlite::Error::SqliteFailure(_, Some(text))) if text.starts_with("no such table") => {
             Ok(None)
         }
-        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        Err(error) => cannot(&error),
     }
 }
 

@@ -92,10 +92,14 @@ pub fn gather(path: &Path, ask: impl Fn() -> Filter + Send + Sync + 'static) -> 
         let paths = paths.clone();
         Pending::begin(move || host::look(&paths))
     };
+    let ids = {
+        let paths = paths.clone();
+        Pending::begin(move || files::ids(&paths))
+    };
     Facts {
         root,
         systemd: Path::new("/run/systemd/system").exists(),
-        courier_ids: files::ids(&paths),
+        courier_ids: ids.get(end).ok().flatten(),
         install: install
             .get(end)
             .unwrap_or_else(|error| files::unseen(&error)),
