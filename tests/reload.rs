@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
-use rblfilter_lab::smtp::{Message, Outcome};
+use rblfilter_lab::smtp::{Client, Message, Outcome};
 use rblfilter_lab::stub::{Answer, Stub};
 use rblfilter_lab::{Config, Dns, Lab, wait_for};
 
@@ -493,7 +493,7 @@ fn no_more_than_four_workers_leave_at_a_time() {
 
 /// A lab in which couriertcpd asks nobody, and a session of a listed client that has
 /// connected while no list was configured.
-fn with_an_open_session() -> (Lab, rblfilter_lab::smtp::Client) {
+fn with_an_open_session() -> (Lab, Client) {
     let config = Config {
         tcpd_options: "-nodnslookup".into(),
         ..Config::default()
@@ -514,12 +514,17 @@ fn a_session_from_before_is_ended_where_the_new_configuration_convicts_it() {
     assert_banned_too(&lab, LISTED);
 }
 
-/// Its list has not passed its first test when it is judged, and does soon after.
-#[test]
-fn a_session_is_judged_again_when_a_new_list_has_passed_its_first_test() {
+/// Another listed client.
+const OTHER: &str = "127.66.1.8";
+
+/// The sessions of two clients, the other's second, whose list has not passed its
+/// first test when they are judged, so that they are left alone.
+fn judged_too_early() -> (Lab, [Client; 2]) {
     let (mut lab, mut client) = with_an_open_session();
+    let mut other = lab.connect(ip(OTHER)).unwrap();
+    greet(&lab, &mut other);
     lab.dns_start(Dns::Silent).unwrap();
-    fs::write(FILE, ZONE).unwrap();
+    fs::write(FILE, format!("{ZONE}\n[log]\nlevel = \"debug\"\n")).unwrap();
     reload(&lab);
     lab.wait_for_log("degraded,what=dnsbl,zone=bl.test", LIMIT)
         .unwrap();
@@ -527,9 +532,29 @@ fn a_session_is_judged_again_when_a_new_list_has_passed_its_first_test() {
     assert!(lab.log_matching("at=connect").is_empty());
     let reply = lab.block_on(client.command("NOOP")).unwrap();
     assert!(reply.is_positive(), "{reply}");
+    (lab, [client, other])
+}
+
+#[test]
+fn a_session_is_judged_again_when_a_new_list_has_passed_its_first_test() {
+    let (mut lab, _clients) = judged_too_early();
     lab.dns_start(Dns::Rbldnsd).unwrap();
     assert_ended(&lab, LISTED);
     assert_banned_too(&lab, LISTED);
+}
+
+#[test]
+fn one_that_was_let_in_before_it_is_judged_again_is_left_alone() {
+    let (mut lab, [mut client, _other]) = judged_too_early();
+    lab.run_ok(&["rblfilter", "allow", LISTED]).unwrap();
+    lab.dns_start(Dns::Rbldnsd).unwrap();
+    assert_ended(&lab, OTHER);
+    let left_alone = format!("exempt,ip=[::ffff:{LISTED}],at=connect");
+    lab.wait_for_log(&left_alone, LIMIT).unwrap();
+    let reply = lab.block_on(client.command("NOOP")).unwrap();
+    assert!(reply.is_positive(), "{reply}");
+    let listed = format!("listed,ip=[::ffff:{LISTED}]");
+    assert!(lab.log_matching(&listed).is_empty());
 }
 
 /// A filter that submit asks after ours, and that answers when it is told to.

@@ -307,9 +307,10 @@ async fn write(stream: &mut UnixStream, answers: &[Answer]) -> io::Result<()> {
 }
 
 async fn list(stream: &mut UnixStream, filter: &Arc<Filter>) -> io::Result<()> {
-    let mut records = filter.bans();
     // The newest first; a million of them must not hold up the mail.
+    let known = Arc::clone(filter);
     let sorting = tokio::task::spawn_blocking(move || {
+        let mut records = known.bans();
         records.sort_unstable_by_key(|record| (Reverse(record.since), record.network));
         records
     });

@@ -11,6 +11,7 @@ use super::{Filter, LONGEST_SESSION, listed};
 use crate::config::{KillPolicy, Mode, WatchBy};
 use crate::courier::control_file::Envelope;
 use crate::courier::identified::Identified;
+use crate::courier::session::Session;
 use crate::enforce::kill;
 use crate::guard::answers;
 use crate::judge::{self, Sentence};
@@ -23,13 +24,7 @@ impl Filter {
     async fn judge_connect(&self, identified: &Identified, seen: Instant) {
         let session = &identified.session;
         self.teach_gate(session);
-        let nobody = Envelope::default();
-        let protection = self.protection(session.client);
-        if let Some(exemption) = judge::exemption(session, &nobody, protection, &self.config) {
-            let event = Event::new("exempt")
-                .ip(session.client)
-                .field("at", "connect");
-            log::debug!("{}", event.field("reason", exemption));
+        if self.is_exempt(session) {
             self.metrics.at_connect.exempt.inc();
             self.table
                 .judged(identified.esmtpd().pid(), Verdict::Exempt, "");
@@ -84,6 +79,11 @@ impl Filter {
                 break deciding;
             }
         };
+        // Somebody may have let it in meanwhile: the test of a list takes up to a
+        // minute, and a grace is longer.
+        if self.is_exempt(session) {
+            return;
+        }
         // From the end of data on the filter socket decides.
         if let Some(killed) = self.end_unanswered(identified, false) {
             self.metrics.watch.inc();
@@ -93,6 +93,21 @@ impl Filter {
             let event = self.ban_event(event, &conviction, identified).await;
             log::info!("{}", event.field("killed", killed));
         }
+    }
+
+    /// Whether the session is not to be judged when it connects, whatever the lists
+    /// say.
+    fn is_exempt(&self, session: &Session) -> bool {
+        let nobody = Envelope::default();
+        let protection = self.protection(session.client);
+        let exemption = judge::exemption(session, &nobody, protection, &self.config);
+        if let Some(exemption) = &exemption {
+            let event = Event::new("exempt")
+                .ip(session.client)
+                .field("at", "connect");
+            log::debug!("{}", event.field("reason", exemption));
+        }
+        exemption.is_some()
     }
 
     /// Notes what was decided, for who looks at the sessions.

@@ -39,13 +39,14 @@ impl Filter {
             let book = self.book();
             (book.ends(now).count(), book.remembered())
         };
+        let allowed = self.allows().running(now).count();
         Snapshot {
             enforce: self.config.mode == Mode::Enforce,
             watch: self.watching(),
             process: process(),
             sessions: self.table.len(),
             bans,
-            allowed: self.allows().running(now).count(),
+            allowed,
             remembered,
             listeners: self
                 .listeners()

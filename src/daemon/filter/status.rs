@@ -24,6 +24,15 @@ impl Filter {
             counted: totals.said(index),
             minute: minute.said(index),
         });
+        // Each lock is given up before the next is taken: who holds one may wait for
+        // another.
+        let at = self.now();
+        let bans = self.book().ends(at).count();
+        let allowed = self.allows().running(at).count();
+        let standing = {
+            let standing = self.standing();
+            standing.iter().filter(|ban| ban.until > at).count()
+        };
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             mode: match self.config.mode {
@@ -45,14 +54,10 @@ impl Filter {
             },
             sessions: self.table.len(),
             listeners: self.listeners(),
-            bans: self.book().running(self.now()).count(),
-            standing: {
-                let now = self.now();
-                let standing = self.standing();
-                standing.iter().filter(|ban| ban.until > now).count()
-            },
+            bans,
+            standing,
             dry_run: self.config.ban.backend == Backend::DryRun,
-            allowed: self.allows().running(self.now()).count(),
+            allowed,
             counted: totals.told(),
             minute: minute.told(),
             cache: Cache { entries, most },
