@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 use quick_cache::sync::Cache;
 
 use crate::enforce::ban::around;
+use crate::enforce::forget::Whom;
 
 /// How long that is remembered.
 pub const LATELY: Duration = Duration::from_secs(24 * 3600);
@@ -83,14 +84,13 @@ impl Senders {
         self.clients.get(&client).filter(|at| lately(*at, now))
     }
 
-    /// Forgets the clients in `network`; how many there were.
-    pub fn forget(&self, network: IpNetwork) -> usize {
-        let inside: Vec<IpAddr> = self
-            .clients
-            .iter()
-            .map(|(client, _)| client)
-            .filter(|client| network.contains(*client))
-            .collect();
+    /// Forgets the clients in `whom`; for each there was, the place of that network.
+    pub fn forget(&self, whom: &Whom) -> Vec<usize> {
+        let found = self.clients.iter().filter_map(|(client, _)| {
+            let place = whom.holder(client.into())?;
+            Some((client, place))
+        });
+        let (inside, places): (Vec<IpAddr>, Vec<usize>) = found.unzip();
         for client in &inside {
             self.clients.remove(client);
         }
@@ -109,7 +109,7 @@ impl Senders {
                 self.note_network(client, at);
             }
         }
-        inside.len()
+        places
     }
 
     /// Forgets those whose last message is older than a day at `now`.
@@ -190,13 +190,17 @@ mod tests {
         for client in ["fd00:1::5", "fd00:1::6", "10.0.0.1", "10.0.0.2"] {
             senders.delivered(ip(client), now);
         }
-        assert_eq!(senders.forget("fd00:1::5/128".parse().unwrap()), 1);
+        let forget = |network: &str| {
+            let whom = Whom::new(&["10.9.9.9/32", network].map(|text| text.parse().unwrap()));
+            senders.forget(&whom)
+        };
+        assert_eq!(forget("fd00:1::5/128"), [1]);
         assert!(!senders.has_delivered(ip("fd00:1::5"), now));
         assert!(senders.has_good_neighbour(ip("fd00:1::5"), now));
         assert!(!senders.has_good_neighbour(ip("fd00:1::6"), now));
-        assert_eq!(senders.forget("fd00:1::/64".parse().unwrap()), 1);
+        assert_eq!(forget("fd00:1::/64"), [1]);
         assert!(!senders.has_good_neighbour(ip("fd00:1::7"), now));
-        assert_eq!(senders.forget("10.0.0.0/31".parse().unwrap()), 1);
+        assert_eq!(forget("10.0.0.0/31"), [1]);
         assert!(senders.has_delivered(ip("10.0.0.2"), now));
         senders.forget_over(now + LATELY);
         assert_eq!(senders.clients.len() + senders.networks.len(), 0);

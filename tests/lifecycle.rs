@@ -247,6 +247,34 @@ fn what_looks_up_aliases_is_there_again_when_it_has_died() {
     assert_eq!(filter(&lab), after);
 }
 
+/// A file that is right and half done, say: it is the admin's to put into service.
+#[test]
+fn a_changed_configuration_does_not_come_into_service_because_of_aliases() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    let before = filter(&lab);
+    let process = || {
+        let mut processes = lab.processes().into_iter();
+        processes.find(|process| process.comm == "rblfilter-alias")
+    };
+    fs::write(
+        "/etc/courier/filters/rblfilter.toml",
+        format!("exempt-recipients = []\n{OWN_ZONE}"),
+    )
+    .unwrap();
+    let its = process().expect("one that looks up");
+    lab.kill(its.pid, Signal::SIGKILL).unwrap();
+    let told = || lab.log_matching("degraded,what=aliases").pop();
+    let told = wait_for(LIMIT, told).expect("told");
+    assert!(told.contains("rblfilter reload"), "{told}");
+    assert_eq!(filter(&lab), before);
+    lab.run_ok(&["rblfilter", "reload"]).unwrap();
+    assert_ne!(filter(&lab).worker, before.worker);
+    assert!(lab.log_matching("reload,user=aliases").is_empty());
+    // Nobody is exempt: nothing is looked up, and nothing is missed.
+    assert!(process().is_none());
+    assert_eq!(lab.log_matching("what=aliases").len(), 1);
+}
+
 #[test]
 fn who_is_not_started_by_courierfilter_supervises_nothing() {
     let lab = lab(Config::default(), OWN_ZONE);

@@ -1,18 +1,21 @@
 //! Reloads by themselves, where that is wished: when the configuration's file changes,
 //! or the one that it includes.
 
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::reloads::{Failure, Reloads};
 use crate::config;
@@ -21,6 +24,12 @@ use crate::sys::watched;
 
 /// How long the files must have been left alone before they are read.
 const QUIET: Duration = Duration::from_millis(1500);
+/// How long after the first change they are read at the latest.
+const LATEST: Duration = Duration::from_secs(10);
+/// How often a folder that is not watched is looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// The most changes that are taken at once.
+const MOST_EVENTS: usize = 16_384;
 
 /// The first pause before a reload that failed without a fault of the file is tried
 /// again, doubled each time, and the longest.
@@ -89,7 +98,7 @@ impl Reloads {
         let (mut pause, mut refused) = (AGAIN, false);
         let mut watch = None;
         loop {
-            let watched = match Watch::of(self.file(), &now, watch.take()) {
+            let mut watched = match Watch::of(self.file(), &now, watch.take()) {
                 Ok(watched) => watched,
                 Err(error) => {
                     let event = Event::new("noreload").text(format!(
@@ -116,18 +125,23 @@ impl Reloads {
             }
             if !again && files.main.text.is_some() && files != now {
                 now = files;
-                if watched.folders != folders(self.file(), &now) {
+                if watched.paths != paths(self.file(), &now) {
                     // What they include is elsewhere now.
                     continue;
                 }
             }
-            let changed = watched.changed();
-            let changed = if again {
-                let changed = timeout(pause, changed).await;
+            let limit = match (again, watched.is_partial) {
+                (true, _) => Some(pause),
+                (false, true) => Some(LOOK_AGAIN),
+                (false, false) => None,
+            };
+            if again {
                 pause = (pause * 2).min(LONGEST);
-                changed.unwrap_or(Ok(()))
-            } else {
-                changed.await
+            }
+            let changed = watched.changed();
+            let changed = match limit {
+                Some(limit) => timeout(limit, changed).await.unwrap_or(Ok(())),
+                None => changed.await,
             };
             if changed.is_err() {
                 return;
@@ -141,62 +155,115 @@ impl Reloads {
 /// of the one before.
 #[derive(Debug)]
 struct Watch {
-    folders: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
+    /// What is looked at in the folders; `None`: all, as a link may lead through it.
+    names: Option<Vec<OsString>>,
+    /// A folder is not watched, as there is none (any more).
+    is_partial: bool,
     inotify: AsyncFd<OwnedFd>,
+}
+
+/// What has been seen.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// Something that may be a change of the files.
+    ours: bool,
+    /// The end of a folder.
+    end: bool,
 }
 
 impl Watch {
     /// A watch of `file` and of what `files` include: `before`, where that is one.
     fn of(file: &Path, files: &Files, before: Option<Self>) -> io::Result<Self> {
-        let folders = folders(file, files);
-        if let Some(before) = before.filter(|before| before.folders == folders) {
-            return Ok(before);
+        let paths = paths(file, files);
+        let is_link = |path: &PathBuf| path.is_symlink();
+        let own = |path: &PathBuf| path.file_name().map(OsStr::to_owned);
+        let names = (!paths.iter().any(is_link)).then(|| paths.iter().filter_map(own).collect());
+        if let Some(before) = before.filter(|before| before.paths == paths && !before.is_partial) {
+            return Ok(Self { names, ..before });
         }
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        let changes = AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_ATTRIB
-            | AddWatchFlags::IN_CREATE;
-        for (number, folder) in folders.iter().enumerate() {
-            match inotify.add_watch(folder, changes) {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let changes = WatchFlags::CLOSE_WRITE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::ATTRIB
+            | WatchFlags::CREATE;
+        let mut is_partial = false;
+        for (number, path) in paths.iter().enumerate() {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            match inotify::add_watch(&inotify, folder, changes) {
                 // That there is none, or that it is closed, is told where it is read.
-                Err(_) if number > 0 => {}
+                Err(_) if number > 0 => is_partial = true,
                 watched => drop(watched?),
             }
         }
         Ok(Self {
-            folders,
-            inotify: watched(inotify.into(), Interest::READABLE)?,
+            paths,
+            names,
+            is_partial,
+            inotify: watched(inotify, Interest::READABLE)?,
         })
     }
 
-    /// Returns once something has changed, and been left alone since.
-    async fn changed(&self) -> io::Result<()> {
-        let mut ready = self.inotify.readable().await?;
+    /// Returns once something has changed, and been left alone since; or for long not.
+    async fn changed(&mut self) -> io::Result<()> {
+        let (mut quiet, mut latest) = (None, None);
         loop {
-            self.drain();
+            let readable = self.inotify.readable();
+            let mut ready = match quiet {
+                None => readable.await?,
+                Some(quiet) => match timeout_at(quiet, readable).await {
+                    Ok(ready) => ready?,
+                    Err(_) => return Ok(()),
+                },
+            };
             ready.clear_ready();
-            // Editors write in more than one step.
-            match timeout(QUIET, self.inotify.readable()).await {
-                Ok(again) => ready = again?,
-                Err(_) => return Ok(()),
+            drop(ready);
+            let seen = self.drain();
+            self.is_partial |= seen.end;
+            let now = Instant::now();
+            if seen.ours {
+                // Editors write in more than one step.
+                let latest = *latest.get_or_insert(now + LATEST);
+                quiet = Some(latest.min(now + QUIET));
+            }
+            // Others may never be quiet.
+            if quiet.is_some_and(|quiet| now >= quiet) {
+                return Ok(());
             }
         }
     }
 
-    fn drain(&self) {
-        let mut bytes = [0; 4096];
-        let fd = self.inotify.get_ref().as_fd();
-        // What changed is looked at in the file itself.
-        while nix::unistd::read(fd, &mut bytes).is_ok_and(|length| length > 0) {}
+    /// Takes what was seen; what changed is looked at in the file itself.
+    fn drain(&self) -> Seen {
+        let mut bytes = [MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(&self.inotify, &mut bytes);
+        let mut seen = Seen::default();
+        for _ in 0..MOST_EVENTS {
+            let Ok(event) = events.next() else {
+                return seen;
+            };
+            let name = event.file_name().map(CStr::to_bytes).map(OsStr::from_bytes);
+            // Without a name it is the folder's, or that events were lost.
+            seen.ours |= match (name, &self.names) {
+                (Some(name), Some(names)) => names.iter().any(|own| own == name),
+                _ => true,
+            };
+            seen.end |= event.events().contains(ReadFlags::IGNORED);
+        }
+        // There is more.
+        seen.ours = true;
+        seen
     }
 }
 
-/// The folders of `file`, and of what `files` include.
-fn folders(file: &Path, files: &Files) -> Vec<PathBuf> {
+/// `file`, and what `files` include.
+fn paths(file: &Path, files: &Files) -> Vec<PathBuf> {
     let included = files.included.iter().map(|(path, _)| path.as_path());
-    let folder = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
-    [file].into_iter().chain(included).map(folder).collect()
+    [file]
+        .into_iter()
+        .chain(included)
+        .map(Path::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -238,5 +305,67 @@ mod tests {
             assert_eq!(files.are_news(&begun, false), news, "{files:?}");
             assert_eq!(files.are_news(&begun, true), after_a_refusal, "{files:?}");
         }
+    }
+    /// A folder with a file and what it includes, in the folder of that.
+    fn folder(name: &str) -> (PathBuf, PathBuf, Files) {
+        let folder = std::env::temp_dir().join(format!("rblfilter-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (main, keys) = (folder.join("main"), folder.join("keys/keys"));
+        fs::write(&main, format!("include = {keys:?}\n")).unwrap();
+        let files = Files::at(&main);
+        assert!(files.included.is_some());
+        (folder, main, files)
+    }
+
+    #[tokio::test]
+    async fn what_others_write_is_no_change_and_a_folder_may_come_and_go() {
+        let (folder, main, files) = folder("changes-names");
+        let watch = Watch::of(&main, &files, None).unwrap();
+        assert!(watch.is_partial);
+        fs::write(folder.join("other"), "").unwrap();
+        assert_eq!(watch.drain(), Seen::default());
+        fs::write(&main, "").unwrap();
+        assert!(watch.drain().ours);
+        // It is there now.
+        let keys = folder.join("keys");
+        fs::create_dir(&keys).unwrap();
+        let watch = Watch::of(&main, &files, Some(watch)).unwrap();
+        assert!(!watch.is_partial);
+        fs::write(keys.join("keys"), "").unwrap();
+        assert_eq!(
+            watch.drain(),
+            Seen {
+                ours: true,
+                end: false
+            }
+        );
+        fs::remove_dir_all(&keys).unwrap();
+        assert!(watch.drain().end);
+        // Through a link anything may be what changes the file.
+        fs::rename(&main, folder.join("there")).unwrap();
+        std::os::unix::fs::symlink("there", &main).unwrap();
+        let watch = Watch::of(&main, &files, None).unwrap();
+        fs::write(folder.join("there"), "").unwrap();
+        assert!(watch.drain().ours);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_never_rests_is_read_all_the_same() {
+        let (folder, main, files) = folder("changes-noise");
+        let mut watch = Watch::of(&main, &files, None).unwrap();
+        let noise = async {
+            loop {
+                fs::write(&main, "").unwrap();
+                tokio::time::sleep(QUIET / 10).await;
+            }
+        };
+        let changed = timeout(LATEST * 6, watch.changed());
+        let result = tokio::select! {
+            result = changed => result,
+            () = noise => unreachable!(),
+        };
+        result.expect("it is read").unwrap();
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

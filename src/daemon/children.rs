@@ -18,16 +18,19 @@ use rblfilter_warden::GATE_ROLE;
 use super::link::Link;
 use super::pulse::Pulse;
 use super::{handover, service};
+use crate::enforce::kill::TERM_PATIENCE;
 use crate::sys::set_apart;
 
 /// How long a child may take to its first word, where it may be silent for less
 /// later.
 const STARTS: Duration = Duration::from_secs(5);
 /// How long a worker may take to leave: to give all up (`handover.rs`), to hear that
-/// the next one serves, and to answer what is open.
+/// the next one serves, to answer what is open, and to see to it that whom it ended
+/// is gone.
 const LEAVING: Duration = handover::RELEASE
     .saturating_add(handover::PATIENCE)
-    .saturating_add(service::LONGEST_DRAIN);
+    .saturating_add(service::LONGEST_DRAIN)
+    .saturating_add(TERM_PATIENCE);
 /// How long one that is killed may take to end, before it is held for lost.
 const DEATH: Duration = Duration::from_secs(1);
 
@@ -375,6 +378,20 @@ mod tests {
             assert_eq!(status.to_string(), told);
             assert!(child.collect().is_err(), "it is gone");
         }
+    }
+
+    #[test]
+    fn one_that_leaves_has_time_to_answer_and_then_to_outlive_whom_it_ended() {
+        let child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let (link, _theirs) = Link::pair().unwrap();
+        let mut child = Child::of(child, Role::Worker, Stage::Serving, link, None).unwrap();
+        let now = Instant::now();
+        child.enter(Stage::Leaving, now);
+        // One after the other, each at its longest.
+        let answered = now + handover::RELEASE + handover::PATIENCE + service::LONGEST_DRAIN;
+        assert!(child.by.unwrap() >= answered + TERM_PATIENCE);
+        child.kill().unwrap();
+        waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use super::OWN_PROGRAM;
+use super::changes::Files;
 use super::filter::Filter;
 use super::link::Word;
 use super::supervised::Supervisor;
@@ -101,6 +102,16 @@ impl Reloads {
     fn asked(&self) -> Option<Event> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.take()
+    }
+
+    /// Whether a reload would bring nothing else into service than what this process
+    /// began with: the files are as it has `read` them, and the program is its own.
+    pub(super) async fn is_as_begun(&self, read: &Files) -> bool {
+        let file = self.file.clone();
+        let looked = tokio::task::spawn_blocking(move || (Files::at(&file), is_replaced()));
+        looked
+            .await
+            .is_ok_and(|(now, replaced)| !replaced && now == *read)
     }
 
     /// Has another worker take our place, for `user`, and waits until it serves.

@@ -164,7 +164,8 @@ fn start(handed: Descriptors, name: &str, dropped: sandbox::Dropped) -> io::Resu
     let wanted = config
         .as_ref()
         .map_or(Layer::Auto, |config| config.sandbox.seccomp);
-    let prepared = prepare(&paths, name, dropped, wanted);
+    let needs_aliases = config.as_ref().is_some_and(needs_aliases);
+    let prepared = prepare(&paths, name, dropped, wanted, needs_aliases);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(64)
@@ -191,6 +192,7 @@ async fn work(
     let on_change = config
         .as_ref()
         .is_some_and(|config| config.reload_on_change);
+    let needs_aliases = config.as_ref().is_some_and(needs_aliases);
     let filter = config.map(|config| Arc::new(Filter::new(config, paths, prepared)));
     let (supervisor, mut told) = supervised::listen(handed.link, filter.clone())?;
     // It must be there before we are alone, should the supervisor die meanwhile.
@@ -231,11 +233,11 @@ async fn work(
     if let Some(filter) = filter.as_ref().filter(|filter| filter.has_gate()) {
         filter.gate().want();
     }
-    let changes = on_change.then(|| tokio::spawn(Arc::clone(&reloads).on_change(files)));
-    let lookups = filter.clone().map(|filter| {
-        let keep = lookups::keep(filter, Arc::clone(&reloads), handed.is_next);
+    let lookups = filter.clone().filter(|_| needs_aliases).map(|filter| {
+        let keep = lookups::keep(filter, Arc::clone(&reloads), files.clone(), handed.is_next);
         tokio::spawn(keep)
     });
+    let changes = on_change.then(|| tokio::spawn(Arc::clone(&reloads).on_change(files)));
     let baton = loop {
         match service.serve().await {
             Ended::Stop => break None,
@@ -392,13 +394,26 @@ async fn on_disk(work: impl FnOnce() + Send + 'static) {
     let _ = tokio::time::timeout(DISK_TIME, done).await;
 }
 
+/// Whether anybody's aliases may have to be looked up.
+fn needs_aliases(config: &Config) -> bool {
+    !config.exempt_recipients.is_empty()
+}
+
 /// Starts what runs `aliaslookup`, as the worker cannot run anything after
-/// this, and builds the worker's walls.
-fn prepare(paths: &Paths, name: &str, dropped: sandbox::Dropped, seccomp: Layer) -> Prepared {
+/// this, where it is needed, and builds the worker's walls.
+fn prepare(
+    paths: &Paths,
+    name: &str,
+    dropped: sandbox::Dropped,
+    seccomp: Layer,
+    needs_aliases: bool,
+) -> Prepared {
     // The program that this process runs, be it replaced since: one of another version
     // may want other arguments.
-    let aliases = Aliases::start(Path::new(OWN_PROGRAM), name, &paths.aliaslookup(), seccomp);
-    if let Err(error) = &aliases {
+    let program = Path::new(OWN_PROGRAM);
+    let aliases =
+        needs_aliases.then(|| Aliases::start(program, name, &paths.aliaslookup(), seccomp));
+    if let Some(Err(error)) = &aliases {
         let text = format!("no look-ups of aliases: {error}");
         log::warn!("{}", Event::new("limits").text(text));
     }
@@ -407,7 +422,7 @@ fn prepare(paths: &Paths, name: &str, dropped: sandbox::Dropped, seccomp: Layer)
         log::warn!("{}", event.text(error));
     });
     Prepared {
-        aliases: aliases.ok().map(Arc::new),
+        aliases: aliases.and_then(Result::ok).map(Arc::new),
         layers,
     }
 }

@@ -1,7 +1,6 @@
 //! What the bans want of the lists: queries to spare for those that are banned
 //! already, and that what was said of somebody is forgotten.
 
-use std::net::IpAddr;
 use std::sync::PoisonError;
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use ipnetwork::IpNetwork;
 use super::budget::WARN_AT;
 use super::cache::Key;
 use super::lookup::Lists;
+use crate::enforce::forget::Whom;
 
 impl Lists {
     /// Whether no list has used so much of its queries of the day that the rest
@@ -25,22 +25,29 @@ impl Lists {
         })
     }
 
-    /// Forgets what the lists said of the clients in `network`, so that they
-    /// are asked again; how many answers that were.
-    pub fn forget(&self, network: IpNetwork) -> usize {
-        let single = |client: IpAddr| {
-            let keys = self.lists.iter().map(|list| Key::new(list.number, client));
-            keys.filter(|key| self.cache.remove(key)).count()
-        };
-        let full = if network.is_ipv4() { 32 } else { 128 };
-        if network.prefix() == full {
-            return single(network.ip());
+    /// Forgets what the lists said of the clients in `networks`, so that they
+    /// are asked again; how many answers that were of each.
+    pub fn forget(&self, networks: &[IpNetwork]) -> Vec<usize> {
+        let mut forgotten = vec![0; networks.len()];
+        for (network, count) in networks.iter().zip(&mut forgotten) {
+            let keys = self
+                .lists
+                .iter()
+                .map(|list| Key::new(list.number, network.ip()));
+            *count = keys.filter(|key| self.cache.remove(key)).count();
         }
-        let inside = self.cache.iter().map(|(key, _)| key);
-        let inside: Vec<Key> = inside
-            .filter(|key| network.contains(key.client()))
-            .collect();
-        inside.iter().filter(|key| self.cache.remove(key)).count()
+        let whom = Whom::new(networks);
+        if whom.has_wide() {
+            // Once for all of them: there may be a million.
+            let keys = self.cache.iter().map(|(key, _)| key);
+            let inside: Vec<(Key, usize)> = keys
+                .filter_map(|key| Some((key, whom.holder(key.client().into())?)))
+                .collect();
+            for (key, place) in inside {
+                forgotten[place] += usize::from(self.cache.remove(&key));
+            }
+        }
+        forgotten
     }
 
     /// Forgets the answers that are of no use any longer at `now`.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::ban::overlap;
-use super::forget::is_of;
+use super::forget::Whom;
 
 /// The most networks that are let in at the same time: each client is compared
 /// with all of them. What lasts belongs into `allow.networks`.
@@ -37,11 +37,15 @@ impl Allows {
         ended
     }
 
-    /// Ends all that lie within `network`, and tells how many that were.
-    pub fn forget(&mut self, network: IpNetwork) -> usize {
-        let before = self.0.len();
-        self.0.retain(|allowed, _| !is_of(*allowed, network, true));
-        before - self.0.len()
+    /// Ends all that lie within one of `whom`, and tells the place of that for each.
+    pub fn forget(&mut self, whom: &Whom) -> Vec<usize> {
+        let mut places = Vec::new();
+        self.0.retain(|allowed, _| {
+            let place = whom.of(*allowed, true);
+            places.extend(place);
+            place.is_none()
+        });
+        places
     }
 
     /// Takes out those that are over, and tells them.

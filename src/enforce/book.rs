@@ -14,7 +14,7 @@ use ipnetwork::IpNetwork;
 
 use super::ban::{around, overlap};
 use super::durations::{Durations, Past};
-use super::forget::is_of;
+use super::forget::Whom;
 use super::grounds::{Grounds, Known};
 
 /// The most bans that are remembered.
@@ -334,6 +334,27 @@ impl Book {
         self.bans.get(&network).map(|ban| self.record(network, ban))
     }
 
+    /// The banned networks that lie in one of `whom` that is more than an address,
+    /// each with the place of that.
+    #[must_use]
+    pub fn inside(&self, whom: &Whom) -> Vec<(IpNetwork, usize)> {
+        if !whom.has_wide() {
+            return Vec::new();
+        }
+        let all = self.bans.keys();
+        all.filter_map(|banned| Some((*banned, whom.holder(*banned)?)))
+            .collect()
+    }
+
+    /// The banned networks that hold all of `network`.
+    #[must_use]
+    pub fn holding(&self, network: IpNetwork) -> Vec<IpNetwork> {
+        (0..=network.prefix())
+            .map(|prefix| around(network.ip(), prefix))
+            .filter(|banned| self.bans.contains_key(banned))
+            .collect()
+    }
+
     /// The banned networks that have an address in common with `network`.
     #[must_use]
     pub fn touching(&self, network: IpNetwork) -> Vec<IpNetwork> {
@@ -343,10 +364,7 @@ impl Book {
             return all.filter(|banned| overlap(*banned, network)).collect();
         }
         // Without a look at each: there may be a million.
-        (0..=full)
-            .map(|prefix| around(network.ip(), prefix))
-            .filter(|banned| self.bans.contains_key(banned))
-            .collect()
+        self.holding(network)
     }
 
     /// Takes a ban out of every index.
@@ -432,14 +450,18 @@ impl Book {
         self.past.get(&network).copied()
     }
 
-    /// Forgets what counts of `network`, and of what holds it; of how many networks
-    /// that was. Bans stay: the kernel has to lose them first.
-    pub fn forget_past(&mut self, network: IpNetwork) -> usize {
-        let before = self.past.len();
-        self.past.retain(|kept, _| !is_of(*kept, network, false));
+    /// Forgets what counts of `whom`, and of what holds one of them; for each network
+    /// that was, the place of that. Bans stay: the kernel has to lose them first.
+    pub fn forget_past(&mut self, whom: &Whom) -> Vec<usize> {
+        let mut places = Vec::new();
+        self.past.retain(|kept, _| {
+            let place = whom.of(*kept, false);
+            places.extend(place);
+            place.is_none()
+        });
         self.past_order
-            .retain(|(_, kept)| !is_of(*kept, network, false));
-        before - self.past.len()
+            .retain(|(_, kept)| whom.of(*kept, false).is_none());
+        places
     }
 
     /// The networks that have one.

@@ -21,7 +21,7 @@ use crate::log::Event;
 use crate::sys::watched;
 
 /// How long a process may outlive its SIGTERM.
-const TERM_PATIENCE: Duration = Duration::from_secs(5);
+pub const TERM_PATIENCE: Duration = Duration::from_secs(5);
 /// How often those that got one are looked at.
 const SEE_EVERY: Duration = Duration::from_millis(100);
 /// How often the slots are counted while a client is left its grace.

@@ -1,11 +1,11 @@
 //! Files of bans that were damaged, and are kept beside the one that is in use.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use aho_corasick::AhoCorasick;
 use ipnetwork::IpNetwork;
-use memchr::memmem::Finder;
 
 use crate::enforce::ban::around;
 
@@ -71,68 +71,78 @@ pub fn remove_older(path: &Path, before: u32) {
     }
 }
 
-/// Removes those that may hold something of `network`, as nobody can take it out
-/// of a damaged file, and tells how many that were.
+/// Removes those that may hold something of `networks`, as nobody can take it out
+/// of a damaged file; for each, the place of one network that it may hold. Each is
+/// read once.
 ///
 /// # Errors
 /// Where one cannot be read or removed.
-pub fn remove_those_of(path: &Path, network: IpNetwork) -> io::Result<usize> {
-    let mut removed = 0;
-    for (_, path) in set_aside_before(path)? {
-        // A directory was somebody else's.
-        if path.is_file() && may_hold(&path, network)? {
+pub fn remove_those_of(path: &Path, networks: &[IpNetwork]) -> io::Result<Vec<usize>> {
+    let mut all = set_aside_before(path)?;
+    // A directory was somebody else's.
+    all.retain(|(_, path)| path.is_file());
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sought = Sought::of(networks)?;
+    let mut places = Vec::new();
+    for (_, path) in all {
+        if let Some(place) = sought.place_in(&path)? {
             remove(&path)?;
-            removed += 1;
+            places.push(place);
         }
     }
-    Ok(removed)
+    Ok(places)
 }
 
-/// Whether a file of bans, or what belongs to it, may tell of `network`. A single
-/// address is looked for in it as text, an IPv6 one by the networks around it, too;
-/// of wider networks any file may hold something.
-fn may_hold(path: &Path, network: IpNetwork) -> io::Result<bool> {
-    let full = if network.is_ipv4() { 32 } else { 128 };
-    if network.prefix() < full {
-        return Ok(true);
-    }
-    let mut texts = vec![network.ip().to_string()];
-    if network.is_ipv6() {
-        // By which an IPv6 client may be banned (ban.prefix6).
-        texts.extend((48..128).map(|prefix| around(network.ip(), prefix).to_string()));
-    }
-    let finders: Vec<Finder> = texts.iter().map(Finder::new).collect();
-    for end in ["", "-wal"] {
-        match File::open(with(path, end)) {
-            Ok(file) => {
-                if holds(BufReader::new(file), &finders)? {
-                    return Ok(true);
-                }
+/// What is looked for in a file of bans, and in what belongs to it.
+enum Sought {
+    /// Any may hold something of this one, which is wider than an address.
+    Any(usize),
+    /// The texts, and the place of the network of each.
+    Texts(AhoCorasick, Vec<usize>),
+}
+
+impl Sought {
+    /// A single address is looked for as text, an IPv6 one by the networks around it,
+    /// too.
+    fn of(networks: &[IpNetwork]) -> io::Result<Self> {
+        let full = |network: &IpNetwork| if network.is_ipv4() { 32 } else { 128 };
+        let wide = |network: &IpNetwork| network.prefix() < full(network);
+        if let Some(place) = networks.iter().position(wide) {
+            return Ok(Self::Any(place));
+        }
+        let (mut texts, mut places) = (Vec::new(), Vec::new());
+        for (place, network) in networks.iter().enumerate() {
+            texts.push(network.ip().to_string());
+            if network.is_ipv6() {
+                // By which an IPv6 client may be banned (ban.prefix6).
+                texts.extend((48..128).map(|prefix| around(network.ip(), prefix).to_string()));
             }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Err(_) => {}
+            places.resize(texts.len(), place);
         }
+        let texts = AhoCorasick::new(texts).map_err(io::Error::other)?;
+        Ok(Self::Texts(texts, places))
     }
-    Ok(false)
-}
 
-/// Longer than any address or network is as text.
-const LONGEST_TEXT: usize = 64;
-
-/// Whether one of these is in the bytes: a megabyte at a time, and the end of the
-/// one before with it.
-fn holds(mut bytes: impl Read, finders: &[Finder]) -> io::Result<bool> {
-    let mut window = Vec::new();
-    loop {
-        let kept = window.len().min(LONGEST_TEXT);
-        window.drain(..window.len() - kept);
-        let read = bytes.by_ref().take(1 << 20).read_to_end(&mut window)?;
-        if finders.iter().any(|finder| finder.find(&window).is_some()) {
-            return Ok(true);
+    /// The place of a network of which the file may tell.
+    fn place_in(&self, path: &Path) -> io::Result<Option<usize>> {
+        let (texts, places) = match self {
+            Self::Any(place) => return Ok(Some(*place)),
+            Self::Texts(texts, places) => (texts, places),
+        };
+        for end in ["", "-wal"] {
+            match File::open(with(path, end)) {
+                Ok(file) => {
+                    if let Some(found) = texts.stream_find_iter(file).next() {
+                        return Ok(Some(places[found?.pattern().as_usize()]));
+                    }
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(_) => {}
+            }
         }
-        if read == 0 {
-            return Ok(false);
-        }
+        Ok(None)
     }
 }
 

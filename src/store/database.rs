@@ -458,8 +458,8 @@ fn put(transaction: &Transaction<'_>, write: &Write) -> Result<(), Error> {
                 params![client.to_string(), at],
             )?;
         }
-        Write::Forget(network) => {
-            forget::delete(transaction, *network)?;
+        Write::Forget(networks) => {
+            forget::delete(transaction, networks)?;
         }
         Write::ForgetSenders(before) => {
             run("DELETE FROM senders WHERE at < ?1", params![before])?;

@@ -11,7 +11,7 @@ use rusqlite::{Transaction, params};
 
 use super::database::{Database, Error, put_stamp};
 use super::times::Stamp;
-use crate::enforce::forget::is_of;
+use crate::enforce::forget::Whom;
 
 /// What was kept, and is no longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,10 +33,7 @@ impl Database {
     /// and tells of each what that was.
     pub fn forget(&mut self, networks: &[IpNetwork], now: u32) -> Result<Vec<Forgotten>, Error> {
         let transaction = self.connection.transaction()?;
-        let forgotten = networks
-            .iter()
-            .map(|network| delete(&transaction, *network))
-            .collect::<Result<_, _>>()?;
+        let forgotten = delete(&transaction, networks)?;
         put_stamp(&transaction, &Stamp::now(now))?;
         transaction.commit()?;
         // A statement that is still open would be in the way.
@@ -57,16 +54,25 @@ impl Database {
     }
 }
 
-/// Deletes the rows that are of `network`.
-pub fn delete(transaction: &Transaction<'_>, network: IpNetwork) -> Result<Forgotten, Error> {
-    let mut forgotten = Forgotten::default();
-    let tables: [(&str, &str, &mut usize); 4] = [
-        ("bans", "network, user IS NOT NULL", &mut forgotten.bans),
-        ("offences", "network, 0", &mut forgotten.offences),
-        ("allows", "network, 1", &mut forgotten.allows),
-        ("senders", "client, 0", &mut forgotten.senders),
-    ];
-    for (table, columns, count) in tables {
+/// A table, its columns that tell whose a row is and whether it is somebody's work by
+/// hand, and where its rows are counted.
+type Table = (&'static str, &'static str, fn(&mut Forgotten) -> &mut usize);
+
+const TABLES: [Table; 4] = [
+    ("bans", "network, user IS NOT NULL", |of| &mut of.bans),
+    ("offences", "network, 0", |of| &mut of.offences),
+    ("allows", "network, 1", |of| &mut of.allows),
+    ("senders", "client, 0", |of| &mut of.senders),
+];
+
+/// Deletes the rows that are of `networks`, in one pass over each table.
+pub fn delete(
+    transaction: &Transaction<'_>,
+    networks: &[IpNetwork],
+) -> Result<Vec<Forgotten>, Error> {
+    let whom = Whom::new(networks);
+    let mut forgotten = vec![Forgotten::default(); networks.len()];
+    for (table, columns, count) in TABLES {
         let column = columns.split(',').next().unwrap_or_default();
         let found: Vec<String> = {
             let mut statement = transaction.prepare(&format!("SELECT {columns} FROM {table}"))?;
@@ -76,8 +82,9 @@ pub fn delete(transaction: &Transaction<'_>, network: IpNetwork) -> Result<Forgo
                 // A value of another type than ours is nobody's.
                 if let (Ok(text), Ok(by_hand)) = (row.get::<_, String>(0), row.get(1))
                     && let Some(kept) = parsed(&text)
-                    && is_of(kept, network, by_hand)
+                    && let Some(place) = whom.of(kept, by_hand)
                 {
+                    *count(&mut forgotten[place]) += 1;
                     found.push(text);
                 }
             }
@@ -88,7 +95,6 @@ pub fn delete(transaction: &Transaction<'_>, network: IpNetwork) -> Result<Forgo
         for text in &found {
             statement.execute(params![text])?;
         }
-        *count = found.len();
     }
     Ok(forgotten)
 }

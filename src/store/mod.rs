@@ -95,8 +95,8 @@ pub enum Write {
     /// The bans that ended at this time or before count no longer; nor do those
     /// beyond [`MOST_PAST`](crate::enforce::book::MOST_PAST) that ended first.
     ForgetOffences(u32),
-    /// All that is of this network, where it comes in the middle of a repair.
-    Forget(IpNetwork),
+    /// All that is of these networks, where it comes in the middle of a repair.
+    Forget(Vec<IpNetwork>),
 }
 
 /// What was in the file, in the seconds of this process.
@@ -250,8 +250,7 @@ impl Store {
         let (done, forgotten) = oneshot::channel();
         let sent = {
             let mut journal = self.journal();
-            let writes: Vec<Write> = networks.iter().copied().map(Write::Forget).collect();
-            note(&mut journal, &writes);
+            note(&mut journal, &[Write::Forget(networks.to_vec())]);
             self.send(Message::Forget(networks.to_vec(), done))
         };
         if !sent {
@@ -469,10 +468,7 @@ impl Writer {
     fn forget(&mut self, networks: &[IpNetwork]) -> Result<Vec<Forgotten>, String> {
         let now = self.now();
         // Not in the way of the rest.
-        let files: Result<Vec<usize>, _> = networks
-            .iter()
-            .map(|network| aside::remove_those_of(&self.path, *network))
-            .collect();
+        let files = aside::remove_those_of(&self.path, networks);
         let Some(database) = &mut self.database else {
             return Err("the store cannot be opened".into());
         };
@@ -485,8 +481,8 @@ impl Writer {
         let files = files.map_err(|error| {
             format!("a file that was set aside cannot be read or removed: {error}")
         })?;
-        for (of_one, files) in forgotten.iter_mut().zip(files) {
-            of_one.files = files;
+        for place in files {
+            forgotten[place].files += 1;
         }
         Ok(forgotten)
     }

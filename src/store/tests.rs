@@ -607,13 +607,72 @@ fn found(folder: &Folder, text: &str) -> usize {
 }
 
 fn forget(store: &Store, network: &str) -> Result<Forgotten, String> {
+    forget_all(store, &[network.parse().unwrap()]).map(|all| all[0])
+}
+
+fn forget_all(store: &Store, networks: &[IpNetwork]) -> Result<Vec<Forgotten>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
-    let networks = [network.parse().unwrap()];
-    let forgotten = runtime.block_on(store.forget(&networks, Duration::from_secs(60)));
-    forgotten.map(|all| all[0])
+    runtime.block_on(store.forget(networks, Duration::from_secs(60)))
+}
+
+/// As many as a command may name: all are gone through once for all of them.
+#[test]
+fn of_many_that_are_forgotten_together_each_is_told_what_was_his() {
+    let folder = Folder::new("forget-many");
+    let (store, ..) = start(&folder, NOW);
+    let client = |number: u32| IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+    let six = |number: u16| IpAddr::from([0xfd00, 1, 2, 3, 0, 0, 7, 0x1000 + number]);
+    let rows = (0..4_000)
+        .map(client)
+        .map(|client| Write::Sender(client, NOW));
+    let sixes = (0..500).map(|number| {
+        let client = six(number);
+        let network = IpNetwork::from(client).to_string();
+        Write::Ban(Box::new(Ban {
+            client,
+            ..ban(&network, NOW, NOW + 60)
+        }))
+    });
+    for writes in rows.chain(sixes).collect::<Vec<_>>().chunks(5000) {
+        commit(&store, writes.to_vec()).unwrap();
+    }
+    let aside = |time: u32, text: &str| {
+        let path = folder.0.join(format!("state.db.corrupt-{time}"));
+        fs::write(path, format!("{}{text}", "10.1.1.x".repeat(1 << 17))).unwrap();
+    };
+    aside(NOW - 1, "10.200.0.1");
+    aside(NOW - 2, "fd00:1:2:3::7:11f3/128");
+    let fours = (0..500).map(|number| client(number * 7));
+    let networks: Vec<IpNetwork> = fours
+        .chain((0..500).map(six))
+        .map(IpNetwork::from)
+        .collect();
+    let forgotten = forget_all(&store, &networks).unwrap();
+    let (fours, sixes) = forgotten.split_at(500);
+    assert!(
+        fours
+            .iter()
+            .all(|of| (of.senders, of.bans, of.files) == (1, 0, 0))
+    );
+    assert!(sixes.iter().all(|of| (of.senders, of.bans) == (0, 1)));
+    let places = sixes.iter().enumerate();
+    let files: Vec<usize> = places
+        .filter(|(_, of)| of.files > 0)
+        .map(|(place, _)| place)
+        .collect();
+    assert_eq!(files, [499]);
+    assert_eq!(found(&folder, "fd00:1:2:3"), 0);
+    let aside = folder
+        .names()
+        .into_iter()
+        .filter(|name| name.contains("corrupt"));
+    assert_eq!(aside.count(), 1, "nobody of those is in it");
+    drop(store);
+    let (_store, loaded, _) = start(&folder, NOW);
+    assert_eq!((loaded.bans.len(), loaded.senders.len()), (0, 3_500));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::degraded::Part;
 use crate::enforce::allows::Allows;
 use crate::enforce::ban::{self, overlap};
 use crate::enforce::book::{Book, Next, Record, Why};
-use crate::enforce::forget::is_of;
+use crate::enforce::forget::Whom;
 use crate::enforce::grounds::Grounds;
 use crate::judge::{self, Conviction};
 use crate::log::Event;
@@ -56,7 +56,7 @@ pub(super) struct Late {
     freed: Vec<IpNetwork>,
     shut_out: Vec<IpNetwork>,
     /// Whom the admin has forgotten.
-    forgotten: Vec<IpNetwork>,
+    forgotten: Whom,
 }
 
 /// The most networks that an admin frees, or lets in no longer, while the file is
@@ -93,9 +93,7 @@ impl Late {
     }
 
     fn has_forgotten(&self, kept: IpNetwork, by_hand: bool) -> bool {
-        self.forgotten
-            .iter()
-            .any(|forgotten| is_of(kept, *forgotten, by_hand))
+        self.forgotten.of(kept, by_hand).is_some()
     }
 
     /// All bans are to be ended, those in a file that is not read yet too.

@@ -1,6 +1,7 @@
 //! What is kept of an address, deleted: in time by itself, and at once where the
 //! admin asks for it.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::lists::CACHE_FILE;
 use crate::config::Mode;
 use crate::control::shown;
 use crate::enforce::book::Why;
-use crate::enforce::forget::is_of;
+use crate::enforce::forget::Whom;
 use crate::store::Forgotten;
 
 /// How long the file may take to be written anew; one of a million bans takes
@@ -37,10 +38,7 @@ impl Filter {
     /// Deletes all that is kept of `networks`, and ends their bans. Who is connected
     /// at that moment, or comes again, is seen anew.
     pub(super) async fn forget(self: &Arc<Self>, networks: &[IpNetwork], user: &str) -> Told {
-        let mut all = Vec::new();
-        for network in networks {
-            all.push(self.forget_one(*network).await);
-        }
+        let mut all = self.forget_in_memory(networks).await;
         let mut failed = Vec::new();
         match self.store.get() {
             Some(store) => match store.forget(networks, PATIENCE).await {
@@ -72,44 +70,68 @@ impl Filter {
         }
     }
 
-    async fn forget_one(&self, network: IpNetwork) -> Done {
-        let mut done = Done::default();
-        self.late().forget(network);
+    /// What is kept of all of them is gone through once, as it may be much.
+    async fn forget_in_memory(&self, networks: &[IpNetwork]) -> Vec<Done> {
+        let whom = Whom::new(networks);
+        let mut all: Vec<Done> = networks.iter().map(|_| Done::default()).collect();
+        for network in networks {
+            self.late().forget(*network);
+        }
         // First, as the end of a ban takes it along; and after it, as one may have
         // ended by itself meanwhile.
-        done.kept.offences = self.book().forget_past(network);
-        self.end_bans_of(network, &mut done).await;
-        done.kept.offences += self.book().forget_past(network);
-        done.kept.allows = self.allows().forget(network);
+        let past = self.book().forget_past(&whom);
+        past.into_iter()
+            .for_each(|place| all[place].kept.offences += 1);
+        self.end_bans_of(networks, &whom, &mut all).await;
+        let past = self.book().forget_past(&whom);
+        past.into_iter()
+            .for_each(|place| all[place].kept.offences += 1);
+        let allows = self.allows().forget(&whom);
+        allows
+            .into_iter()
+            .for_each(|place| all[place].kept.allows += 1);
+        let senders = self.senders.forget(&whom);
+        senders
+            .into_iter()
+            .for_each(|place| all[place].kept.senders += 1);
+        let answers = self.lists.forget(networks);
         let now = self.now();
-        let wider: Vec<IpNetwork> = self.allows().touching(network, now).collect();
-        for allowed in wider {
-            done.stays.push(format!(
-                "{} is let in by hand still: rblfilter allow {} --for 0s",
-                shown(allowed),
-                shown(allowed)
-            ));
+        for ((done, network), answers) in all.iter_mut().zip(networks).zip(answers) {
+            done.answers = answers;
+            for allowed in self.allows().touching(*network, now) {
+                done.stays.push(format!(
+                    "{} is let in by hand still: rblfilter allow {} --for 0s",
+                    shown(allowed),
+                    shown(allowed)
+                ));
+            }
+            self.gate.forget(*network);
         }
-        done.kept.senders = self.senders.forget(network);
-        done.answers = self.lists.forget(network);
-        self.gate.forget(network);
-        done
+        all
     }
 
-    /// Ends the bans that are of `network`, in the kernel first.
-    async fn end_bans_of(&self, network: IpNetwork, done: &mut Done) {
-        let mut of_it = vec![network];
-        let touching = self.book().touching(network);
-        for banned in touching {
+    /// Ends the bans that are of `networks`, in the kernel first.
+    async fn end_bans_of(&self, networks: &[IpNetwork], whom: &Whom, all: &mut [Done]) {
+        let mut touching = self.book().inside(whom);
+        for (place, network) in networks.iter().enumerate() {
+            let holding = self.book().holding(*network).into_iter();
+            touching.extend(holding.map(|banned| (banned, place)));
+        }
+        // Each network itself, too: the kernel may have what the book has not.
+        let named = networks.iter().copied().enumerate();
+        let mut of_them: BTreeMap<IpNetwork, usize> =
+            named.map(|(place, network)| (network, place)).collect();
+        let mut counted = HashSet::new();
+        for (banned, place) in touching {
             let by_hand = self
                 .book()
                 .get(banned)
                 .is_some_and(|ban| ban.hand.is_some());
-            if is_of(banned, network, by_hand) {
-                done.kept.bans += 1;
-                of_it.push(banned);
+            if whom.of(banned, by_hand).is_some() {
+                all[place].kept.bans += usize::from(counted.insert(banned));
+                of_them.entry(banned).or_insert(place);
             } else {
-                done.stays.push(format!(
+                all[place].stays.push(format!(
                     "{} is banned by hand still: rblfilter unban {}",
                     shown(banned),
                     shown(banned)
@@ -118,25 +140,22 @@ impl Filter {
         }
         if self.config.mode == Mode::Observe {
             // Nothing runs that could take them out of the kernel.
-            let mut standing = self.standing();
-            standing.retain(|ban| {
-                let goes = is_of(ban.network, network, ban.hand.is_some());
-                if goes {
-                    done.kept.bans += 1;
-                    done.failed.push(format!(
-                        "{} is in the kernel's set until its ban ends, as nothing is done in observe (rblfilter firewall remove deletes the sets)",
-                        shown(ban.network)
-                    ));
-                }
-                !goes
+            self.standing().retain(|ban| {
+                let Some(place) = whom.of(ban.network, ban.hand.is_some()) else {
+                    return true;
+                };
+                all[place].kept.bans += 1;
+                all[place].failed.push(format!(
+                    "{} is in the kernel's set until its ban ends, as nothing is done in observe (rblfilter firewall remove deletes the sets)",
+                    shown(ban.network)
+                ));
+                false
             });
             return;
         }
-        of_it.sort_unstable();
-        of_it.dedup();
-        for banned in of_it {
+        for (banned, place) in of_them {
             if let Err(error) = self.try_end(banned, Why::Wrong).await {
-                done.failed.push(format!(
+                all[place].failed.push(format!(
                     "the warden did not free {}: {error}",
                     shown(banned)
                 ));

@@ -177,6 +177,7 @@ impl Filter {
         let mut writes = Vec::new();
         let mut told = Vec::new();
         let mut failed = Vec::new();
+        self.lists.forget(networks);
         for network in networks {
             // First, or its next message would ban it again.
             if seconds > 0 {
@@ -187,7 +188,6 @@ impl Filter {
                 }
             }
             self.late().free(*network);
-            self.lists.forget(*network);
             self.gate.forget(*network);
             let ended = self.end_of(*network, &mut failed).await;
             self.tell("unban", Some(*network), seconds, user, "");
