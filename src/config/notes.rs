@@ -45,7 +45,7 @@ impl fmt::Display for Note {
                 "ban.backend is \"dry-run\": bans are told and kept, and nobody is shut out",
             ),
             Self::Standing => f.write_str(
-                "bans made before observe go on in the kernel until they end (rblfilter status counts them; rblfilter unban --all before the change, or rblfilter firewall remove)",
+                "bans made before observe go on in the kernel until they end (rblfilter status counts them; rblfilter unban --all ends them)",
             ),
             Self::ShortMemory(seconds) => write!(
                 f,

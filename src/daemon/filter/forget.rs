@@ -11,7 +11,6 @@ use ipnetwork::IpNetwork;
 use super::Filter;
 use super::hand::Told;
 use super::lists::CACHE_FILE;
-use crate::config::Mode;
 use crate::control::shown;
 use crate::enforce::book::Why;
 use crate::enforce::forget::is_of;
@@ -96,15 +95,18 @@ impl Filter {
         done
     }
 
+    /// Whether the admin made this ban, in `observe` before it.
+    fn is_by_hand(&self, banned: IpNetwork) -> bool {
+        let ban = self.book().get(banned);
+        let ban = ban.or_else(|| self.standing().get(&banned).cloned());
+        ban.is_some_and(|ban| ban.hand.is_some())
+    }
+
     /// Ends the bans that are of `network`, in the kernel first.
     async fn end_bans_of(&self, network: IpNetwork, done: &mut Done) {
         let mut of_it = vec![network];
-        let touching = self.book().touching(network);
-        for banned in touching {
-            let by_hand = self
-                .book()
-                .get(banned)
-                .is_some_and(|ban| ban.hand.is_some());
+        for banned in self.touching(network) {
+            let by_hand = self.is_by_hand(banned);
             if is_of(banned, network, by_hand) {
                 done.kept.bans += 1;
                 of_it.push(banned);
@@ -115,22 +117,6 @@ impl Filter {
                     shown(banned)
                 ));
             }
-        }
-        if self.config.mode == Mode::Observe {
-            // Nothing runs that could take them out of the kernel.
-            let mut standing = self.standing();
-            standing.retain(|ban| {
-                let goes = is_of(ban.network, network, ban.hand.is_some());
-                if goes {
-                    done.kept.bans += 1;
-                    done.failed.push(format!(
-                        "{} is in the kernel's set until its ban ends, as nothing is done in observe (rblfilter firewall remove deletes the sets)",
-                        shown(ban.network)
-                    ));
-                }
-                !goes
-            });
-            return;
         }
         of_it.sort_unstable();
         of_it.dedup();
