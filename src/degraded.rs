@@ -109,7 +109,7 @@ impl Part {
     fn advice(&self) -> &'static str {
         match self {
             Self::List(..) => {
-                "nobody is refused on it; it is tested again by itself (rblfilter lookup 127.0.0.2)"
+                "nobody is refused on it; it is tested again by itself (rblfilter doctor --only zone-down)"
             }
             Self::Budget(_) => "raise its max-queries-per-day, or ask its operator for a key",
             Self::Spf(_) => "it is read again by itself; else take it out of never-ban.spf",

@@ -500,7 +500,7 @@ fn no_more_than_four_workers_leave_at_a_time() {
 
 /// A lab in which couriertcpd asks nobody, and a session of a listed client that has
 /// connected while no list was configured.
-fn with_an_open_session() -> (Lab, rblfilter_lab::smtp::Client) {
+fn with_an_open_session() -> (Lab, Client) {
     let config = Config {
         tcpd_options: "-nodnslookup".into(),
         ..Config::default()

@@ -1,16 +1,18 @@
 //! Asking the running filter, over its control socket.
 
-use std::fmt;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
+use std::{fmt, fs};
 
 use rblfilter_warden::policy::MAX_BAN_SECONDS;
 
 use super::exit;
 use crate::control::{Answer, Request, SOCKET};
+use crate::courier::filter_socket;
 use crate::courier::paths::Paths;
+use crate::courier::process::courierfilter;
 
 /// How long the filter may take for an answer: a million bans take it a while.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -18,6 +20,27 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What is told where courierfilter believes that the filter runs: it starts none
 /// that is started, and Courier's mail waits for it.
 const ENDED: &str = "the filter has ended, and every message is answered 432: filterctl stop rblfilter; sleep 1; filterctl start rblfilter";
+
+/// Why nobody listens, what becomes of mail, and what to do.
+fn absent(paths: &Paths) -> &'static str {
+    let link = paths.sysconfdir.join("filters/active/rblfilter");
+    let is_started = fs::symlink_metadata(link).is_ok();
+    // Of one that is dead: submit cannot connect to it.
+    let is_waited_for = filter_socket::exists(paths, "rblfilter");
+    match (courierfilter(paths).is_some(), is_started) {
+        (_, true) if is_waited_for => ENDED,
+        (true, true) => {
+            "the filter has ended, and mail is accepted unfiltered: filterctl stop rblfilter; sleep 1; filterctl start rblfilter"
+        }
+        (true, false) => "the filter does not run (filterctl start rblfilter)",
+        (false, true) => {
+            "courierfilter does not run, and mail is accepted unfiltered (courierfilter start)"
+        }
+        (false, false) => {
+            "neither courierfilter nor the filter runs (courierfilter start; filterctl start rblfilter)"
+        }
+    }
+}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -76,16 +99,10 @@ pub fn ask(
     let failed = |error: io::Error| Error::Failed(format!("cannot ask {shown}: {error}"));
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            let link = paths.sysconfdir.join("filters/active/rblfilter");
-            let text = if std::fs::symlink_metadata(link).is_ok() {
-                ENDED
-            } else {
-                "the filter does not run (filterctl start rblfilter)"
-            };
-            Error::NotRunning(text.into())
+            Error::NotRunning(absent(&paths).into())
         }
         ErrorKind::PermissionDenied => Error::NotPermitted(format!(
-            "cannot ask {shown}: permission denied (for root, or a member of Courier's group)"
+            "cannot ask {shown}: permission denied (sudo; for root, or a member of Courier's group)"
         )),
         _ => failed(error),
     })?;

@@ -48,6 +48,14 @@ impl fmt::Display for Error {
 // The operating system's word is part of the text, so there is no source.
 impl error::Error for Error {}
 
+/// Whether filter `name` has a socket, so that submit asks it.
+#[must_use]
+pub fn exists(paths: &Paths, name: &str) -> bool {
+    FOLDERS
+        .iter()
+        .any(|folder| paths.localstatedir.join(folder).join(name).exists())
+}
+
 /// The folder for filter `name`: `allfilters` where its mode file says `all`,
 /// is not there, or cannot be read; else `filters`.
 fn folder(paths: &Paths, name: &str) -> (usize, Option<Error>) {

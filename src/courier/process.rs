@@ -15,6 +15,7 @@ use procfs::FromRead;
 use procfs::process::Stat;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::paths::Paths;
 use super::session;
 
 /// The program that speaks SMTP with a client.
@@ -166,6 +167,14 @@ pub fn comm(pid: i32) -> String {
     let mut name = read_proc(pid, "comm").unwrap_or_default();
     name.truncate(name.trim_ascii_end().len());
     String::from_utf8_lossy(&name).into_owned()
+}
+
+/// The process of courierfilter, where one runs.
+#[must_use]
+pub fn courierfilter(paths: &Paths) -> Option<i32> {
+    let pid = fs::read_to_string(paths.piddir.join("courierfilter.pid")).ok()?;
+    let pid = pid.trim().parse().ok()?;
+    (comm(pid) == "courierfilter").then_some(pid)
 }
 
 /// The whole of `/proc/PID/FILE`, in as few system calls as can be: these are

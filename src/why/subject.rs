@@ -49,7 +49,7 @@ impl Subject {
             return Ok(Self::Client(address));
         }
         let id = text.strip_prefix("id=").unwrap_or(text);
-        if is_couriers(id) {
+        if is_couriers(id) || is_couriers_end(id) {
             return Ok(Self::Message(id.to_owned()));
         }
         if let Some(id) = message_id(text) {
@@ -75,6 +75,12 @@ pub fn is_couriers(id: &str) -> bool {
         (1..=16).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
     id.split('.').count() == 3 && id.split('.').all(is_part)
+}
+
+/// What Courier's answer to the sender has of its id: time and process.
+fn is_couriers_end(id: &str) -> bool {
+    let is_long = |part: &str| part.len() >= 8;
+    id.split('.').all(is_long) && is_couriers(&format!("0.{id}"))
 }
 
 /// A Message-ID, with its brackets.
@@ -114,6 +120,10 @@ mod tests {
                 message("0000000000000036.000000006B0480DB.000000E8"),
             ),
             ("id=36.6B.e8", message("36.6B.e8")),
+            (
+                "000000006B0480DB.000000E8",
+                message("000000006B0480DB.000000E8"),
+            ),
             ("<a.b@c.test>", Subject::MessageId("<a.b@c.test>".into())),
             ("a.b@c.test", Subject::MessageId("<a.b@c.test>".into())),
         ] {
@@ -126,6 +136,7 @@ mod tests {
         for (text, expected) in [
             ("", "is no address and no message id"),
             ("mail.example.org", "is no address and no message id"),
+            ("6B0480DB.E8", "is no address and no message id"),
             ("203.0.113.300", "is no address"),
             ("203.0.113.0/24", "is a network"),
             ("<@x>", "is no address"),

@@ -73,6 +73,13 @@ impl Traced {
     }
 }
 
+/// Whether Courier's id `id` is what is called `name`: all of it, or what its answer
+/// to the sender has of it, the end.
+fn is_named(id: &str, name: &str) -> bool {
+    id.strip_suffix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 impl Trace {
     /// What is about `client`; of others in `network`, which is banned with it,
     /// what was done to them.
@@ -172,10 +179,12 @@ impl Trace {
             Of::Client(client, network) => {
                 other = ours.ip.filter(|ip| ip != client);
                 let all = ours.event == b"byhand" && ours.field("what") == "unban-all";
-                all || ours.ip.is_some_and(|ip| network.contains(ip))
+                // Whose ban it ended, it is about.
+                (all && self.ban.is_some())
+                    || ours.ip.is_some_and(|ip| network.contains(ip))
                     || ours.net.is_some_and(|net| net.contains(*client))
             }
-            Of::Message(id) => ours.id == Some(id),
+            Of::Message(id) => ours.id.is_some_and(|of| is_named(of, id)),
             Of::MessageId(_) => false,
         };
         let Some((kind, text)) = is_of.then(|| ours.told(head.at)).flatten() else {
@@ -248,7 +257,7 @@ impl Trace {
     /// the client's session brought is followed from then on.
     fn is_about(&mut self, client: Option<IpAddr>, id: Option<&str>, accepted: bool) -> bool {
         match &self.of {
-            Of::Message(of) => id == Some(of),
+            Of::Message(of) => id.is_some_and(|id| is_named(id, of)),
             Of::MessageId(_) => false,
             Of::Client(of, _) => {
                 let its = client == Some(*of);

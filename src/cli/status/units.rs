@@ -55,10 +55,18 @@ pub fn share(part: u64, all: u64) -> String {
     }
 }
 
-/// A text from elsewhere, without what a terminal would act on.
+/// A text from elsewhere, without what a terminal would act on. Quotes are for
+/// people to read.
 #[must_use]
 pub fn shown(text: &str) -> String {
-    text.escape_debug().to_string()
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// `values` as one row of at most `width` characters, of which each stands for

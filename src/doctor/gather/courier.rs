@@ -10,13 +10,13 @@ use super::files::cannot;
 use crate::courier::esmtpd::{Daemons, LOGINS};
 use crate::courier::listener::{self, Listeners};
 use crate::courier::paths::Paths;
-use crate::courier::process::{comm, numbers};
+use crate::courier::process::{self, comm, numbers};
 
 /// The most that is looked at of a process's children, and of other filters.
 const MOST: usize = 64;
 
 pub(super) fn look(paths: &Paths) -> Courier {
-    let courierfilter = courierfilter(paths);
+    let courierfilter = process::courierfilter(paths).map(process);
     let mut processes = Vec::new();
     if let Some(parent) = &courierfilter {
         for pid in children(parent.pid) {
@@ -105,12 +105,6 @@ fn logins(pid: i32) -> Seen<Option<&'static str>> {
         })
     };
     Ok(LOGINS.into_iter().find(|name| set(name)))
-}
-
-fn courierfilter(paths: &Paths) -> Option<Process> {
-    let pid = fs::read_to_string(paths.piddir.join("courierfilter.pid")).ok()?;
-    let pid = pid.trim().parse().ok()?;
-    (comm(pid) == "courierfilter").then(|| process(pid))
 }
 
 fn children(pid: i32) -> Vec<i32> {

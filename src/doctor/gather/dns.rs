@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::Name;
 use rblfilter_warden::protected::Protected;
 use tokio::task::JoinSet;
@@ -122,7 +123,8 @@ async fn all(config: &Config, sysconfdir: &Path, test: bool) -> Dns {
     }
 }
 
-/// Whether each nameserver answers, whatever it says.
+/// Whether each nameserver answers, whatever it says; one that refuses all is none
+/// for this host.
 async fn answers(
     settings: &Settings,
     servers: &[SocketAddr],
@@ -145,7 +147,9 @@ async fn answers(
             let all = async {
                 while let Some(answer) = any.join_next().await {
                     last = answer.unwrap_or(Err(Unknown::Timeout));
-                    if !matches!(last, Err(Unknown::Timeout | Unknown::Unreachable(_))) {
+                    let refused = Err(Unknown::Response(ResponseCode::Refused));
+                    let silent = matches!(last, Err(Unknown::Timeout | Unknown::Unreachable(_)));
+                    if !silent && last != refused {
                         last = Ok(());
                         break;
                     }
