@@ -12,7 +12,7 @@ use crate::{gate, metrics};
 
 /// What becomes of bans that were made before `observe`, and what ends them.
 pub const STANDING: &str =
-    "made before observe, and shut out until they end (rblfilter firewall remove ends them now)";
+    "made before observe, and shut out until they end (rblfilter unban --all ends them now)";
 
 /// How the running filter is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

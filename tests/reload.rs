@@ -196,12 +196,19 @@ fn bans_from_before_observe_are_told_of() {
         listed.contains(&format!("{LISTED} banned since")),
         "{listed}"
     );
-    // What ends them; and they are the filter's again after it.
-    fs::write(FILE, OWN_ZONE).unwrap();
-    reload(&lab);
-    lab.run_ok(&["rblfilter", "unban", "--all"]).unwrap();
-    let listed = lab.run_ok(&["rblfilter", "list"]).unwrap();
-    assert_eq!(listed, "nobody is banned, nobody is let in by hand\n");
+    // What ends them; and they do not come back after it.
+    let told = lab.run_ok(&["rblfilter", "unban", "--all"]).unwrap();
+    assert!(told.contains("1 ban is ended"), "{told}");
+    let status = lab.run_ok(&["rblfilter", "status"]).unwrap();
+    assert!(!status.contains("made before observe"), "{status}");
+    for toml in [None, Some(OWN_ZONE)] {
+        if let Some(toml) = toml {
+            fs::write(FILE, toml).unwrap();
+            reload(&lab);
+        }
+        let listed = lab.run_ok(&["rblfilter", "list"]).unwrap();
+        assert_eq!(listed, "nobody is banned, nobody is let in by hand\n");
+    }
 }
 
 #[test]

@@ -101,6 +101,14 @@ fn summary(path: &Path, config: &Config) -> String {
 mod tests {
     use super::*;
 
+    /// The filter counts them, where there are any.
+    #[test]
+    fn bans_from_before_observe_are_not_for_the_file_to_tell() {
+        let config = config::parse("mode = \"observe\"\n[[dnsbl]]\nzone = \"a.test\"\n").unwrap();
+        let text = summary(Path::new("x.toml"), &config);
+        assert!(!text.contains("before observe"), "{text}");
+    }
+
     #[test]
     fn lists_that_cannot_agree_among_themselves_are_noted() {
         let list = |name: &str| format!("[[dnsbl]]\nzone = \"{name}.test\"\n");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rblfilter_warden::policy::Backend;
 
-use super::{Config, Mode};
+use super::Config;
 
 /// Something that an author may not have meant, or should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,6 @@ pub enum Note {
     },
     /// Nobody is shut out.
     DryRun,
-    /// Bans from before `observe` go on.
-    Standing,
     /// Bans of before count for no longer than this, in seconds.
     ShortMemory(u32),
     /// A whole family is not judged.
@@ -44,17 +42,14 @@ impl fmt::Display for Note {
             Self::DryRun => f.write_str(
                 "ban.backend is \"dry-run\": bans are told and kept, and nobody is shut out",
             ),
-            Self::Standing => f.write_str(
-                "bans made before observe go on in the kernel until they end (rblfilter status counts them; rblfilter unban --all before the change, or rblfilter firewall remove)",
-            ),
             Self::ShortMemory(seconds) => write!(
                 f,
                 "the bans of before count for {}, as nothing is kept for longer (retention)",
                 humantime::format_duration(Duration::from_secs((*seconds).into()))
             ),
-            Self::WholeFamily => f.write_str(
-                "allow.networks holds a whole family: none of its clients is judged",
-            ),
+            Self::WholeFamily => {
+                f.write_str("allow.networks holds a whole family: none of its clients is judged")
+            }
             Self::Submission => f.write_str(
                 "your own users log in on ports 465 and 587, from addresses that lists name",
             ),
@@ -68,15 +63,13 @@ pub fn notes(config: &Config) -> Vec<Note> {
     let lists = config.zones.iter().filter(|zone| !zone.allows()).count();
     let needs = config.thresholds.ban_needs;
     let window = config.ban.durations.window;
-    let dry = config.ban.backend == Backend::DryRun;
     [
         (
             config.zones.is_empty() && config.block_variables.is_empty(),
             Note::NoVerdict,
         ),
         (needs > lists.max(1), Note::BanNeeds { needs, lists }),
-        (dry, Note::DryRun),
-        (!dry && config.mode == Mode::Observe, Note::Standing),
+        (config.ban.backend == Backend::DryRun, Note::DryRun),
         (window == config.retention, Note::ShortMemory(window)),
         (
             config.allow.iter().any(|network| network.prefix() == 0),

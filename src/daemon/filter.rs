@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use ipnetwork::IpNetwork;
 use rblfilter_warden::bucket::Bucket;
 use rblfilter_warden::layers::Layers;
 use rblfilter_warden::protected::{Protected, Protection};
@@ -110,7 +111,7 @@ pub struct Filter {
     /// Which of the kernel's sets lack bans that run; notified of each.
     lacking: sets::Lacking,
     /// In `observe`, the bans from before it, which the kernel may still hold.
-    standing: Mutex<Vec<Record>>,
+    standing: Mutex<HashMap<IpNetwork, Record>>,
     /// What was said of full sets.
     full: sets::Full,
     table: Arc<Table>,

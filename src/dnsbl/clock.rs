@@ -15,13 +15,14 @@ impl Clock {
     /// A clock from here on.
     #[must_use]
     pub fn new(now: Instant, wall: SystemTime) -> Self {
-        let seconds = wall
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // From the whole second on, or all that is counted would lag behind the wall
+        // clock by a part of one, each process by another.
+        let part = Duration::from_nanos(since.subsec_nanos().into());
         Self {
-            origin: now,
+            origin: now.checked_sub(part).unwrap_or(now),
             // Until 2106.
-            seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+            seconds: u32::try_from(since.as_secs()).unwrap_or(u32::MAX),
         }
     }
 
@@ -52,5 +53,14 @@ mod tests {
         assert_eq!(clock.seconds(later), 1_700_000_010);
         assert_eq!(clock.instant(1_700_000_010), now + Duration::from_secs(10));
         assert_eq!(clock.instant(1), now);
+    }
+
+    #[test]
+    fn seconds_begin_with_those_of_the_wall_clock() {
+        let now = Instant::now();
+        let clock = Clock::new(now, UNIX_EPOCH + Duration::from_millis(1_700_000_000_900));
+        assert_eq!(clock.seconds(now), 1_700_000_000);
+        let later = now + Duration::from_millis(100);
+        assert_eq!(clock.seconds(later), 1_700_000_001);
     }
 }

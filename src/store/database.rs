@@ -307,12 +307,14 @@ impl Database {
         now: u32,
         first: impl FnOnce(&Transaction<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        // What is to be written may take some seconds.
+        let stamp = Stamp::now(now);
         let transaction = self.connection.transaction()?;
         first(&transaction)?;
         for write in writes {
             put(&transaction, write)?;
         }
-        put_stamp(&transaction, &Stamp::now(now))?;
+        put_stamp(&transaction, &stamp)?;
         transaction.commit()?;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The store's tests, on real files.
 
 use std::fs;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::enforce::book::MOST_PAST;
@@ -180,6 +180,25 @@ fn a_wall_clock_that_is_set_makes_no_ban_longer() {
         // And the file itself is in the new clock's seconds now.
         let (_store, loaded, _) = start(&folder, wall);
         assert!((2995..=3000).contains(&(loaded.bans[0].until - wall)));
+    }
+}
+
+/// Or `list` would tell of another second after each reload.
+#[test]
+fn a_ban_begins_and_ends_when_it_did_however_often_the_file_is_read() {
+    let folder = Folder::new("often");
+    let wall = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seconds = || u32::try_from(wall().as_secs()).unwrap();
+    let (since, until) = (seconds() - 600, seconds() + 3000);
+    let (mut store, ..) = start(&folder, seconds());
+    let write = Write::Ban(Box::new(ban("10.0.0.1/32", since, until)));
+    commit(&store, vec![write]).unwrap();
+    for _ in 0..20 {
+        drop(store);
+        let (next, loaded, _) = start(&folder, seconds());
+        let found = &loaded.bans[0];
+        assert_eq!((found.since, found.until), (since, until));
+        store = next;
     }
 }
 

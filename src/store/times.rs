@@ -7,6 +7,10 @@ use std::fs;
 
 use nix::time::{ClockId, clock_gettime};
 
+/// By how much two clocks may differ that agree, in seconds: each moment is of
+/// whole ones, and a process's seconds and the kernel's are not read at once.
+const ROUNDED: u32 = 2;
+
 /// A moment in the file: which boot, how long after it, and the seconds that
 /// were counted then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,14 +36,19 @@ impl Stamp {
         }
     }
 
-    /// What time it is `now` by the clock that made this stamp. Never earlier
-    /// than the stamp.
+    /// What time it is `now` by the clock that made this stamp; by that of `now`,
+    /// where nobody has set the wall clock, or a ban would move by what is rounded
+    /// with each restart. Never earlier than the stamp, but for that.
     #[must_use]
     pub fn is_now(&self, now: &Self) -> u32 {
         if !self.boot.is_empty() && self.boot == now.boot {
+            let gone = now.uptime.saturating_sub(self.uptime);
+            let then = self.seconds.saturating_add(gone);
+            if then.abs_diff(now.seconds) <= ROUNDED {
+                return now.seconds;
+            }
             // Both were rounded: one more, so that nobody is banned for longer.
-            let gone = now.uptime.saturating_sub(self.uptime).saturating_add(1);
-            self.seconds.saturating_add(gone)
+            then.saturating_add(1)
         } else {
             self.seconds.max(now.seconds)
         }
@@ -72,8 +81,16 @@ mod tests {
     #[test]
     fn within_one_boot_the_wall_clock_says_nothing() {
         let then = stamp("a", 100, 5000);
-        for wall in [0, 5000, 5010, 1_000_000] {
+        for wall in [0, 5000, 5007, 5013, 1_000_000] {
             assert_eq!(then.is_now(&stamp("a", 110, wall)), 5011, "{wall}");
+        }
+    }
+
+    #[test]
+    fn clocks_that_agree_but_for_what_is_rounded_move_nothing() {
+        let then = stamp("a", 100, 5000);
+        for wall in 5008..=5012 {
+            assert_eq!(then.is_now(&stamp("a", 110, wall)), wall);
         }
     }
 
@@ -95,6 +112,22 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// Whenever the processes start, and whatever part of a second it is then.
+        #[test]
+        fn where_nobody_sets_a_clock_no_ban_moves(booted in 0_u64..1 << 40, first in 0_u64..1 << 30, ran in 0_u64..1 << 30, second in 0_u64..1 << 30) {
+            let seconds = |milliseconds: u64| u32::try_from(milliseconds / 1000).unwrap();
+            // A process counts whole seconds from the part of one at which it started.
+            let at = |up: u64, ran: u64| {
+                let wall = seconds(booted + up) + seconds(ran);
+                stamp("a", seconds(up + ran), wall)
+            };
+            let (then, now) = (at(first, ran), at(first + ran + second, 0));
+            let is_now = then.is_now(&now);
+            proptest::prop_assert_eq!(is_now, now.seconds);
+            let (since, until) = (now.seconds.saturating_sub(60), now.seconds + 60);
+            proptest::prop_assert_eq!(carried(since, until, is_now, now.seconds), Some((since, until)));
+        }
+
         /// Whatever the clocks say, nobody is banned for longer than was meant.
         #[test]
         fn no_ban_is_longer_than_it_was(since in 0_u32..1 << 31, length in 0_u32..1 << 30, then: u32, now in 0_u32..1 << 31) {

@@ -1,7 +1,7 @@
 //! The bans from their beginning to their end: written down, read after a
 //! restart, looked up again, freed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -297,7 +297,9 @@ impl Filter {
         }
         // Where nobody is banned, those of the file wait; the kernel does not.
         if self.config.mode == Mode::Observe {
-            self.note_standing(loaded.bans, now);
+            for network in self.note_standing(loaded.bans, now) {
+                self.end_ban(network, Why::Wrong).await;
+            }
             return;
         }
         let mut past = loaded.past.into_iter();
@@ -362,23 +364,49 @@ impl Filter {
         }
     }
 
-    /// Notes, and says, that bans from before `observe` go on in the kernel.
-    fn note_standing(&self, bans: Vec<store::Ban>, now: u32) {
+    /// Notes, and says, that bans from before `observe` go on in the kernel; those
+    /// that the admin ended while the file was read, and are to be ended.
+    fn note_standing(&self, bans: Vec<store::Ban>, now: u32) -> Vec<IpNetwork> {
         if self.config.ban.backend == Backend::DryRun {
-            return;
+            return Vec::new();
         }
-        let running = bans.into_iter().filter(|ban| ban.until > now);
-        let standing: Vec<Record> = running.map(|ban| self.of_store(ban)).collect();
+        let mut standing = HashMap::new();
+        let mut freed = Vec::new();
+        {
+            let late = self.late();
+            for ban in bans.into_iter().filter(|ban| ban.until > now) {
+                let network = ban.network;
+                let forgotten = late.has_forgotten(network, ban.hand.is_some());
+                if forgotten || late.has_freed(network) {
+                    freed.push(network);
+                } else if !late.ended.contains(&network) {
+                    standing.insert(network, self.of_store(ban));
+                }
+            }
+        }
         if !standing.is_empty() {
             let event = Event::new("standing").field("bans", standing.len());
             log::warn!("{}", event.text(STANDING));
         }
         *self.standing() = standing;
+        freed
     }
 
     /// In `observe`, the bans from before it.
-    pub(super) fn standing(&self) -> MutexGuard<'_, Vec<Record>> {
+    pub(super) fn standing(&self) -> MutexGuard<'_, HashMap<IpNetwork, Record>> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The banned networks that have an address in common with `network`; in
+    /// `observe` those from before it.
+    pub(super) fn touching(&self, network: IpNetwork) -> Vec<IpNetwork> {
+        let mut touching = self.book().touching(network);
+        let now = self.now();
+        let standing = self.standing();
+        let running = standing.values().filter(|ban| ban.until > now);
+        let networks = running.map(|ban| ban.network);
+        touching.extend(networks.filter(|banned| overlap(*banned, network)));
+        touching
     }
 
     /// Ends a ban before its time, in the kernel, the book and the file.
@@ -407,6 +435,7 @@ impl Filter {
     /// The kernel does not have this one any longer.
     pub(super) fn note_end(&self, network: IpNetwork, why: Why) {
         let past = self.book().remove(network, why, self.now());
+        self.standing().remove(&network);
         self.late().end(network);
         self.put(Write::End(network, past));
     }

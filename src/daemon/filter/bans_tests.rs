@@ -1,5 +1,6 @@
 //! What is taken out of the file of bans, with a warden of the test's own.
 
+use crate::control::{Answer, Request as Ask};
 use crate::daemon::filter::sets::tests::{filter, net, warden};
 use crate::dnsbl::Family;
 use crate::enforce::book::Hand;
@@ -97,6 +98,81 @@ async fn what_is_let_in_by_hand_ends_no_ban_of_a_file_that_is_read_in_time() {
     };
     filter.take_in(loaded).await;
     assert_eq!(banned(&filter), [net("10.1.0.0/16")]);
+}
+
+/// The admin's hand reaches those of before `observe`, too, for good.
+#[tokio::test]
+async fn bans_of_before_observe_end_by_hand() {
+    let filter = filter("mode = \"observe\"\n");
+    let heard = warden(&filter, |_| Some(Outcome::Done));
+    let folder = std::env::temp_dir().join(format!("rblfilter-standing-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let start = || {
+        let path = folder.join(store::FILE);
+        store::Store::start(path, 3600, filter.clock, &filter.degraded)
+    };
+    let (store, loaded) = start();
+    assert!(loaded.await.unwrap().bans.is_empty());
+    let bans = ["10.1.1.1/32", "10.2.2.2/32", "10.3.0.0/16", "fd00:1::/64"]
+        .map(|network| in_file(&filter, network));
+    let writes = bans.iter().cloned().map(|ban| Write::Ban(Box::new(ban)));
+    store.commit(writes.collect()).await.unwrap();
+    assert!(filter.store.set(store).is_ok());
+    let loaded = Loaded {
+        bans: bans.to_vec(),
+        ..Loaded::default()
+    };
+    filter.take_in(loaded).await;
+    assert_eq!(filter.status().standing, 4);
+    let hand = |request| {
+        let filter = Arc::clone(&filter);
+        async move {
+            match filter.by_hand(request, "root").await {
+                Answer::Done(told) => told,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let unban = |network: &str| Ask::Unban {
+        networks: vec![net(network)],
+        seconds: 0,
+    };
+    let told = hand(unban("10.1.1.1/32")).await;
+    assert_eq!(told, "10.1.1.1 is no longer banned");
+    let told = hand(unban("10.3.3.3/32")).await;
+    assert_eq!(told, "10.3.0.0/16 is no longer banned");
+    assert!(heard.try_iter().any(|request| request
+        == Request::Unban {
+            network: net("10.3.0.0/16")
+        }));
+    assert_eq!(banned(&filter), [net("10.2.2.2/32"), net("fd00:1::/64")]);
+    assert_eq!(hand(Ask::UnbanAll).await, "2 bans are ended");
+    assert!(banned(&filter).is_empty());
+    assert_eq!(filter.status().standing, 0);
+    filter.close_store().await;
+    let (_store, loaded) = start();
+    assert!(loaded.await.unwrap().bans.is_empty());
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// As in `enforce`: the admin's hand is faster than a slow disk.
+#[tokio::test]
+async fn a_file_that_is_read_late_in_observe_shows_nothing_that_was_lifted_meanwhile() {
+    let filter = filter("mode = \"observe\"\n");
+    let heard = warden(&filter, |_| Some(Outcome::Done));
+    filter.late().awaited = true;
+    filter.late().free(net("10.2.2.2/32"));
+    filter.late().end(net("10.4.4.4/32"));
+    let loaded = Loaded {
+        bans: ["10.1.1.1/32", "10.2.0.0/16", "10.4.4.4/32"]
+            .map(|network| in_file(&filter, network))
+            .to_vec(),
+        ..Loaded::default()
+    };
+    filter.take_in(loaded).await;
+    assert_eq!(banned(&filter), [net("10.1.1.1/32")]);
+    let network = net("10.2.0.0/16");
+    assert_eq!(heard.try_recv(), Ok(Request::Unban { network }));
 }
 
 /// The list was known to be wrong before the file was read.

@@ -12,8 +12,8 @@ use ipnetwork::IpNetwork;
 use super::Filter;
 use super::hand::Told;
 use super::lists::CACHE_FILE;
-use crate::config::Mode;
 use crate::control::shown;
+use crate::enforce::ban::around;
 use crate::enforce::book::Why;
 use crate::enforce::forget::Whom;
 use crate::store::Forgotten;
@@ -110,24 +110,44 @@ impl Filter {
         all
     }
 
-    /// Ends the bans that are of `networks`, in the kernel first.
-    async fn end_bans_of(&self, networks: &[IpNetwork], whom: &Whom, all: &mut [Done]) {
+    /// Whether the admin made this ban, in `observe` before it.
+    fn is_by_hand(&self, banned: IpNetwork) -> bool {
+        let ban = self.book().get(banned);
+        let ban = ban.or_else(|| self.standing().get(&banned).cloned());
+        ban.is_some_and(|ban| ban.hand.is_some())
+    }
+
+    /// The bans inside `networks`, and those that hold one of them, each with the
+    /// place of that; in `observe` those from before it.
+    fn bans_around(&self, networks: &[IpNetwork], whom: &Whom) -> Vec<(IpNetwork, usize)> {
         let mut touching = self.book().inside(whom);
         for (place, network) in networks.iter().enumerate() {
             let holding = self.book().holding(*network).into_iter();
             touching.extend(holding.map(|banned| (banned, place)));
         }
+        let now = self.now();
+        let standing = self.standing();
+        let running = standing.values().filter(|ban| ban.until > now);
+        let inside = running.filter_map(|ban| Some((ban.network, whom.holder(ban.network)?)));
+        touching.extend(inside);
+        for (place, network) in networks.iter().enumerate() {
+            let wider = (0..=network.prefix()).map(|prefix| around(network.ip(), prefix));
+            let holding = wider.filter(|banned| standing.contains_key(banned));
+            touching.extend(holding.map(|banned| (banned, place)));
+        }
+        touching
+    }
+
+    /// Ends the bans that are of `networks`, in the kernel first.
+    async fn end_bans_of(&self, networks: &[IpNetwork], whom: &Whom, all: &mut [Done]) {
+        let touching = self.bans_around(networks, whom);
         // Each network itself, too: the kernel may have what the book has not.
         let named = networks.iter().copied().enumerate();
         let mut of_them: BTreeMap<IpNetwork, usize> =
             named.map(|(place, network)| (network, place)).collect();
         let mut counted = HashSet::new();
         for (banned, place) in touching {
-            let by_hand = self
-                .book()
-                .get(banned)
-                .is_some_and(|ban| ban.hand.is_some());
-            if whom.of(banned, by_hand).is_some() {
+            if whom.of(banned, self.is_by_hand(banned)).is_some() {
                 all[place].kept.bans += usize::from(counted.insert(banned));
                 of_them.entry(banned).or_insert(place);
             } else {
@@ -137,21 +157,6 @@ impl Filter {
                     shown(banned)
                 ));
             }
-        }
-        if self.config.mode == Mode::Observe {
-            // Nothing runs that could take them out of the kernel.
-            self.standing().retain(|ban| {
-                let Some(place) = whom.of(ban.network, ban.hand.is_some()) else {
-                    return true;
-                };
-                all[place].kept.bans += 1;
-                all[place].failed.push(format!(
-                    "{} is in the kernel's set until its ban ends, as nothing is done in observe (rblfilter firewall remove deletes the sets)",
-                    shown(ban.network)
-                ));
-                false
-            });
-            return;
         }
         for (banned, place) in of_them {
             if let Err(error) = self.try_end(banned, Why::Wrong).await {

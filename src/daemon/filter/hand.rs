@@ -213,7 +213,7 @@ impl Filter {
     /// Ends the bans that have an address in common with `network`; those that
     /// were known of. What the warden does not end is added to `failed`.
     async fn end_of(&self, network: IpNetwork, failed: &mut Vec<String>) -> Vec<IpNetwork> {
-        let known = self.book().touching(network);
+        let known = self.touching(network);
         let mut banned = known.clone();
         // The kernel may hold it without our knowing.
         banned.push(network);
@@ -259,10 +259,15 @@ impl Filter {
         self.late().end_all();
         let failed = |error| format!("the warden did not free all: {error}");
         self.flush().await.map_err(failed)?;
-        let networks: Vec<IpNetwork> = {
+        let mut networks: Vec<IpNetwork> = {
             let book = self.book();
             book.ends(now).map(|(network, _)| network).collect()
         };
+        {
+            let standing = self.standing();
+            let running = standing.values().filter(|ban| ban.until > now);
+            networks.extend(running.map(|ban| ban.network));
+        }
         for networks in networks.chunks(AT_ONCE) {
             for network in networks {
                 self.note_end(*network, Why::Wrong);
@@ -318,7 +323,7 @@ impl Filter {
                 spelled(seconds)
             );
             // Who is banned is not let in.
-            if !self.book().touching(network).is_empty() {
+            if !self.touching(network).is_empty() {
                 let ended = self.end_of(network, &mut failed).await;
                 if !ended.is_empty() {
                     told = format!("{told}; {}", no_longer(&ended, "banned"));
@@ -378,7 +383,7 @@ impl Filter {
         let now = self.now();
         let mut bans: Vec<Record> = self.book().running(now).collect();
         let standing = self.standing();
-        bans.extend(standing.iter().filter(|ban| ban.until > now).cloned());
+        bans.extend(standing.values().filter(|ban| ban.until > now).cloned());
         bans
     }
 

@@ -32,7 +32,7 @@ impl Filter {
         let standing: Vec<Record> = {
             let standing = self.standing();
             let of = |ban: &&Record| overlap(ban.network, alone);
-            standing.iter().filter(of).cloned().collect()
+            standing.values().filter(of).cloned().collect()
         };
         let bans = records
             .iter()

@@ -31,7 +31,7 @@ impl Filter {
         let allowed = self.allows().running(at).count();
         let standing = {
             let standing = self.standing();
-            standing.iter().filter(|ban| ban.until > at).count()
+            standing.values().filter(|ban| ban.until > at).count()
         };
         Status {
             version: env!("CARGO_PKG_VERSION").into(),

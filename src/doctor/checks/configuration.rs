@@ -4,6 +4,7 @@ use super::super::catalogue::*;
 use super::super::facts::Facts;
 use super::{Out, RELOAD};
 use crate::config::{Config, Mode, Note, WatchBy, notes};
+use crate::status::STANDING;
 
 /// What puts a change of the backend or the ports into service.
 const APPLY: &str = "rblfilter firewall apply; rblfilter reload";
@@ -66,8 +67,18 @@ fn modes(facts: &Facts, config: &Config, out: Out) {
                 .warning(text)
                 .by_hand("take 0.0.0.0/0 or ::/0 out of allow.networks")
                 .then(RELOAD),
-            Note::BanNeeds { .. } | Note::Standing | Note::ShortMemory(_) => CONFIG_NOTE.note(text),
+            Note::BanNeeds { .. } | Note::ShortMemory(_) => CONFIG_NOTE.note(text),
         });
+    }
+    if let Some(bans) = facts.filter.status().map(|status| status.standing)
+        && bans > 0
+    {
+        let bans = if bans == 1 {
+            "1 ban".to_owned()
+        } else {
+            format!("{bans} bans")
+        };
+        out.push(CONFIG_NOTE.note(format!("{bans} {STANDING}")));
     }
     if config.mode == Mode::Observe {
         let days = facts.config.age.map_or(0, |seconds| seconds / 86_400);

@@ -414,6 +414,13 @@ pub(super) const ROWS: &[(Change, &str, Level, &str, &str)] = &[
         "",
     ),
     (
+        |f| running(f).standing = 2,
+        "config-note",
+        Level::Note,
+        "2 bans made before observe",
+        "",
+    ),
+    (
         |f| {
             f.config.keyed = true;
             f.config.file.as_mut().unwrap().as_mut().unwrap().mode = 0o644;
