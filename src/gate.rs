@@ -35,6 +35,18 @@ const MOST_OPEN: usize = 8192;
 /// Answers that may wait to be sent.
 const MOST_WAITING: usize = 16_384;
 
+/// What becomes of packets, and how each is called wherever it is told.
+pub const PACKETS: [(&str, Count); 8] = [
+    ("passed", Count::Passed),
+    ("dropped", Count::Dropped),
+    ("unknown", Count::Unknown),
+    ("late", Count::Late),
+    ("overflow", Count::Overflow),
+    ("odd", Count::Odd),
+    ("joined", Count::Joined),
+    ("spared", Count::Spared),
+];
+
 /// What is answered: the verdict, and for how many seconds it holds.
 pub type Answer = (Verdict, u32);
 
@@ -401,20 +413,11 @@ impl Counted {
         if Count::ALL.iter().all(|count| get(*count) == 0) {
             return None;
         }
-        let event = [
-            ("passed", Count::Passed),
-            ("dropped", Count::Dropped),
-            ("unknown", Count::Unknown),
-            ("late", Count::Late),
-            ("overflow", Count::Overflow),
-            ("odd", Count::Odd),
-            ("joined", Count::Joined),
-            ("spared", Count::Spared),
-        ]
-        .into_iter()
-        .fold(Event::new("gate"), |event, (name, count)| {
-            event.field(name, get(count))
-        });
+        let event = PACKETS
+            .into_iter()
+            .fold(Event::new("gate"), |event, (name, count)| {
+                event.field(name, get(count))
+            });
         let bounds = HELD.iter().map(|micros| match micros {
             0..1000 => format!("{micros}us"),
             _ => format!("{}ms", micros / 1000),

@@ -11,21 +11,12 @@ use std::time::{Duration, Instant};
 use common::*;
 use nix::sys::signal::Signal;
 use rblfilter_lab::smtp::Message;
-use rblfilter_lab::{Config, Dns, Lab, wait_for};
+use rblfilter_lab::{Config, Lab, wait_for};
 
 #[test]
 fn stop_loses_no_message_in_flight_and_start_works_again() {
-    // The list is silent, so each message waits at the filter for its limit.
-    // couriertcpd looks up nobody's name, or it would wait too.
-    let config = Config {
-        dns: Dns::Silent,
-        tcpd_options: "-nodnslookup".into(),
-        ..Config::default()
-    };
-    let lab = lab(
-        config,
-        &format!("watch = \"off\"\n[lookup]\nlimit = \"3s\"\n{OF_LOOKUP}"),
-    );
+    // Each message waits at the filter for the list's limit.
+    let lab = with_silent_lists("limit = \"3s\"\n");
     let senders: Vec<_> = (1..=20)
         .map(|host| {
             thread::spawn(move || {

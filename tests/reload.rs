@@ -387,15 +387,7 @@ fn a_change_of_the_included_file_or_of_a_mode_is_enough_too() {
 /// Its message is open in the worker that is replaced, and is answered by that.
 #[test]
 fn a_message_that_is_open_is_answered_by_the_worker_that_has_it() {
-    let config = Config {
-        dns: Dns::Silent,
-        tcpd_options: "-nodnslookup".into(),
-        ..Config::default()
-    };
-    let lab = lab(
-        config,
-        &format!("watch = \"off\"\n[lookup]\nlimit = \"15s\"\nquery-limit = \"15s\"\n{OF_LOOKUP}"),
-    );
+    let lab = with_silent_lists("limit = \"15s\"\nquery-limit = \"15s\"\n");
     let before = filter(&lab);
     let sender = begin_message(&lab, LISTED);
     reload(&lab);
@@ -464,15 +456,7 @@ fn a_sentence_that_is_open_for_too_long_at_a_reload_bans_nobody() {
 
 #[test]
 fn no_more_than_four_workers_leave_at_a_time() {
-    let config = Config {
-        dns: Dns::Silent,
-        tcpd_options: "-nodnslookup".into(),
-        ..Config::default()
-    };
-    let lab = lab(
-        config,
-        &format!("watch = \"off\"\n[lookup]\nlimit = \"30s\"\nquery-limit = \"15s\"\n{OF_LOOKUP}"),
-    );
+    let lab = with_silent_lists("limit = \"30s\"\nquery-limit = \"15s\"\n");
     let mut senders = Vec::new();
     for source in ["127.1.1.1", "127.1.1.2", "127.1.1.3", "127.1.1.4"] {
         senders.push(begin_message(&lab, source));

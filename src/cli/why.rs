@@ -48,8 +48,8 @@ const PREFIX6: u8 = 64;
 #[derive(Debug, Args)]
 pub struct Command {
     /// An address, also as a log writes it ([::ffff:203.0.113.9]); or a message's
-    /// id: Courier's, as in the log and in the Received field that it adds, or a
-    /// Message-ID field's ("<id@example.org>"), where a program logs it
+    /// id: Courier's, as in the log and in the Received field that it adds, or its
+    /// last two parts, as Courier answers the sender; or a Message-ID field's ("<id@example.org>"), where a program logs it
     #[arg(value_name = "ADDRESS|MESSAGE-ID")]
     subject: String,
     /// Logs to read, plain or compressed, in any order [default: /var/log/mail.log

@@ -136,17 +136,11 @@ impl Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dnsbl::lists_of;
+    use crate::dnsbl::silent_list;
 
     #[tokio::test]
     async fn a_text_that_does_not_come_in_its_time_is_none() {
-        let nameserver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let text = format!(
-            "lookup.nameservers = [\"{}\"]\nlookup.limit = \"30s\"\nlookup.query-limit = \"15s\"\n\
-             [[dnsbl]]\nzone = \"bl.test\"",
-            nameserver.local_addr().unwrap()
-        );
-        let lists = lists_of(&text);
+        let (nameserver, lists) = silent_list();
         let begun = Instant::now();
         let client = [198, 51, 100, 1].into();
         assert_eq!(lists.text(0, client).await, "");

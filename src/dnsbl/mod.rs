@@ -58,3 +58,17 @@ fn lists_of(text: &str) -> std::sync::Arc<Lists> {
     );
     lists
 }
+
+/// A nameserver that says nothing, and a list that is asked through it; a query is
+/// given up after 15 s.
+#[cfg(test)]
+fn silent_list() -> (std::net::UdpSocket, std::sync::Arc<Lists>) {
+    let nameserver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "lookup.nameservers = [\"{}\"]\nlookup.limit = \"30s\"\nlookup.query-limit = \"15s\"\n\
+         [[dnsbl]]\nzone = \"bl.test\"",
+        nameserver.local_addr().unwrap()
+    );
+    let lists = lists_of(&text);
+    (nameserver, lists)
+}

@@ -151,7 +151,7 @@ fn random() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dnsbl::lists_of;
+    use crate::dnsbl::{lists_of, silent_list};
 
     #[tokio::test]
     async fn a_session_waits_so_long_for_a_first_test() {
@@ -181,13 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_tests_take_no_longer_than_they_may() {
-        let nameserver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let text = format!(
-            "lookup.nameservers = [\"{}\"]\nlookup.limit = \"30s\"\nlookup.query-limit = \"15s\"\n\
-             [[dnsbl]]\nzone = \"bl.test\"",
-            nameserver.local_addr().unwrap()
-        );
-        let lists = lists_of(&text);
+        let (nameserver, lists) = silent_list();
         let passed = Instant::now();
         let health = || lists.lists[0].health(Family::V4);
         health().tested(Ok(()), passed, 0.5);

@@ -18,8 +18,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{Metrics, Sentences};
 use crate::dnsbl::{Counts, Said};
+use crate::gate::PACKETS;
 use crate::latency::Latency;
-use rblfilter_warden::question::Count;
 
 /// The instances of couriertcpd that are told.
 pub const MOST_LISTENERS: usize = 32;
@@ -473,20 +473,10 @@ impl Snapshot {
     }
 
     fn of_gate(&self, to: &mut Writer<'_>) -> fmt::Result {
-        let packets = [
-            ("passed", Count::Passed),
-            ("dropped", Count::Dropped),
-            ("unknown", Count::Unknown),
-            ("late", Count::Late),
-            ("overflow", Count::Overflow),
-            ("odd", Count::Odd),
-            ("joined", Count::Joined),
-            ("spared", Count::Spared),
-        ];
         to.counters(
             "gate_packets",
             "First packets that came to the gate, by what became of them (docs/logging.md: gate)",
-            packets.map(|(result, count)| {
+            PACKETS.map(|(result, count)| {
                 (
                     [("result", result.to_owned())],
                     self.metrics.packets.of(count).get(),

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rblfilter_lab::smtp::{Client, Message, Outcome, Reply};
-use rblfilter_lab::{Config, Lab, Product, SetMember, Spaces, wait_for};
+use rblfilter_lab::{Config, Dns, Lab, Product, SetMember, Spaces, wait_for};
 
 /// One zone of our own, the lab's rbldnsd.
 pub const ZONE: &str = "[lookup]\nquery-non-global = true\n[[dnsbl]]\nzone = \"bl.test\"\n";
@@ -55,6 +55,19 @@ pub fn lab(config: Config, toml: &str) -> Lab {
         wait_for_control();
     }
     lab
+}
+
+/// A lab whose list says nothing, so that each message waits at the filter for its
+/// limit, with these keys of `[lookup]`. couriertcpd looks up nobody's name, or it
+/// would wait, too.
+pub fn with_silent_lists(lookup: &str) -> Lab {
+    let config = Config {
+        dns: Dns::Silent,
+        tcpd_options: "-nodnslookup".into(),
+        ..Config::default()
+    };
+    let toml = format!("watch = \"off\"\n[lookup]\n{lookup}{OF_LOOKUP}");
+    lab(config, &toml)
 }
 
 /// The commands' socket comes after the filter's, when the bans are read.
