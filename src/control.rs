@@ -133,6 +133,23 @@ pub struct Entry {
     pub by: String,
 }
 
+impl Entry {
+    /// Of a network that is let in by hand for so many seconds more.
+    #[must_use]
+    pub fn allowed(network: IpNetwork, left: u32) -> Self {
+        Self {
+            what: What::Allow,
+            network,
+            since: None,
+            left,
+            offence: None,
+            zones: Vec::new(),
+            reason: String::new(),
+            by: "hand".into(),
+        }
+    }
+}
+
 /// What is done to a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use common::*;
 use nix::errno::Errno;
@@ -86,6 +86,15 @@ fn attempt(what: &str) {
     }
 }
 
+/// What became of a process of its own in which the test `name` tries `what`.
+fn tried(name: &str, what: &str) -> Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(TRY, what)
+        .output()
+        .unwrap()
+}
+
 #[test]
 fn behind_the_walls_the_worker_can_do_its_work_and_nothing_else() {
     if let Some(what) = std::env::var_os(TRY) {
@@ -102,11 +111,7 @@ fn behind_the_walls_the_worker_can_do_its_work_and_nothing_else() {
         ("chroot", true),
     ] {
         let name = "behind_the_walls_the_worker_can_do_its_work_and_nothing_else";
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env(TRY, what)
-            .output()
-            .unwrap();
+        let output = tried(name, what);
         let said = String::from_utf8_lossy(&output.stderr);
         if deadly {
             assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{what}: {said}");
@@ -171,11 +176,7 @@ fn behind_the_fence_a_program_runs_and_does_not_leave_the_machine() {
     }
     for what in ["its work", "to leave the machine", "to reach into others"] {
         let name = "behind_the_fence_a_program_runs_and_does_not_leave_the_machine";
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env(TRY, what)
-            .output()
-            .unwrap();
+        let output = tried(name, what);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{what}: {said}");
     }

@@ -75,16 +75,7 @@ pub fn kept(
         let (allowed, until): (String, u32) = (row.get(0)?, row.get(1)?);
         let until = moved(until, then, now);
         if let (Ok(allowed), true) = (allowed.parse(), until > now) {
-            held.allowed.push(Entry {
-                what: What::Allow,
-                network: allowed,
-                since: None,
-                left: until - now,
-                offence: None,
-                zones: Vec::new(),
-                reason: String::new(),
-                by: "hand".into(),
-            });
+            held.allowed.push(Entry::allowed(allowed, until - now));
         }
     }
     let former = connection

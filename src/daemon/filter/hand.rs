@@ -408,16 +408,7 @@ impl Filter {
         let allows = self.allows();
         let mut allowed: Vec<Entry> = allows
             .running(now)
-            .map(|(network, until)| Entry {
-                what: What::Allow,
-                network,
-                since: None,
-                left: until - now,
-                offence: None,
-                zones: Vec::new(),
-                reason: String::new(),
-                by: "hand".into(),
-            })
+            .map(|(network, until)| Entry::allowed(network, until - now))
             .collect();
         allowed.sort_unstable_by_key(|entry| entry.network);
         allowed
