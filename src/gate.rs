@@ -28,7 +28,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::courier::esmtpd::{Daemons, Objection};
 use crate::courier::smtpaccess::Trusted;
 use crate::log::Event;
-use crate::sys::watched;
+use crate::sys::{send, watched};
 
 /// Questions that may be open; those beyond are unknown.
 const MOST_OPEN: usize = 8192;
@@ -187,8 +187,9 @@ impl Gate {
     /// # Errors
     /// Where the socket is none.
     pub async fn serve(&self, socket: OwnedFd, keeper: Arc<impl Keeper>) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let socket = Arc::new(watched(socket, interest)?);
+        // Watched for room to write, it would wake us for each datagram that the
+        // gate has read.
+        let socket = watched(socket, Interest::READABLE)?;
         let (sender, answers) = mpsc::channel(MOST_WAITING);
         *self.running() = Some(sender.clone());
         // What was denied before this worker's time may rest on what it does not know.
@@ -325,19 +326,16 @@ fn put(sender: &mpsc::Sender<Record>, client: Client, (verdict, seconds): Answer
 async fn say(socket: &AsyncFd<OwnedFd>, mut answers: mpsc::Receiver<Record>) {
     let mut records = Vec::with_capacity(AT_ONCE);
     while answers.recv_many(&mut records, AT_ONCE).await > 0 {
+        // Others may be ready in this moment: one datagram wakes the gate once.
+        tokio::task::yield_now().await;
+        while records.len() < AT_ONCE
+            && let Ok(record) = answers.try_recv()
+        {
+            records.push(record);
+        }
         let bytes: Vec<u8> = records.drain(..).flat_map(|r| r.encode()).collect();
-        loop {
-            let Ok(mut ready) = socket.writable().await else {
-                return;
-            };
-            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            let sent =
-                ready.try_io(|socket| Ok(socket::send(socket.as_fd().as_raw_fd(), &bytes, flags)?));
-            match sent {
-                Err(_) => {}
-                Ok(Ok(_)) => break,
-                Ok(Err(_)) => return,
-            }
+        if send(socket, &bytes).await.is_err() {
+            return;
         }
     }
 }

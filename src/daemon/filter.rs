@@ -77,7 +77,7 @@ const TELL_EVERY: Duration = Duration::from_secs(3600);
 const AFTER_A_BUG: Duration = Duration::from_secs(1);
 
 /// Lines of clients that the gate denied, in a second; the rest is counted.
-const GATE_LINES: u32 = 50;
+const GATE_LINES: u32 = 20;
 
 /// Longer than any session lasts.
 const LONGEST_SESSION: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,6 @@ use std::{error, fmt};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{self, MsgFlags};
 use rblfilter_warden::layers::Layers;
 use rblfilter_warden::request::{Outcome, REPLY_LEN, Reply, Request};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -27,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::log::Event;
-use crate::sys::watched;
+use crate::sys::{send, watched};
 
 /// How long a request may take, its wait for those before it included.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -383,7 +382,7 @@ impl State {
 impl Running {
     fn new(socket: OwnedFd, overheard: Arc<Overheard>) -> io::Result<Self> {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let socket = Arc::new(watched(socket, Interest::READABLE | Interest::WRITABLE)?);
+        let socket = Arc::new(watched(socket, Interest::READABLE)?);
         let waiting = Arc::<Mutex<Waiting>>::default();
         let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), overheard));
         Ok(Self {
@@ -408,19 +407,6 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 impl Asked {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         lock(&self.place.waiting)
-    }
-}
-
-async fn send(socket: &AsyncFd<OwnedFd>, message: &[u8]) -> io::Result<()> {
-    loop {
-        let mut ready = socket.writable().await?;
-        let sent = ready.try_io(|socket| {
-            let flags = MsgFlags::MSG_NOSIGNAL;
-            Ok(socket::send(socket.as_fd().as_raw_fd(), message, flags)?)
-        });
-        if let Ok(sent) = sent {
-            return sent.map(drop);
-        }
     }
 }
 
@@ -490,7 +476,9 @@ fn receive(socket: &OwnedFd) -> io::Result<Answer> {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType};
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
 
     use super::*;
 
@@ -512,7 +500,7 @@ mod tests {
             SockFlag::SOCK_NONBLOCK,
         )
         .unwrap();
-        let socket = Arc::new(watched(ours, Interest::READABLE | Interest::WRITABLE).unwrap());
+        let socket = Arc::new(watched(ours, Interest::READABLE).unwrap());
         let waiting = Arc::<Mutex<Waiting>>::default();
         let (first, second, third) = (wait(&waiting, 1), wait(&waiting, 2), wait(&waiting, 3));
         let overheard = Arc::<Overheard>::default();

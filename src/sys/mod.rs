@@ -11,4 +11,4 @@ mod watched;
 pub use process::{
     forbid_tracing, ignore_signals, program, replace_with, run_soon, set_apart, spawn_with,
 };
-pub use watched::watched;
+pub use watched::{send, watched};

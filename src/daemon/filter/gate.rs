@@ -212,6 +212,6 @@ mod tests {
         );
         let mut fresh = Bucket::new(GATE_LINES);
         let now = Instant::now();
-        assert_eq!((0..256).filter(|_| fresh.take(now)).count(), 50);
+        assert_eq!((0..256).filter(|_| fresh.take(now)).count(), 20);
     }
 }

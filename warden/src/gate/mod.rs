@@ -42,6 +42,10 @@ const BEAT_EVERY: Duration = Duration::from_millis(100);
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Packets, and datagrams of the worker, that are read before the rest is seen to.
 const READ_AT_ONCE: usize = 512;
+/// How long packets are gathered while they come fast: to wake us and the worker
+/// is dearer than what is to be done for one of them. The first after a pause
+/// waits for nothing.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long another gate may take to let the queue go.
 const COMES_FREE: Duration = Duration::from_secs(5);
 /// The longest that any packet is held.
@@ -128,6 +132,7 @@ impl Gate {
 
     fn serve(&mut self, queue: &mut Queue) -> Result<(), Box<dyn Error>> {
         let (mut next_beat, mut count) = (Instant::now(), Instant::now());
+        let mut look = Instant::now();
         loop {
             let now = Instant::now();
             if now >= next_beat {
@@ -138,14 +143,11 @@ impl Gate {
                 tell(&self.pending.counts.take());
                 count = now + COUNT_EVERY;
             }
-            self.wait(queue, next_beat.min(count))?;
-            for _ in 0..READ_AT_ONCE {
-                let now = Instant::now();
-                if !queue.read(|packet, payload| self.arrived(packet, payload, now))? {
-                    break;
-                }
+            let speaks = self.wait(queue, look, next_beat.min(count))?;
+            if look <= Instant::now() && self.read(queue)? {
+                look = Instant::now() + GATHER;
             }
-            let there = self.hear();
+            let there = !speaks || self.hear();
             let now = Instant::now();
             if there {
                 self.pending.expire(now);
@@ -163,11 +165,26 @@ impl Gate {
         }
     }
 
-    /// Until something is to be done.
-    fn wait(&self, queue: &Queue, at: Instant) -> io::Result<()> {
+    /// Takes the packets that wait; whether there were any.
+    fn read(&mut self, queue: &mut Queue) -> io::Result<bool> {
+        for already in 0..READ_AT_ONCE {
+            let now = Instant::now();
+            if !queue.read(|packet, payload| self.arrived(packet, payload, now))? {
+                return Ok(already > 0);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Until something is to be done, at the latest `at`; the queue is of no
+    /// interest before `look`. Whether the worker is to be heard.
+    fn wait(&self, queue: &Queue, look: Instant, at: Instant) -> io::Result<bool> {
         let at = self.pending.next().map_or(at, |next| next.min(at));
-        let left = at.saturating_duration_since(Instant::now());
-        let timeout = left.try_into().map_err(io::Error::other)?;
+        let now = Instant::now();
+        let gathers = now < look;
+        let at = if gathers { at.min(look) } else { at };
+        let timeout = at.saturating_duration_since(now);
+        let timeout = timeout.try_into().map_err(io::Error::other)?;
         let stdin = io::stdin();
         let worker = if self.pending.has_questions() {
             PollFlags::IN | PollFlags::OUT
@@ -175,11 +192,13 @@ impl Gate {
             PollFlags::IN
         };
         let mut fds = [
-            PollFd::from_borrowed_fd(queue.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(stdin.as_fd(), worker),
+            PollFd::from_borrowed_fd(queue.as_fd(), PollFlags::IN),
         ];
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        let wanted = if gathers { 1 } else { 2 };
+        match poll(&mut fds[..wanted], Some(&timeout)) {
+            Ok(_) => Ok(!(fds[0].revents() - PollFlags::OUT).is_empty()),
+            Err(rustix::io::Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

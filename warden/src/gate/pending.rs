@@ -192,6 +192,7 @@ impl Pending {
             Verdict::Unknown => (Fate::Accept, Count::Unknown),
         };
         self.release(asked.packets, fate, why, now);
+        self.pass_over_answered();
         let lasts = match verdict {
             Verdict::Pass => seconds > 0,
             Verdict::Drop => seconds > 0 && !spared && !self.observes,
@@ -202,6 +203,17 @@ impl Pending {
             denied: verdict == Verdict::Drop,
             seconds,
         })
+    }
+
+    /// Those that were answered need not wake anybody at their limits.
+    fn pass_over_answered(&mut self) {
+        while let Some((at, client)) = self.limits.front() {
+            let waits = |asked: &Asked| !asked.late && asked.since + self.limit == *at;
+            if self.asked.get(client).is_some_and(waits) {
+                break;
+            }
+            self.limits.pop_front();
+        }
     }
 
     fn release(&mut self, packets: Vec<(Packet, Instant)>, fate: Fate, why: Count, now: Instant) {
@@ -322,11 +334,15 @@ mod tests {
             assert_eq!(entry.map(|entry| entry.denied), denied);
             assert_eq!(pending.take_decided(), [(1, fate), (3, fate)]);
             assert_eq!(pending.held, 1);
+            assert_eq!(pending.next(), Some(now + LIMIT), "the other's");
             assert_eq!(pending.counts.get(Count::Joined), 1);
             assert_eq!(pending.counts.get(Count::Held(2)), 2);
+            pending.answered(client(2), verdict, 60, nobody, later);
+            assert_eq!(pending.next(), None, "nobody waits");
             // The next one is asked for anew.
             pending.arrived(4, client(1), later);
             assert_eq!(pending.questions(), [client(1)]);
+            assert_eq!(pending.next(), Some(later + LIMIT));
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{sandbox, say};
 /// Batches that may wait; what comes beyond is let go.
 const WAITING: usize = 256;
 /// How long the thread gathers before it writes.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(40);
 /// The most that it gathers.
 const MOST: usize = 4096;
 /// Entries of the deny set in a second. The pass set needs no bound of its own:
