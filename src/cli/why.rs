@@ -36,9 +36,8 @@ const PREFIX6: u8 = 64;
 
 /// What became of a client or a message, why, and what to do if that is wrong
 ///
-/// For example, of a client that says that its mail is refused:
-///
-///     rblfilter why 203.0.113.9
+/// For example, of a client that says that its mail is refused: rblfilter why
+/// 203.0.113.9
 ///
 /// It tells in plain words whether the client is banned or let in, since when and
 /// why; what the running filter, its file of bans, the kernel's set, the
