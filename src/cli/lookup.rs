@@ -104,13 +104,22 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
 fn addresses(command: &Command) -> Result<Vec<IpAddr>, String> {
     let mut all = Vec::new();
     let parse = |text: &str| {
-        parse_address(text).ok_or_else(|| {
+        // Also as the log writes it.
+        let inner = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'));
+        parse_address(inner.unwrap_or(text)).ok_or_else(|| {
             format!("{text:?} is no address, expected for example 203.0.113.9 or 2001:db8::1")
         })
     };
     let mut lines = |reader: &mut dyn BufRead, name: &str| -> Result<(), String> {
         for (line, number) in reader.lines().zip(1..) {
-            let line = line.map_err(|error| format!("cannot read {name}: {error}"))?;
+            let line = line.map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => format!(
+                    "{name}: line {number}: no text, expected one address a line, for example 203.0.113.9"
+                ),
+                _ => format!("cannot read {name}: {error}"),
+            })?;
             let text = line.split('#').next().unwrap_or_default().trim();
             if !text.is_empty() {
                 all.push(parse(text).map_err(|error| format!("{name}: line {number}: {error}"))?);
@@ -119,8 +128,12 @@ fn addresses(command: &Command) -> Result<Vec<IpAddr>, String> {
         Ok(())
     };
     if let Some(path) = &command.file {
-        let file =
-            File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!("cannot read {}: there is no such file", path.display())
+            }
+            _ => format!("cannot read {}: {error}", path.display()),
+        })?;
         lines(&mut BufReader::new(file), &path.display().to_string())?;
     }
     for text in &command.addresses {
@@ -486,4 +499,83 @@ fn width() -> usize {
 
 fn milliseconds(took: Duration) -> String {
     format!("{:.1} ms", took.as_secs_f64() * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a list's answer, and one who is let in, where it is.
+    fn told(let_in: Option<i64>, width: usize) -> (String, String) {
+        let config = config::parse(
+            "[[dnsbl]]\nzone = \"a-list-with-quite-a-long-name.bl.test\"\nself-test = false\n",
+        )
+        .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _in = runtime.enter();
+        let (lists, _notices) = Lists::new(
+            config.zones.clone(),
+            config.resolver.clone(),
+            config.cache,
+            config.thresholds,
+        );
+        let look = Look {
+            list: 0,
+            answer: Answer::NotListed,
+            codes: vec!["127.0.0.2".parse().unwrap()],
+            ttl: Some(Duration::from_secs(300)),
+            took: Duration::from_millis(12),
+            text: "a text of a list, ".repeat(9),
+            believed: true,
+        };
+        let found = Found::new(
+            &config,
+            &lists,
+            "203.0.113.9".parse().unwrap(),
+            vec![look],
+            &NeverBan::new(&config.never_ban),
+            &Protected::new(Vec::new()),
+            let_in,
+        );
+        (found.text(width), found.json())
+    }
+
+    #[test]
+    fn who_is_let_in_is_told_so_and_until_when() {
+        let (text, json) = told(Some(1_800_003_600), usize::MAX);
+        let (head, rest) = text.split_once('\n').unwrap();
+        assert_eq!(head, "203.0.113.9: pass, score 0");
+        assert!(
+            rest.starts_with("  let in by hand until 2027-01-1"),
+            "{text}"
+        );
+        assert!(
+            rest.contains("(rblfilter allow 203.0.113.9 --for 0s ends that)"),
+            "{text}"
+        );
+        assert!(json.contains("\"let-in-until\":1800003600"), "{json}");
+        let (text, json) = told(None, usize::MAX);
+        assert!(!text.contains("let in"), "{text}");
+        assert!(json.contains("\"let-in-until\":null"), "{json}");
+    }
+
+    #[test]
+    fn it_wraps_at_the_terminals_width_and_nowhere_else() {
+        assert_eq!(told(None, usize::MAX).0.lines().count(), 2);
+        for width in [20, 40, 80, 132] {
+            let (text, _) = told(Some(1_800_003_600), width);
+            for line in text.lines() {
+                assert!(line.chars().count() <= width, "{width}: {line:?}");
+            }
+            assert!(text.lines().count() > 4, "{text}");
+            let joined: String = text.split_whitespace().collect();
+            assert!(
+                joined.contains("a-list-with-quite-a-long-name.bl.test"),
+                "{text}"
+            );
+        }
+    }
 }
