@@ -69,7 +69,8 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     relays.extend(policy.allow.networks);
     let observes = policy.mode == "observe";
     let mut gate = Gate {
-        pending: Pending::new(limit, policy.gate.asks_per_second, observes),
+        // It may have waited for us already.
+        pending: Pending::new(limit.saturating_sub(GATHER), policy.gate.asks_per_second, observes),
         protected: Protected::new(relays),
         sets: Sets::start(policy.ban.backend, policy.sandbox)?,
     };
