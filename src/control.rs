@@ -65,6 +65,8 @@ pub enum Request {
     },
     /// Tell all bans, and who is let in.
     List,
+    /// Tell who is let in.
+    Allowed,
     /// Put the configuration and the programs into service as they are now.
     Reload,
     /// Tell how the filter is.
@@ -197,6 +199,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
         }
         Request::UnbanAll
         | Request::List
+        | Request::Allowed
         | Request::Reload
         | Request::Status
         | Request::Sessions
@@ -267,6 +270,7 @@ mod tests {
     fn requests_are_what_they_were() {
         for request in [
             Request::List,
+            Request::Allowed,
             Request::Reload,
             Request::Status,
             Request::Sessions,

@@ -20,6 +20,7 @@
 //! - [`judge`]: evidence in, sentence out.
 //! - [`enforce`]: the ban and the kill; [`reply`]: the 554; [`store`]: the bans
 //!   that outlive a restart.
+//! - [`duration`]: how long, as an admin writes it.
 //! - [`daemon`]: start, service and stop of the filter.
 //! - [`degraded`], [`log`], [`metrics`], [`latency`]: what does not work, what is
 //!   told of it, what is counted, how long it takes.
@@ -37,6 +38,7 @@ pub mod daemon;
 pub mod degraded;
 pub mod dnsbl;
 pub mod doctor;
+pub mod duration;
 pub mod enforce;
 pub mod firewall;
 #[cfg(feature = "fuzzing")]

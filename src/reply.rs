@@ -62,7 +62,7 @@ impl fmt::Display for Error {
                 f,
                 "unknown placeholder {{{name}}}, expected {{ip}}, {{zone}}, {{lookup_url}}, {{txt}} or {{contact}}"
             ),
-            Self::Brace => f.write_str("a brace without its other half"),
+            Self::Brace => f.write_str("a brace without its other half, expected for example {ip}"),
         }
     }
 }

@@ -491,6 +491,61 @@ fn the_admins_hand_bans_frees_and_lets_in() {
     assert!(!text.contains("banned since"), "{text}");
 }
 
+/// What `unban` says where the filter is stopped is what works, and so is its next
+/// step.
+#[test]
+fn a_stopped_filters_set_is_left_by_the_command_that_unban_names() {
+    for backend in ["ipset", "nftables"] {
+        let lab = lab(Config::default(), &of(backend, ""));
+        ban(&lab, LISTED);
+        ban(&lab, LISTED6);
+        wait_for_rows(2);
+        product().filterctl_stop(&lab).unwrap();
+        assert!(lab.send(&impatient(), ip(LISTED)).not_answered());
+        let (code, text) = run(&lab, &["rblfilter", "unban", LISTED, LISTED6]);
+        assert_eq!(code, Some(69), "{text}");
+        assert!(text.contains("the filter does not run"), "{text}");
+        let commands: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| {
+                line.starts_with("ipset del ") || line.starts_with("nft delete element ")
+            })
+            .collect();
+        assert_eq!(commands.len(), 2, "{text}");
+        for command in commands {
+            lab.run_ok(&["sh", "-c", command]).unwrap();
+        }
+        assert_delivered(&lab, &message(), LISTED, 1);
+        assert_delivered(&lab, &message(), LISTED6, 2);
+        let next = format!("rblfilter unban {LISTED} {LISTED6}");
+        assert!(text.ends_with(&format!("    {next}\n")), "{text}");
+        product().filterctl_start(&lab).unwrap();
+        lab.wait_for_log("restored,bans=2,of=2", LIMIT).unwrap();
+        by_hand(&lab, &["unban", LISTED, LISTED6]);
+        assert_delivered(&lab, &message(), LISTED, 3);
+
+        // Whoever looks it up is told so, with the filter and without.
+        for runs in [true, false] {
+            if !runs {
+                product().filterctl_stop(&lab).unwrap();
+            }
+            let (code, text) = run(&lab, &["rblfilter", "lookup", LISTED]);
+            assert_eq!(code, Some(0), "{text}");
+            for part in [
+                "127.66.1.2: pass, score 10\n".to_owned(),
+                "  let in by hand until 2".to_owned(),
+                format!("whatever the lists say (rblfilter allow {LISTED} --for 0s ends that)"),
+                "listed 127.0.0.2".to_owned(),
+            ] {
+                assert!(text.contains(&part), "{part}: {text}");
+            }
+        }
+        let (code, text) = run(&lab, &["rblfilter", "lookup", LISTED2]);
+        assert!(code == Some(1) && !text.contains("let in"), "{text}");
+    }
+}
+
 #[test]
 fn an_ipv6_client_beside_a_good_one_is_banned_alone() {
     let networks = ["fd00:66:1:2::5/128", "fd00:66:1:3::/64", "fd00:66:1:4::/64"];

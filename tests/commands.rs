@@ -91,6 +91,97 @@ fn what_is_nearly_a_command_an_option_or_a_key_is_asked_for() {
     );
 }
 
+/// Every value that somebody types behind a command: what is wrong with it, and what
+/// is expected instead, in words of ours.
+#[test]
+fn a_wrong_value_is_told_with_what_is_expected() {
+    let durations = ["soon", "5", "1,5h", "", "99999999999999999999h"];
+    let seconds = ["x", "0", "1.5", "99999999999999999999"];
+    let networks = [
+        "x",
+        "10.0.0.0/33",
+        "10.0.0.1/8",
+        "0.0.0.0/0",
+        "mail.example.org",
+        "",
+    ];
+    let times = ["yesterday", "2026-13-24", "1,5h"];
+    for (words, option, values) in [
+        (&["ban", "10.0.0.9", "--for"][..], "--for", &durations[..]),
+        (&["unban", "10.0.0.9", "--for"], "--for", &durations),
+        (&["allow", "10.0.0.9", "--for"], "--for", &durations),
+        (&["report", "--hold"], "--hold", &durations),
+        (&["status", "--watch"], "--watch", &seconds),
+        (&["ban"], "<ADDRESS|NETWORK>", &networks),
+        (&["unban"], "[ADDRESS|NETWORK]", &networks),
+        (&["allow"], "<ADDRESS|NETWORK>", &networks),
+        (&["forget"], "<ADDRESS|NETWORK>", &networks),
+        (
+            &["lookup"],
+            "",
+            &["x", "10.0.0.0/8", "mail.example.org", "[::1"],
+        ),
+        (&["why"], "", &["x", "10.0.0.0/8", ""]),
+        (&["report", "--since"], "", &times),
+        (&["report", "--until"], "", &times),
+        (&["why", "10.0.0.9", "--since"], "", &times),
+    ] {
+        for value in values {
+            let output = run(&[words, &[value]].concat());
+            let said = text(&output.stderr);
+            assert_eq!(
+                output.status.code(),
+                Some(64),
+                "{words:?} {value:?}: {said}"
+            );
+            assert!(
+                said.contains(option),
+                "no {option}: {words:?} {value:?}: {said}"
+            );
+            // An empty value is clap's to tell.
+            if !said.contains("a value is required") {
+                assert!(said.contains("expected"), "{words:?} {value:?}: {said}");
+            }
+            for noise in [
+                "digit",
+                "expected number at",
+                "parse",
+                "literal",
+                "overflow",
+                "1..=",
+            ] {
+                assert!(!said.contains(noise), "{noise}: {said}");
+            }
+            if values == durations && !value.is_empty() {
+                assert!(said.contains("days or weeks)"), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_short_help_of_a_command_fits_a_screen_and_begins_with_what_it_is_for() {
+    for command in [
+        "why", "lookup", "status", "top", "doctor", "list", "ban", "unban", "allow",
+    ] {
+        let short = text(&run(&[command, "-h"]).stdout);
+        let long = text(&run(&[command, "--help"]).stdout);
+        let first = short.split("\n\n").next().unwrap();
+        assert!(
+            long.starts_with(first) && first.lines().count() == 1,
+            "{short}"
+        );
+        assert!(short.lines().count() <= 24, "{short}");
+    }
+    let why = text(&run(&["why", "--help"]).stdout);
+    let begin = why
+        .split_whitespace()
+        .take(40)
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(begin.contains("rblfilter why 203.0.113.9"), "{why}");
+}
+
 /// What the program writes to a terminal, with `variables` in its environment.
 fn on_terminal(arguments: &str, variables: &[(&str, &str)]) -> String {
     let mut script = Command::new("script");

@@ -252,7 +252,7 @@ fn garbage_is_refused_and_told_and_the_configuration_before_stays() {
     assert!(!status().contains("config"), "{}", status());
     fs::remove_file(FILE).unwrap();
     let (said, code) = refused(&lab);
-    assert!(said.contains("No such file"), "{said}");
+    assert!(said.contains("there is no such file"), "{said}");
     assert_eq!(code, Some(78));
     fs::write(FILE, OWN_ZONE).unwrap();
     assert_eq!(stream.end(&lab, 0).tempfailed, 0);

@@ -67,7 +67,7 @@ fn it_shows_what_is_and_does_what_is_confirmed() {
     for part in [
         "1 Sessions 12",
         "2 Bans 9",
-        "3 Zones 1",
+        "3 Lists 1",
         "4 Troubles 0",
         "watching by poll",
         "ban 9",

@@ -131,14 +131,22 @@ fn a_client_that_was_banned_as_it_connected_has_its_whole_story() {
         &text,
         &[
             "127.66.1.2 is let in by hand until",
-            "whatever the lists say.",
+            "whatever the lists say (rblfilter allow 127.66.1.2 --for 0s ends that).",
             "The last time that lists named it was",
             "root ended its ban and let it in for 1day",
             "the set does not hold it",
             "It would be let in, as somebody lets it in by hand.",
-            "rblfilter allow 127.66.1.2 --for 0s",
+            "rblfilter allow 127.66.1.2 --for 0s ends that it is let in by hand",
         ],
     );
+    for other in [
+        "lets it in for 24 h",
+        "allow.networks = [",
+        "it is in allow.networks",
+    ] {
+        assert!(!text.contains(other), "{other}: {text}");
+    }
+    assert_eq!(text.matches("rblfilter allow ").count(), 2, "{text}");
     assert_delivered(&lab, &message(), LISTED, 1);
     by_hand(&lab, &["allow", LISTED, "--for", "0s"]);
     let text = told(&lab, &[LISTED]);

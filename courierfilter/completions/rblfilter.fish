@@ -27,11 +27,11 @@ end
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -s c -l config -d 'The configuration file [default: filters/rblfilter.toml in Courier\'s configuration folder]' -r -F
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -s V -l version -d 'Print version'
-complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "config" -d 'The configuration file'
+complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "config" -d 'Check the configuration file'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "lookup" -d 'What the DNS lists say of an address, and what would follow'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "report" -d 'What a mail log tells of connections, slots, refusals, bans and waves'
-complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "firewall" -d 'The kernel\'s sets of banned addresses and the rules that use them'
-complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "why" -d 'Tell everything known of a client or a message, in plain words: whether it is banned or let in, since when and why; what the running filter, its file of bans, the kernel\'s set, the configuration and the mail log tell; what would follow if it connected now; what to do if that is wrong, and what to tell the sender'
+complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "firewall" -d 'Show, set up, check or remove the kernel\'s sets of banned addresses and the rules that use them'
+complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "why" -d 'What became of a client or a message, why, and what to do if that is wrong'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "status" -d 'How the running filter is'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "top" -d 'The running filter, live, on the whole screen'
 complete -c rblfilter -n "__fish_rblfilter_needs_command" -f -a "doctor" -d 'Check everything that makes the filter useless or dangerous'
@@ -90,8 +90,8 @@ complete -c rblfilter -n "__fish_rblfilter_using_subcommand firewall; and __fish
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand firewall; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Remove the rules and the sets; their bans are forgotten'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand firewall; and __fish_seen_subcommand_from help" -f -a "check" -d 'Say whether the sets and the rules are as the configuration wants them'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand firewall; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l log -d 'Logs to read, plain or compressed, in any order [default: /var/log/mail.log and those that it was rotated to, 30 days back, or the journal where there is none]' -r -F
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l since -d 'Read the log from then on: a time (2026-11-24T09:00:00Z, "2026-11-24 09:00", 2026-11-24) or so long ago (2h, "1day 6h")' -r
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l log -d 'Logs to read [default: the last 30 days of the usual one]' -r -F
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l since -d 'Read the log from then on: "2026-11-24 09:00", or so long ago: 2h' -r
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -s c -l config -d 'The configuration file [default: filters/rblfilter.toml in Courier\'s configuration folder]' -r -F
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l journal -d 'Read the journal'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand why" -l no-lookup -d 'Do not ask the lists what they say now'
@@ -241,11 +241,11 @@ complete -c rblfilter -n "__fish_rblfilter_using_subcommand forget" -s c -l conf
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand forget" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand reload" -s c -l config -d 'The configuration file [default: filters/rblfilter.toml in Courier\'s configuration folder]' -r -F
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "config" -d 'The configuration file'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "config" -d 'Check the configuration file'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "lookup" -d 'What the DNS lists say of an address, and what would follow'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "report" -d 'What a mail log tells of connections, slots, refusals, bans and waves'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "firewall" -d 'The kernel\'s sets of banned addresses and the rules that use them'
-complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "why" -d 'Tell everything known of a client or a message, in plain words: whether it is banned or let in, since when and why; what the running filter, its file of bans, the kernel\'s set, the configuration and the mail log tell; what would follow if it connected now; what to do if that is wrong, and what to tell the sender'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "firewall" -d 'Show, set up, check or remove the kernel\'s sets of banned addresses and the rules that use them'
+complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "why" -d 'What became of a client or a message, why, and what to do if that is wrong'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "status" -d 'How the running filter is'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "top" -d 'The running filter, live, on the whole screen'
 complete -c rblfilter -n "__fish_rblfilter_using_subcommand help; and not __fish_seen_subcommand_from config lookup report firewall why status top doctor list ban unban allow forget reload help" -f -a "doctor" -d 'Check everything that makes the filter useless or dangerous'

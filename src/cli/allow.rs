@@ -1,11 +1,14 @@
 //! `rblfilter allow`: lets an address or a network in for a while.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use ipnetwork::IpNetwork;
 
 use super::ask;
+use super::ask::Error;
+use super::stopped;
 use crate::control::{Request, network};
 
 /// Let an address or a network in for a while
@@ -15,7 +18,7 @@ use crate::control::{Request, network};
 /// configuration's allow.networks.
 #[derive(Debug, Args)]
 pub struct Command {
-    /// Whom to let in
+    /// Whom to let in: 203.0.113.9, 203.0.113.0/24, 2001:db8:1:2::/64
     #[arg(value_parser = network, value_name = "ADDRESS|NETWORK")]
     network: IpNetwork,
     /// For how long; "0s" ends it
@@ -23,9 +26,22 @@ pub struct Command {
     seconds: u32,
 }
 
-pub fn run(command: &Command) -> ExitCode {
-    ask::have_done(&Request::Allow {
+pub fn run(command: &Command, path: &Path) -> ExitCode {
+    let request = Request::Allow {
         network: command.network,
         seconds: command.seconds,
-    })
+    };
+    match ask::ask(&request, |_| Ok(())) {
+        Ok(done) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let code = error.report();
+            if let (Error::NotRunning(_), true) = (&error, command.seconds > 0) {
+                eprint!("{}", stopped::way_in(&[command.network], "allow", path));
+            }
+            code
+        }
+    }
 }

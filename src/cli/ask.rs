@@ -13,6 +13,7 @@ use crate::control::{Answer, Request, SOCKET};
 use crate::courier::filter_socket;
 use crate::courier::paths::Paths;
 use crate::courier::process::courierfilter;
+use crate::duration;
 
 /// How long the filter may take for an answer: a million bans take it a while.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -149,14 +150,14 @@ pub fn have_done(request: &Request) -> ExitCode {
 /// # Errors
 /// What was expected.
 pub fn ban_seconds(text: &str) -> Result<u32, String> {
-    let seconds = seconds(text)?;
-    if (1..=MAX_BAN_SECONDS).contains(&seconds) {
-        return Ok(seconds);
-    }
-    Err(format!(
-        "{text:?} is out of range, expected at least 1 s and at most {} days",
-        MAX_BAN_SECONDS / (24 * 60 * 60)
-    ))
+    let seconds = duration::parse(text)?.as_secs();
+    let fits = |seconds: &u32| (1..=MAX_BAN_SECONDS).contains(seconds);
+    u32::try_from(seconds).ok().filter(fits).ok_or_else(|| {
+        format!(
+            "{text:?} is out of range, expected at least 1 s and at most {} days, for example \"2h\"",
+            MAX_BAN_SECONDS / (24 * 60 * 60)
+        )
+    })
 }
 
 /// Seconds, of a duration as people write it.
@@ -164,10 +165,6 @@ pub fn ban_seconds(text: &str) -> Result<u32, String> {
 /// # Errors
 /// What was expected.
 pub fn seconds(text: &str) -> Result<u32, String> {
-    humantime::parse_duration(text)
-        .ok()
-        .and_then(|duration| u32::try_from(duration.as_secs()).ok())
-        .ok_or_else(|| {
-            format!("{text:?} is no duration, expected for example \"2h\", \"90s\" or \"1h 30m\"")
-        })
+    u32::try_from(duration::parse(text)?.as_secs())
+        .map_err(|_| format!("{text:?} is out of range, expected at most 136 years"))
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 
-use super::ask;
+use super::ask::{self, Error};
 use super::json::in_ascii;
 use crate::control::{Answer, Entry, Request, What, shown};
 
@@ -47,6 +47,10 @@ pub fn run(command: &Command) -> ExitCode {
     match result {
         Ok(_) => ExitCode::SUCCESS,
         Err(_) if gone => ExitCode::SUCCESS,
+        Err(Error::NotRunning(text)) => Error::NotRunning(format!(
+            "{text}; rblfilter why ADDRESS tells what its file holds of one"
+        ))
+        .report(),
         Err(error) => error.report(),
     }
 }

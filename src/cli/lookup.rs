@@ -1,7 +1,6 @@
 //! `rblfilter lookup`: what the lists say of an address, and what would follow.
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write as _};
 use std::net::IpAddr;
@@ -11,18 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use crossterm::terminal;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::tz::TimeZone;
 use rblfilter_warden::protected::Protected;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::exit;
 use super::json::in_ascii;
+use super::let_in::{self, LetIn};
 use crate::config::{self, Config};
 use crate::courier::session::parse_address;
 use crate::daemon::NeverBan;
 use crate::dnsbl::{Answer, Evidence, Got, Level, Lists, Look, News, Notice, is_global};
-use crate::why::{Forecast, Opinion};
+use crate::why::{Forecast, Opinion, wrap};
 
 /// Addresses that are asked for at the same time.
 const AT_ONCE: usize = 128;
@@ -30,8 +32,9 @@ const AT_ONCE: usize = 128;
 /// What the DNS lists say of an address, and what would follow
 ///
 /// Asks the lists for addresses, past what is kept of them: each one's answer, its
-/// score, TTL and time, the list's text, and the sentence. A list that fails its
-/// self-test is not counted. A progress bar shows how far it is where standard
+/// score, TTL and time, the list's text, and the sentence; and whether somebody
+/// lets it in by hand, whatever they say. A list that fails its self-test is not
+/// counted. A progress bar shows how far it is where standard
 /// error is a terminal. Exit status: 0 all pass, 1 one is listed, 2 a list did not
 /// say.
 #[derive(Debug, Args)]
@@ -57,6 +60,14 @@ enum End {
 }
 
 pub fn run(command: &Command, path: &Path) -> ExitCode {
+    // What was typed comes first.
+    let addresses = match addresses(command) {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            eprintln!("rblfilter: {error}");
+            return exit::USAGE.into();
+        }
+    };
     let config = match config::read(path) {
         Ok(config) => config,
         Err(error) if error.is_denied() => {
@@ -68,17 +79,15 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
             return exit::CONFIG.into();
         }
     };
-    let addresses = match addresses(command) {
-        Ok(addresses) => addresses,
-        Err(error) => {
-            eprintln!("rblfilter: {error}");
-            return exit::USAGE.into();
-        }
-    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let end = runtime.and_then(|runtime| runtime.block_on(all(&config, addresses, command.json)));
+    let let_in = LetIn::read().unwrap_or_else(|error| {
+        eprintln!("rblfilter: cannot tell who is let in by hand: {error}");
+        LetIn::default()
+    });
+    let end =
+        runtime.and_then(|runtime| runtime.block_on(all(&config, addresses, let_in, command.json)));
     match end {
         Ok(End::Pass) => ExitCode::SUCCESS,
         Ok(End::Listed) => ExitCode::from(1),
@@ -95,13 +104,22 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
 fn addresses(command: &Command) -> Result<Vec<IpAddr>, String> {
     let mut all = Vec::new();
     let parse = |text: &str| {
-        parse_address(text).ok_or_else(|| {
+        // Also as the log writes it.
+        let inner = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'));
+        parse_address(inner.unwrap_or(text)).ok_or_else(|| {
             format!("{text:?} is no address, expected for example 203.0.113.9 or 2001:db8::1")
         })
     };
     let mut lines = |reader: &mut dyn BufRead, name: &str| -> Result<(), String> {
         for (line, number) in reader.lines().zip(1..) {
-            let line = line.map_err(|error| format!("cannot read {name}: {error}"))?;
+            let line = line.map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => format!(
+                    "{name}: line {number}: no text, expected one address a line, for example 203.0.113.9"
+                ),
+                _ => format!("cannot read {name}: {error}"),
+            })?;
             let text = line.split('#').next().unwrap_or_default().trim();
             if !text.is_empty() {
                 all.push(parse(text).map_err(|error| format!("{name}: line {number}: {error}"))?);
@@ -110,8 +128,12 @@ fn addresses(command: &Command) -> Result<Vec<IpAddr>, String> {
         Ok(())
     };
     if let Some(path) = &command.file {
-        let file =
-            File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!("cannot read {}: there is no such file", path.display())
+            }
+            _ => format!("cannot read {}: {error}", path.display()),
+        })?;
         lines(&mut BufReader::new(file), &path.display().to_string())?;
     }
     for text in &command.addresses {
@@ -130,6 +152,7 @@ struct Desk {
     lists: Arc<Lists>,
     never_ban: NeverBan,
     protected: Protected,
+    let_in: LetIn,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -176,6 +199,7 @@ impl Desk {
             lists,
             never_ban,
             protected,
+            let_in: LetIn::default(),
             tasks: [testing, hearing],
         }
     }
@@ -201,6 +225,7 @@ impl Desk {
             looks,
             &self.never_ban,
             &self.protected,
+            self.let_in.until(address),
         )
     }
 }
@@ -221,8 +246,15 @@ pub(super) fn forecast(config: &Config, address: IpAddr) -> io::Result<Forecast>
     })
 }
 
-async fn all(config: &Config, addresses: Vec<IpAddr>, json: bool) -> io::Result<End> {
-    let desk = Desk::open(config, |text| eprintln!("rblfilter: {text}")).await;
+async fn all(
+    config: &Config,
+    addresses: Vec<IpAddr>,
+    let_in: LetIn,
+    json: bool,
+) -> io::Result<End> {
+    let mut desk = Desk::open(config, |text| eprintln!("rblfilter: {text}")).await;
+    desk.let_in = let_in;
+    let width = width();
     let bar = bar(addresses.len());
     let mut open: VecDeque<(IpAddr, JoinHandle<Vec<Look>>)> = VecDeque::new();
     let mut rest = addresses.into_iter();
@@ -238,7 +270,11 @@ async fn all(config: &Config, addresses: Vec<IpAddr>, json: bool) -> io::Result<
         let looks = task.await.map_err(io::Error::other)?;
         let found = desk.found(config, address, looks);
         end = end.max(found.end());
-        let text = if json { found.json() } else { found.text() };
+        let text = if json {
+            found.json()
+        } else {
+            found.text(width)
+        };
         bar.suspend(|| io::stdout().write_all(text.as_bytes()))?;
         bar.inc(1);
     }
@@ -263,7 +299,9 @@ struct Found<'a> {
     looks: Vec<Look>,
     evidence: Evidence,
     level: Level,
-    note: Option<&'static str>,
+    note: Option<String>,
+    /// Until when it is let in by hand, in seconds since 1970.
+    let_in: Option<i64>,
 }
 
 impl<'a> Found<'a> {
@@ -274,6 +312,7 @@ impl<'a> Found<'a> {
         looks: Vec<Look>,
         never_ban: &NeverBan,
         protected: &Protected,
+        let_in: Option<i64>,
     ) -> Self {
         let mut evidence = Evidence::default();
         let now = Got::at(std::time::Instant::now());
@@ -286,15 +325,22 @@ impl<'a> Found<'a> {
         let mut note = None;
         if protected.protects(address).is_some() {
             level = Level::Pass;
-            note = Some("never judged: allow.networks, or the host's own address");
+            note = Some("never judged: allow.networks, or the host's own address".to_owned());
+        } else if let Some(until) = let_in {
+            level = Level::Pass;
+            note = Some(format!(
+                "let in by hand until {}, whatever the lists say (rblfilter allow {address} --for 0s ends that)",
+                let_in::shown(until, &TimeZone::system())
+            ));
         } else if level == Level::Ban && never_ban.contains(address) {
             level = Level::Reject;
-            note = Some("never banned: never-ban");
+            note = Some("never banned: never-ban".to_owned());
         } else if level == Level::Ban && never_ban.unread().is_some() {
             level = Level::Reject;
-            note = Some("not banned: a domain of never-ban.spf could not be read");
+            note = Some("not banned: a domain of never-ban.spf could not be read".to_owned());
         } else if looks.is_empty() {
-            note = Some("no list is asked for it (is it private? lookup.query-non-global)");
+            note =
+                Some("no list is asked for it (is it private? lookup.query-non-global)".to_owned());
         }
         Self {
             lists,
@@ -303,6 +349,7 @@ impl<'a> Found<'a> {
             evidence,
             level,
             note,
+            let_in,
         }
     }
 
@@ -364,41 +411,45 @@ impl<'a> Found<'a> {
         Forecast {
             sentence: self.level.to_string(),
             score: self.evidence.tally.score.to_string(),
-            note: self.note.map(str::to_owned),
+            note: self.note.clone(),
             lists: opinions.collect(),
         }
     }
 
-    fn text(&self) -> String {
-        let mut text = format!(
-            "{}: {}, score {}\n",
+    /// For people, in lines of at most `width`.
+    fn text(&self, width: usize) -> String {
+        let mut text = String::new();
+        let head = format!(
+            "{}: {}, score {}",
             self.address, self.level, self.evidence.tally.score
         );
-        if let Some(note) = self.note {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "  {note}");
+        wrap(&mut text, ("", "  "), &head, width);
+        if let Some(note) = &self.note {
+            wrap(&mut text, ("  ", "  "), note, width);
         }
-        let width = self.looks.iter().map(|look| self.name(look).len()).max();
+        let names = self.looks.iter().map(|look| self.name(look).len()).max();
+        let column = names.unwrap_or(0);
+        // Beside a name that is too long there would be no room.
+        let rest = " ".repeat(if column < width / 2 { column + 4 } else { 6 });
         for look in &self.looks {
-            let meaning = self.meaning(look);
-            let _ = write!(
-                text,
-                "  {:width$}  {meaning}{}",
-                self.name(look),
-                look.ttl
-                    .map(|ttl| format!(", ttl {}s", ttl.as_secs()))
-                    .unwrap_or_default(),
-                width = width.unwrap_or(0),
-            );
-            let _ = write!(text, ", {}", milliseconds(look.took));
-            if !look.text.is_empty() {
-                let _ = write!(text, ": {}", look.text);
+            let mut told = self.meaning(look);
+            if let Some(ttl) = look.ttl {
+                told.push_str(&format!(", ttl {}s", ttl.as_secs()));
             }
-            text.push_str(if look.believed {
-                "\n"
+            told.push_str(&format!(", {}", milliseconds(look.took)));
+            if !look.text.is_empty() {
+                told.push_str(&format!(": {}", look.text));
+            }
+            if !look.believed {
+                told.push_str(" (not believed: it has failed its self-test)");
+            }
+            let first = format!("  {:column$}  ", self.name(look));
+            if first.len() < width {
+                wrap(&mut text, (&first, &rest), &told, width);
             } else {
-                " (not believed: it has failed its self-test)\n"
-            });
+                wrap(&mut text, ("  ", "  "), self.name(look), width);
+                wrap(&mut text, (&rest, &rest), &told, width);
+            }
         }
         text
     }
@@ -431,12 +482,100 @@ impl<'a> Found<'a> {
             "sentence": self.level.to_string(),
             "score": self.evidence.tally.score.points(),
             "note": self.note,
+            "let-in-until": self.let_in,
             "lists": lists,
         });
         format!("{}\n", in_ascii(&object.to_string()))
     }
 }
 
+/// The columns of the terminal; where it is none, a list stays in its line.
+fn width() -> usize {
+    if !io::stdout().is_terminal() {
+        return usize::MAX;
+    }
+    terminal::size().map_or(80, |(columns, _)| usize::from(columns).max(20))
+}
+
 fn milliseconds(took: Duration) -> String {
     format!("{:.1} ms", took.as_secs_f64() * 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a list's answer, and one who is let in, where it is.
+    fn told(let_in: Option<i64>, width: usize) -> (String, String) {
+        let config = config::parse(
+            "[[dnsbl]]\nzone = \"a-list-with-quite-a-long-name.bl.test\"\nself-test = false\n",
+        )
+        .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _in = runtime.enter();
+        let (lists, _notices) = Lists::new(
+            config.zones.clone(),
+            config.resolver.clone(),
+            config.cache,
+            config.thresholds,
+        );
+        let look = Look {
+            list: 0,
+            answer: Answer::NotListed,
+            codes: vec!["127.0.0.2".parse().unwrap()],
+            ttl: Some(Duration::from_secs(300)),
+            took: Duration::from_millis(12),
+            text: "a text of a list, ".repeat(9),
+            believed: true,
+        };
+        let found = Found::new(
+            &config,
+            &lists,
+            "203.0.113.9".parse().unwrap(),
+            vec![look],
+            &NeverBan::new(&config.never_ban),
+            &Protected::new(Vec::new()),
+            let_in,
+        );
+        (found.text(width), found.json())
+    }
+
+    #[test]
+    fn who_is_let_in_is_told_so_and_until_when() {
+        let (text, json) = told(Some(1_800_003_600), usize::MAX);
+        let (head, rest) = text.split_once('\n').unwrap();
+        assert_eq!(head, "203.0.113.9: pass, score 0");
+        assert!(
+            rest.starts_with("  let in by hand until 2027-01-1"),
+            "{text}"
+        );
+        assert!(
+            rest.contains("(rblfilter allow 203.0.113.9 --for 0s ends that)"),
+            "{text}"
+        );
+        assert!(json.contains("\"let-in-until\":1800003600"), "{json}");
+        let (text, json) = told(None, usize::MAX);
+        assert!(!text.contains("let in"), "{text}");
+        assert!(json.contains("\"let-in-until\":null"), "{json}");
+    }
+
+    #[test]
+    fn it_wraps_at_the_terminals_width_and_nowhere_else() {
+        assert_eq!(told(None, usize::MAX).0.lines().count(), 2);
+        for width in [20, 40, 80, 132] {
+            let (text, _) = told(Some(1_800_003_600), width);
+            for line in text.lines() {
+                assert!(line.chars().count() <= width, "{width}: {line:?}");
+            }
+            assert!(text.lines().count() > 4, "{text}");
+            let joined: String = text.split_whitespace().collect();
+            assert!(
+                joined.contains("a-list-with-quite-a-long-name.bl.test"),
+                "{text}"
+            );
+        }
+    }
 }

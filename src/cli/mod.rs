@@ -9,11 +9,13 @@ mod doctor;
 mod firewall;
 mod forget;
 mod json;
+mod let_in;
 pub(crate) mod list;
 mod lookup;
 mod reload;
 mod report;
 pub(crate) mod status;
+mod stopped;
 mod terminal;
 pub(crate) mod top;
 mod unban;
@@ -43,12 +45,13 @@ struct Args {
 /// What each does stands with it; the first paragraph is its line in the list.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The configuration file
+    /// Check the configuration file
     #[command(subcommand)]
     Config(config::Command),
     Lookup(lookup::Command),
     Report(report::Command),
-    /// The kernel's sets of banned addresses and the rules that use them
+    /// Show, set up, check or remove the kernel's sets of banned addresses and the
+    /// rules that use them
     #[command(subcommand)]
     Firewall(firewall::Command),
     Why(why::Command),
@@ -127,8 +130,8 @@ pub fn run() -> ExitCode {
         Some(Command::Doctor(command)) => doctor::run(&command, &path),
         Some(Command::List(command)) => list::run(&command),
         Some(Command::Ban(command)) => ban::run(command),
-        Some(Command::Unban(command)) => unban::run(command),
-        Some(Command::Allow(command)) => allow::run(&command),
+        Some(Command::Unban(command)) => unban::run(command, &path),
+        Some(Command::Allow(command)) => allow::run(&command, &path),
         Some(Command::Forget(command)) => forget::run(command),
         Some(Command::Reload(command)) => reload::run(&command, &path),
         None => {

@@ -13,6 +13,7 @@ use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
 use super::{colour, exit};
+use crate::duration;
 use crate::report::{
     Clock, Error, Journal, LONGEST_HOLD, Look, Options, Report, Source, Table, Tally, in_order,
     now, page, text,
@@ -129,9 +130,9 @@ fn table_hint(command: &Command) -> Option<String> {
 fn hold(text: &str) -> Result<i64, String> {
     let expected = || {
         let most = LONGEST_HOLD / 60;
-        format!("{text:?} is out of range, expected a duration of {most}m at most")
+        format!("{text:?} is out of range, expected {most}m at most, for example \"30s\"")
     };
-    let hold = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let hold = duration::parse(text)?;
     let hold = i64::try_from(hold.as_secs()).map_err(|_| expected())?;
     (hold <= LONGEST_HOLD).then_some(hold).ok_or_else(expected)
 }
@@ -258,7 +259,7 @@ pub(super) fn moment(text: &str, now: i64, zone: &TimeZone) -> Result<i64, Strin
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time.as_second());
     }
-    if let Ok(ago) = humantime::parse_duration(text) {
+    if let Ok(ago) = duration::parse(text) {
         let ago = i64::try_from(ago.as_secs()).unwrap_or(i64::MAX);
         return Ok(now.saturating_sub(ago));
     }
@@ -270,7 +271,8 @@ pub(super) fn moment(text: &str, now: i64, zone: &TimeZone) -> Result<i64, Strin
         .map(Timestamp::as_second)
         .map_err(|_| {
             format!(
-                "{text:?} is no time, expected for example 2h, 2026-11-24, \"2026-11-24 09:00\" or 2026-11-24T09:00:00Z"
+                "{text:?} is no time, expected for example 2026-11-24, \"2026-11-24 09:00\" or 2026-11-24T09:00:00Z; or how long ago, in {}",
+                duration::EXPECTED
             )
         })
 }
@@ -283,7 +285,10 @@ mod tests {
     fn a_session_holds_its_slot_for_so_long_at_most() {
         assert_eq!(hold("10m"), Ok(600));
         assert!(hold("11m").unwrap_err().contains("10m at most"));
-        assert!(hold("x").is_err());
+        for (text, expected) in [("x", duration::EXPECTED), ("5", "without a unit")] {
+            let error = hold(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! `rblfilter unban`: ends bans, and lets the addresses in for a while.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use ipnetwork::IpNetwork;
 
 use super::ask;
+use super::ask::Error;
+use super::stopped;
 use crate::control::{Request, network};
 
 /// End bans, and let the addresses in for a while
@@ -14,6 +17,9 @@ use crate::control::{Request, network};
 /// what the lists said of them, and lets them in for a while whatever the lists
 /// say: else their next message would ban them again.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "rblfilter unban [OPTIONS] <ADDRESS|NETWORK>...\n       rblfilter unban --all"
+)]
 pub struct Command {
     /// Whom to let in: addresses, also as the log writes them, or networks
     #[arg(value_parser = network, value_name = "ADDRESS|NETWORK", required_unless_present = "all")]
@@ -26,13 +32,27 @@ pub struct Command {
     seconds: u32,
 }
 
-pub fn run(command: Command) -> ExitCode {
-    ask::have_done(&if command.all {
+pub fn run(command: Command, path: &Path) -> ExitCode {
+    let networks = command.networks.clone();
+    let request = if command.all {
         Request::UnbanAll
     } else {
         Request::Unban {
             networks: command.networks,
             seconds: command.seconds,
         }
-    })
+    };
+    match ask::ask(&request, |_| Ok(())) {
+        Ok(done) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let code = error.report();
+            if let Error::NotRunning(_) = error {
+                eprint!("{}", stopped::way_in(&networks, "unban", path));
+            }
+            code
+        }
+    }
 }

@@ -34,11 +34,15 @@ const BACK: i64 = 30 * 24 * 3600;
 /// An IPv6 client's network, where the configuration cannot be read.
 const PREFIX6: u8 = 64;
 
-/// Tell everything known of a client or a message, in plain words: whether it is
-/// banned or let in, since when and why; what the running filter, its file of
-/// bans, the kernel's set, the configuration and the mail log tell; what would
-/// follow if it connected now; what to do if that is wrong, and what to tell the
-/// sender.
+/// What became of a client or a message, why, and what to do if that is wrong
+///
+/// For example, of a client that says that its mail is refused: rblfilter why
+/// 203.0.113.9
+///
+/// It tells in plain words whether the client is banned or let in, since when and
+/// why; what the running filter, its file of bans, the kernel's set, the
+/// configuration and the mail log tell; what would follow if it connected now; what
+/// to do if that is wrong, and what to tell the sender.
 ///
 /// It works as root and as a member of Courier's group, with the filter running
 /// or not, and says what it could not look at. Nothing is changed; but the lists
@@ -47,21 +51,27 @@ const PREFIX6: u8 = 64;
 /// be looked at.
 #[derive(Debug, Args)]
 pub struct Command {
-    /// An address, also as a log writes it ([::ffff:203.0.113.9]); or a message's
-    /// id: Courier's, as in the log and in the Received field that it adds, or its
-    /// last two parts, as Courier answers the sender; or a Message-ID field's ("<id@example.org>"), where a program logs it
+    /// A client's address, or a message's id
+    ///
+    /// An address also as a log writes it ([::ffff:203.0.113.9]). An id is Courier's,
+    /// as in the log and in the Received field that it adds, or its last two parts, as
+    /// Courier answers the sender; or a Message-ID field's ("<id@example.org>"), where
+    /// a program logs it.
     #[arg(value_name = "ADDRESS|MESSAGE-ID")]
     subject: String,
-    /// Logs to read, plain or compressed, in any order [default: /var/log/mail.log
-    /// and those that it was rotated to, 30 days back, or the journal where there
-    /// is none]
+    /// Logs to read [default: the last 30 days of the usual one]
+    ///
+    /// Plain or compressed, in any order. The usual one is /var/log/mail.log and those
+    /// that it was rotated to, or the journal where there is none.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "journal")]
     log: Vec<PathBuf>,
     /// Read the journal
     #[arg(long)]
     journal: bool,
-    /// Read the log from then on: a time (2026-11-24T09:00:00Z, "2026-11-24
-    /// 09:00", 2026-11-24) or so long ago (2h, "1day 6h")
+    /// Read the log from then on: "2026-11-24 09:00", or so long ago: 2h
+    ///
+    /// A time (2026-11-24T09:00:00Z, "2026-11-24 09:00", 2026-11-24) or so long ago
+    /// (2h, "1day 6h").
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
     /// Do not ask the lists what they say now

@@ -142,13 +142,7 @@ impl Check<'_> {
                 ),
             );
         }
-        let prefix6 = *ban.prefix6.get_ref();
-        if !(48..=128).contains(&prefix6) {
-            return self.wrong(
-                ban.prefix6.span(),
-                format!("ban.prefix6: {prefix6} is out of range, expected 48 to 128"),
-            );
-        }
+        let prefix6 = self.within("ban.prefix6", &ban.prefix6, 48..=128)?;
         Ok(Ban {
             seconds: seconds(time),
             durations: Durations {
@@ -161,7 +155,8 @@ impl Check<'_> {
             look_again: seconds(look_again),
             set4: ban.set4.get_ref().clone(),
             set6: ban.set6.get_ref().clone(),
-            prefix6,
+            // In range by the check above.
+            prefix6: u8::try_from(prefix6).unwrap_or(128),
             backend: self.one_of(
                 "ban.backend",
                 &ban.backend,
@@ -189,7 +184,7 @@ impl Check<'_> {
     pub(super) fn number(
         &self,
         key: &str,
-        value: &Spanned<usize>,
+        value: &Spanned<i64>,
         range: RangeInclusive<usize>,
     ) -> Result<u32, Problem> {
         let number = self.within(key, value, range)?;

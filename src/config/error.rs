@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::{error, fmt, io};
 
-use rblfilter_warden::policy::{without_controls, without_keys};
+use rblfilter_warden::policy::without_controls;
 
 /// Why there is no configuration.
 #[derive(Debug)]
@@ -37,7 +37,20 @@ pub struct Problem {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Read(path, error) => {
+                write!(f, "cannot read {}: ", path.display())?;
+                match error.kind() {
+                    io::ErrorKind::NotFound => f.write_str("there is no such file"),
+                    io::ErrorKind::IsADirectory => {
+                        f.write_str("it is a folder, expected a file in TOML")
+                    }
+                    io::ErrorKind::InvalidData => {
+                        f.write_str("it is no text in UTF-8, expected a file in TOML")
+                    }
+                    io::ErrorKind::PermissionDenied => f.write_str("permission denied"),
+                    _ => write!(f, "{error}"),
+                }
+            }
             Self::Open(path) => write!(
                 f,
                 "cannot trust {}: everybody may read it, and zones in it may hold keys (chown courier, chmod 0600)",
@@ -76,77 +89,5 @@ impl Problem {
             line: Some(before.matches('\n').count() + 1),
             message: without_controls(&message.into()),
         }
-    }
-
-    /// The problem behind a TOML error; its message alone, as its `Display`
-    /// quotes the line, which may hold a key.
-    pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> Self {
-        let message = without_controls(&without_keys(&reworded(error.message())));
-        let Some(span) = error.span() else {
-            return Self {
-                line: None,
-                message,
-            };
-        };
-        // A value of the wrong type is told of without its key.
-        let line = text
-            .get(..span.end)
-            .unwrap_or(text)
-            .lines()
-            .last()
-            .unwrap_or_default();
-        let message = match line.split_once('=') {
-            Some((key, _)) if message.starts_with("expected ") => {
-                format!("{}: {message}", key.trim())
-            }
-            _ => message,
-        };
-        Self::at(text, span, message)
-    }
-}
-
-/// serde's messages in our words: "unknown field `a`, expected one of `b`, `c`"
-/// with the nearest key there is, and what was expected in the words of TOML.
-fn reworded(message: &str) -> String {
-    let message = message.lines().next().unwrap_or(message);
-    if let Some(rest) = message.strip_prefix("unknown field `") {
-        return unknown_key(rest);
-    }
-    let expected = ["invalid type: ", "invalid value: "]
-        .iter()
-        .find_map(|start| message.strip_prefix(start)?.rsplit_once(", expected "));
-    match expected {
-        Some((_, "a sequence")) => "expected a list in [ ]".to_owned(),
-        Some((_, "a string")) => "expected a text in \" \"".to_owned(),
-        Some((_, "a boolean")) => "expected true or false".to_owned(),
-        Some((_, "u8")) => "expected a number, 0 to 255".to_owned(),
-        Some((_, "u16")) => "expected a number, 0 to 65535".to_owned(),
-        Some((_, "f64" | "f32")) => "expected a number".to_owned(),
-        Some((_, "u64" | "usize")) => "expected a number, 0 or more".to_owned(),
-        Some((_, "struct Dnswl")) => "expected a table, [[dnswl]]".to_owned(),
-        Some((_, "struct NeverBan")) => "expected a table, [never-ban]".to_owned(),
-        Some((_, "struct Dnsbl")) => "expected a table, [[dnsbl]]".to_owned(),
-        Some((_, other)) => match other.strip_prefix("struct ") {
-            Some(table) => format!("expected a table, [{}]", table.to_lowercase()),
-            None => format!("expected {other}"),
-        },
-        None => message.to_owned(),
-    }
-}
-
-/// `rest` is "`unknown`, expected one of `known`, …" without its first quote.
-fn unknown_key(rest: &str) -> String {
-    let mut names = rest.split('`').step_by(2);
-    let unknown = names.next().unwrap_or_default();
-    let nearest = names
-        .map(|known| (strsim::jaro_winkler(unknown, known), known))
-        .filter(|(likeness, _)| *likeness > 0.7)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        Some((_, known)) => format!("unknown key \"{unknown}\", did you mean \"{known}\"?"),
-        None => format!(
-            "unknown key \"{unknown}\"{}",
-            rest.find(", ").map_or("", |at| &rest[at..])
-        ),
     }
 }

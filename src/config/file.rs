@@ -20,7 +20,7 @@ pub struct File {
     pub mode: Text,
     pub watch: Text,
     pub poll_interval: Text,
-    pub ports: Spanned<Vec<u16>>,
+    pub ports: Spanned<Vec<Spanned<i64>>>,
     /// A list of names, or a table of scores.
     pub block_variables: Spanned<toml::Value>,
     pub exempt_recipients: Vec<Text>,
@@ -63,8 +63,8 @@ pub struct Allow {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Guard {
     pub enabled: bool,
-    pub high_water: Spanned<u8>,
-    pub low_water: Spanned<u8>,
+    pub high_water: Spanned<i64>,
+    pub low_water: Spanned<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,9 +72,9 @@ pub struct Guard {
 pub struct Gate {
     pub enabled: Spanned<bool>,
     pub limit: Text,
-    pub queue: Spanned<u16>,
-    pub asks_per_second: Spanned<usize>,
-    pub max_entries: Spanned<usize>,
+    pub queue: Spanned<i64>,
+    pub asks_per_second: Spanned<i64>,
+    pub max_entries: Spanned<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,7 +82,7 @@ pub struct Gate {
 pub struct Score {
     pub reject: Spanned<f64>,
     pub ban: Spanned<f64>,
-    pub ban_needs: Spanned<usize>,
+    pub ban_needs: Spanned<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,7 +103,7 @@ pub struct Metrics {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Cache {
-    pub entries: Spanned<usize>,
+    pub entries: Spanned<i64>,
     pub min_ttl: Text,
     pub max_ttl: Text,
     pub max_negative_ttl: Text,
@@ -120,11 +120,11 @@ pub struct Ban {
     pub look_again: Text,
     pub set4: Text,
     pub set6: Text,
-    pub prefix6: Spanned<u8>,
+    pub prefix6: Spanned<i64>,
     pub backend: Text,
-    pub max_entries: Spanned<usize>,
+    pub max_entries: Spanned<i64>,
     pub when_full: Text,
-    pub new_per_second: Spanned<usize>,
+    pub new_per_second: Spanned<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -148,7 +148,7 @@ pub struct Reply {
 pub struct Lookup {
     pub limit: Text,
     pub query_limit: Text,
-    pub in_flight: Spanned<usize>,
+    pub in_flight: Spanned<i64>,
     pub nameservers: Vec<Text>,
     pub query_non_global: bool,
 }
@@ -157,7 +157,7 @@ pub struct Lookup {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Log {
     pub level: Text,
-    pub lines_per_second: Spanned<usize>,
+    pub lines_per_second: Spanned<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -190,7 +190,7 @@ pub struct Dnsbl {
     #[serde(default = "yes")]
     pub self_test: bool,
     #[serde(default)]
-    pub max_queries_per_day: u64,
+    pub max_queries_per_day: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -208,7 +208,7 @@ pub struct Dnswl {
     #[serde(default = "yes")]
     pub self_test: bool,
     #[serde(default)]
-    pub max_queries_per_day: u64,
+    pub max_queries_per_day: Option<Spanned<i64>>,
 }
 
 /// Each an address or a range, or a table of some with their own score.
@@ -255,7 +255,7 @@ impl Default for File {
             mode: text("enforce"),
             watch: text("auto"),
             poll_interval: text("10ms"),
-            ports: unwritten(vec![25]),
+            ports: unwritten(vec![unwritten(25)]),
             block_variables: unwritten(toml::Value::from(vec!["BLOCK", "BLOCK2"])),
             exempt_recipients: texts(&["postmaster", "abuse"]),
             kill: text("always"),
@@ -296,9 +296,9 @@ impl Default for Gate {
         Self {
             enabled: unwritten(false),
             limit: text(DEFAULT_GATE_LIMIT),
-            queue: unwritten(DEFAULT_GATE_QUEUE),
-            asks_per_second: unwritten(DEFAULT_GATE_ASKS as usize),
-            max_entries: unwritten(DEFAULT_MAX_ENTRIES as usize),
+            queue: unwritten(DEFAULT_GATE_QUEUE.into()),
+            asks_per_second: unwritten(DEFAULT_GATE_ASKS.into()),
+            max_entries: unwritten(DEFAULT_MAX_ENTRIES.into()),
         }
     }
 }
@@ -315,9 +315,9 @@ impl Default for Ban {
             set6: text(DEFAULT_SET6),
             prefix6: unwritten(64),
             backend: text("auto"),
-            max_entries: unwritten(DEFAULT_MAX_ENTRIES as usize),
+            max_entries: unwritten(DEFAULT_MAX_ENTRIES.into()),
             when_full: text("replace"),
-            new_per_second: unwritten(DEFAULT_NEW_PER_SECOND as usize),
+            new_per_second: unwritten(DEFAULT_NEW_PER_SECOND.into()),
         }
     }
 }
@@ -408,7 +408,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             level: text("info"),
-            lines_per_second: unwritten(LINES_PER_SECOND as usize),
+            lines_per_second: unwritten(LINES_PER_SECOND.into()),
         }
     }
 }

@@ -34,7 +34,9 @@ impl Check<'_> {
                 &gate.limit,
                 Duration::from_millis(50)..=Duration::from_millis(900),
             )?,
-            queue: *gate.queue.get_ref(),
+            // In range by the check.
+            queue: u16::try_from(self.within("gate.queue", &gate.queue, 0..=u16::MAX.into())?)
+                .unwrap_or(u16::MAX),
             max_entries: self.number("gate.max-entries", &gate.max_entries, 1..=16_000_000)?,
         };
         // The warden reads it for itself.

@@ -138,8 +138,8 @@ impl Check<'_> {
         if !list.self_test {
             zone = zone.without_self_test();
         }
-        if list.max_queries_per_day > 0 {
-            zone = zone.with_max_queries(list.max_queries_per_day);
+        if let Some(most) = self.most_a_day("dnsbl", list.max_queries_per_day.as_ref())? {
+            zone = zone.with_max_queries(most);
         }
         Ok(zone.with_rules(rules).asked(list.ipv4, list.ipv6))
     }
@@ -185,10 +185,31 @@ impl Check<'_> {
         if !list.self_test {
             zone = zone.without_self_test();
         }
-        if list.max_queries_per_day > 0 {
-            zone = zone.with_max_queries(list.max_queries_per_day);
+        if let Some(most) = self.most_a_day("dnswl", list.max_queries_per_day.as_ref())? {
+            zone = zone.with_max_queries(most);
         }
         Ok(zone.with_rules(rules).asked(list.ipv4, list.ipv6))
+    }
+
+    /// The most queries a day; `None`: any.
+    fn most_a_day(
+        &self,
+        table: &str,
+        written: Option<&Spanned<i64>>,
+    ) -> Result<Option<u64>, Problem> {
+        let Some(written) = written else {
+            return Ok(None);
+        };
+        match u64::try_from(*written.get_ref()) {
+            Ok(most) => Ok((most > 0).then_some(most)),
+            Err(_) => self.wrong(
+                written.span(),
+                format!(
+                    "{table}.max-queries-per-day: {} is out of range, expected 0 (any) or more",
+                    written.get_ref()
+                ),
+            ),
+        }
     }
 
     fn zone(
@@ -202,7 +223,9 @@ impl Check<'_> {
             let shown = without_keys(domain);
             return self.wrong(
                 written.span(),
-                format!("{table}.zone: {shown:?} is no domain name"),
+                format!(
+                    "{table}.zone: {shown:?} is no domain name, expected for example \"zen.spamhaus.org\""
+                ),
             );
         };
         let Some(name) = name else { return Ok(zone) };
@@ -317,7 +340,7 @@ impl Check<'_> {
                 "{key}: {text:?} is no range of addresses in 127.0.0.0/8, expected for example \"127.0.0.2\" or \"127.0.0.4-127.0.0.7\""
             ),
             CodesError::Errors => format!(
-                "{key}: {text:?} reaches into 127.255.255.0/24, which are errors and never listings"
+                "{key}: {text:?} reaches into 127.255.255.0/24, which are errors and never listings, expected for example \"127.0.0.2\""
             ),
         };
         self.wrong(element.span(), message)

@@ -6,6 +6,7 @@
 
 mod bans;
 mod error;
+mod example;
 mod file;
 mod gate;
 mod installed;
@@ -13,6 +14,7 @@ mod lists;
 mod metrics;
 mod model;
 mod notes;
+mod toml_error;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -76,7 +78,7 @@ pub fn included(path: &Path) -> Option<PathBuf> {
 }
 
 fn raw(text: &str) -> Result<file::File, Problem> {
-    toml::from_str(text).map_err(|error| Problem::from_toml(text, &error))
+    toml::from_str(text).map_err(|error| toml_error::problem(text, &error))
 }
 
 /// The lists in the included file, whose zones may hold keys.
@@ -88,9 +90,12 @@ fn include(path: &Path, thresholds: &Thresholds, contact: &str) -> Result<Vec<Zo
     let text = fs::read_to_string(path).map_err(failed)?;
     let wrong = |problem| Error::Wrong(path.into(), problem);
     let file: file::Included =
-        toml::from_str(&text).map_err(|error| wrong(Problem::from_toml(&text, &error)))?;
+        toml::from_str(&text).map_err(|error| wrong(toml_error::problem(&text, &error)))?;
     lists::check(&text, file.dnsbl, file.dnswl, thresholds, contact).map_err(wrong)
 }
+
+#[cfg(test)]
+mod error_tests;
 
 #[cfg(test)]
 mod tests {
@@ -164,7 +169,7 @@ mod tests {
 
     /// Every key that the model has, as `table.key`. (`[[dnswl]]` has those of
     /// `[[dnsbl]]`, which stand there, but for the two without which it is none.)
-    fn known_keys() -> Vec<String> {
+    pub(super) fn known_keys() -> Vec<String> {
         // What serde expects in the place of a key that is none.
         let expected = |text: &str| -> Vec<String> {
             let error = toml::from_str::<file::File>(text).err();
@@ -275,7 +280,11 @@ mod tests {
                 1,
                 "retention: 1h is out of range, expected 1day to 1year",
             ),
-            ("ports = []", 1, "ports: expected at least one TCP port"),
+            (
+                "ports = []",
+                1,
+                "ports: expected at least one TCP port, for example [25]",
+            ),
             (
                 "[gate]\nlimit = \"1s\"",
                 2,
@@ -309,12 +318,12 @@ mod tests {
             (
                 "ports = [\"25\"]",
                 1,
-                "ports: expected a number, 0 to 65535",
+                "ports: expected a list in [ ] of whole numbers, for example ports = [25, 2525]",
             ),
             (
                 "\n[ban]\ntime = \"soon\"",
                 3,
-                "ban.time: \"soon\" is no duration, expected for example \"1h\", \"90s\" or \"1h 30m\"",
+                "ban.time: \"soon\" is no duration, expected numbers with units (ms, s, m, h, days or weeks), for example \"90s\", \"1h 30m\" or \"7days\"",
             ),
             (
                 "[ban]\ntime = \"0s\"",
@@ -374,7 +383,7 @@ mod tests {
             (
                 "[[dnsbl]]\nzone = \"-\"",
                 2,
-                "dnsbl.zone: \"-\" is no domain name",
+                "dnsbl.zone: \"-\" is no domain name, expected for example \"zen.spamhaus.org\"",
             ),
             (
                 "[[dnsbl]]\nzone = \"bl.test\"\nscore = 0",
@@ -386,7 +395,6 @@ mod tests {
                 2,
                 "dnsbl: bl.test is asked for nobody with ipv4 = false and ipv6 = false (remove the list)",
             ),
-            ("[[dnsbl]]\nname = \"x\"", 1, "missing field `zone`"),
             (
                 "[[dnsbl]]\nzone = \"bl.test\"\ncodes = [\"127.0.0.9-127.0.0.2\"]",
                 3,
@@ -395,7 +403,7 @@ mod tests {
             (
                 "[[dnsbl]]\nzone = \"bl.test\"\ncodes = [\"127.255.255.254\"]",
                 3,
-                "dnsbl.codes: \"127.255.255.254\" reaches into 127.255.255.0/24, which are errors and never listings",
+                "dnsbl.codes: \"127.255.255.254\" reaches into 127.255.255.0/24, which are errors and never listings, expected for example \"127.0.0.2\"",
             ),
             (
                 "[[dnsbl]]\nzone = \"bl.test\"\n[[dnsbl]]\nzone = \"BL.test.\"",
@@ -425,7 +433,7 @@ mod tests {
             (
                 "block-variables = [\"\"]",
                 1,
-                "block-variables: \"\" is no name of an environment variable",
+                "block-variables: \"\" is no name of an environment variable, expected for example \"BLOCK\"",
             ),
             (
                 "block-variables = \"BLOCK\"",
@@ -435,14 +443,18 @@ mod tests {
             (
                 "block-variables = { BLOCK = -1 }",
                 1,
-                "block-variables: BLOCK: expected a number, 0 to 100000",
+                "block-variables: BLOCK: expected a number, 0 to 100000, for example { BLOCK = 10 }",
             ),
             (
                 "[score]\nreject = 11",
                 2,
                 "score.ban: 10 is less than score.reject, expected 11 or more",
             ),
-            ("[score]\nban = \"x\"", 2, "ban: expected a number"),
+            (
+                "[score]\nban = \"x\"",
+                2,
+                "score.ban: expected a number, for example ban = 8.0",
+            ),
             (
                 "[score]\nban-needs = 3\n[[dnsbl]]\nzone = \"bl.test\"",
                 2,
@@ -471,7 +483,7 @@ mod tests {
             (
                 "[never-ban]\nspf = [\"x\"]",
                 2,
-                "never-ban.spf: \"x\" is no domain name",
+                "never-ban.spf: \"x\" is no domain name, expected for example \"example.org\"",
             ),
             (
                 "[cache]\nmax-ttl = \"1s\"",

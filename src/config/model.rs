@@ -18,6 +18,7 @@ use super::gate::Gate;
 use super::lists;
 use super::metrics::Metrics;
 use crate::dnsbl::{Bounds, Score, Thresholds, Zone};
+use crate::duration;
 use crate::guard::plan::Marks;
 use crate::reply::Template;
 
@@ -357,15 +358,8 @@ impl Check<'_> {
         value: &Spanned<String>,
         range: RangeInclusive<Duration>,
     ) -> Result<Duration, Problem> {
-        let Ok(duration) = humantime::parse_duration(value.get_ref()) else {
-            return self.wrong(
-                value.span(),
-                format!(
-                    "{key}: {:?} is no duration, expected for example \"1h\", \"90s\" or \"1h 30m\"",
-                    value.get_ref()
-                ),
-            );
-        };
+        let duration = duration::parse(value.get_ref())
+            .or_else(|error| self.wrong(value.span(), format!("{key}: {error}")))?;
         if range.contains(&duration) {
             return Ok(duration);
         }
@@ -380,18 +374,29 @@ impl Check<'_> {
         )
     }
 
-    fn ports(&self, ports: &Spanned<Vec<u16>>) -> Result<Vec<u16>, Problem> {
+    fn ports(&self, ports: &Spanned<Vec<Spanned<i64>>>) -> Result<Vec<u16>, Problem> {
         if ports.get_ref().is_empty() {
-            return self.wrong(ports.span(), "ports: expected at least one TCP port");
-        }
-        if ports.get_ref().contains(&0) {
-            return self.wrong(ports.span(), "ports: 0 is no TCP port, expected 1 to 65535");
+            return self.wrong(
+                ports.span(),
+                "ports: expected at least one TCP port, for example [25]",
+            );
         }
         // The firewall's rule names them (iptables-extensions(8), multiport).
         if ports.get_ref().len() > 15 {
             return self.wrong(ports.span(), "ports: expected at most 15 TCP ports");
         }
-        Ok(ports.get_ref().clone())
+        let port = |written: &Spanned<i64>| {
+            let number = *written.get_ref();
+            let port = u16::try_from(number).ok().filter(|port| *port > 0);
+            port.map_or_else(
+                || {
+                    let message = format!("ports: {number} is no TCP port, expected 1 to 65535");
+                    self.wrong(written.span(), message)
+                },
+                Ok,
+            )
+        };
+        ports.get_ref().iter().map(port).collect()
     }
 
     fn thresholds(&self, score: &file::Score, dnswl: bool) -> Result<Thresholds, Problem> {
@@ -432,11 +437,11 @@ impl Check<'_> {
     pub(super) fn within(
         &self,
         key: &str,
-        value: &Spanned<usize>,
+        value: &Spanned<i64>,
         range: RangeInclusive<usize>,
     ) -> Result<usize, Problem> {
         let number = *value.get_ref();
-        if range.contains(&number) {
+        if let Some(number) = usize::try_from(number).ok().filter(|n| range.contains(n)) {
             return Ok(number);
         }
         let (least, most) = (range.start(), range.end());
@@ -479,7 +484,12 @@ impl Check<'_> {
         Zone::new(text)
             .map(|zone| zone.origin().clone())
             .map_or_else(
-                || self.wrong(value.span(), format!("{key}: {text:?} is no domain name")),
+                || {
+                    let message = format!(
+                        "{key}: {text:?} is no domain name, expected for example \"example.org\""
+                    );
+                    self.wrong(value.span(), message)
+                },
                 Ok,
             )
     }
@@ -513,7 +523,7 @@ impl Check<'_> {
                     let Some(score) = score.filter(|score| !score.is_negative()) else {
                         return self.wrong(
                             variables.span(),
-                            format!("block-variables: {name}: expected a number, 0 to 100000"),
+                            format!("block-variables: {name}: expected a number, 0 to 100000, for example {{ BLOCK = 10 }}"),
                         );
                     };
                     all.push((name.clone(), score));
@@ -526,7 +536,7 @@ impl Check<'_> {
             if name.is_empty() || !name.chars().all(fits) {
                 return self.wrong(
                     variables.span(),
-                    format!("block-variables: {name:?} is no name of an environment variable"),
+                    format!("block-variables: {name:?} is no name of an environment variable, expected for example \"BLOCK\""),
                 );
             }
         }
@@ -596,8 +606,8 @@ impl Check<'_> {
             );
         }
         let marks = Marks {
-            high: high.into(),
-            low: low.into(),
+            high: percent(high),
+            low: percent(low),
         };
         Ok(guard.enabled.then_some(marks))
     }
@@ -628,6 +638,11 @@ impl Check<'_> {
                 )
             })
     }
+}
+
+/// A percentage that was checked.
+fn percent(number: i64) -> usize {
+    usize::try_from(number).unwrap_or(100)
 }
 
 pub(super) fn printable(c: char) -> bool {

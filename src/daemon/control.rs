@@ -233,6 +233,9 @@ async fn answer(
         drop(doing);
         return list(&mut stream, filter).await;
     }
+    if request == Request::Allowed {
+        return write(&mut stream, &allowed(filter)).await;
+    }
     if let Request::Status | Request::Sessions = request {
         drop(doing);
         let filter = Arc::clone(filter);
@@ -321,9 +324,13 @@ async fn list(stream: &mut UnixStream, filter: &Arc<Filter>) -> io::Result<()> {
         write(stream, &lines).await?;
         tokio::task::yield_now().await;
     }
-    let mut lines: Vec<Answer> = filter.allowed().into_iter().map(Answer::Entry).collect();
-    lines.push(Answer::End);
-    write(stream, &lines).await
+    write(stream, &allowed(filter)).await
+}
+
+/// Who is let in, and the end.
+fn allowed(filter: &Filter) -> Vec<Answer> {
+    let entries = filter.allowed().into_iter().map(Answer::Entry);
+    entries.chain([Answer::End]).collect()
 }
 
 /// The name of a user, for the log.

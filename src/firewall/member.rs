@@ -2,8 +2,12 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+use rblfilter_warden::policy::{NFT_NETWORKS, NFT_TABLE, is_narrow};
+
 use super::{Error, is_dry, is_ipset, output, words};
 use crate::config::Config;
+use crate::control::shown;
 
 /// Whether the set of `config` for `client`'s family holds it; `None` where nobody
 /// is shut out (`dry-run`). A set that is not there holds nobody.
@@ -34,6 +38,30 @@ pub fn holds(config: &Config, client: IpAddr) -> Result<Option<bool>, Error> {
     Ok(Some(false))
 }
 
+/// The command that takes `network`, which is banned, out of the set of `config` that
+/// holds it, without the filter; `None` where nobody is shut out (`dry-run`).
+#[must_use]
+pub fn deletion(config: &Config, network: IpNetwork) -> Option<String> {
+    if is_dry(config) {
+        return None;
+    }
+    let set = match network {
+        IpNetwork::V4(_) => &config.ban.set4,
+        IpNetwork::V6(_) => &config.ban.set6,
+    };
+    let one = shown(network);
+    Some(if is_ipset(config) {
+        format!("ipset del {set} {one}")
+    } else {
+        let networks = if is_narrow(network, [32, 128]) {
+            ""
+        } else {
+            NFT_NETWORKS
+        };
+        format!("nft delete element inet {NFT_TABLE} {set}{networks} '{{ {one} }}'")
+    })
+}
+
 /// Whether a command succeeds; `not` is in what it says where it is not in.
 fn look(command: &[String], not: &[&str]) -> Result<bool, Error> {
     let output = output(command)?;
@@ -48,4 +76,41 @@ fn look(command: &[String], not: &[&str]) -> Result<bool, Error> {
         command.join(" "),
         said.trim().replace('\n', "; "),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn the_command_names_the_set_that_holds_the_ban() {
+        for (backend, network, expected) in [
+            (
+                "ipset",
+                "203.0.113.9/32",
+                Some("ipset del spammers 203.0.113.9"),
+            ),
+            (
+                "ipset",
+                "2001:db8:1:2::/64",
+                Some("ipset del rblfilter6 2001:db8:1:2::/64"),
+            ),
+            (
+                "nftables",
+                "203.0.113.9/32",
+                Some("nft delete element inet rblfilter spammers '{ 203.0.113.9 }'"),
+            ),
+            (
+                "nftables",
+                "2001:db8:1:2::/64",
+                Some("nft delete element inet rblfilter rblfilter6-nets '{ 2001:db8:1:2::/64 }'"),
+            ),
+            ("dry-run", "203.0.113.9/32", None),
+        ] {
+            let text = format!("[ban]\nset4 = \"spammers\"\nbackend = {backend:?}");
+            let command = deletion(&parse(&text).unwrap(), network.parse().unwrap());
+            assert_eq!(command.as_deref(), expected);
+        }
+    }
 }

@@ -27,6 +27,9 @@ const AHEAD: usize = 4;
 /// Bytes in which the first stamp of a file is looked for.
 const PEEK: u64 = 64 * 1024;
 
+/// What reads the journal.
+const JOURNALCTL: &str = "journalctl";
+
 /// What could not be read.
 #[derive(Debug)]
 pub enum Error {
@@ -78,7 +81,13 @@ impl fmt::Display for Error {
                 program,
                 name,
                 status,
-            } => write!(f, "cannot read {name}: {program} failed ({status})"),
+            } if *program == JOURNALCTL => {
+                write!(f, "cannot read {name}: {program} failed ({status})")
+            }
+            Self::Failed { program, name, .. } => write!(
+                f,
+                "cannot read {name}: {program} cannot unpack it: it is damaged, or not yet written to its end"
+            ),
         }
     }
 }
@@ -202,10 +211,10 @@ impl Source {
             }
             Self::Input => Ok((now(), of_stream(io::stdin(), name)?)),
             Self::Journal(journal) => {
-                let mut command = Command::new("journalctl");
+                let mut command = Command::new(JOURNALCTL);
                 command.args(journal.arguments()).stdin(Stdio::null());
-                let (child, output) = run(command, "journalctl", &name)?;
-                Ok((now(), Lines::of_child(child, output, "journalctl", name)))
+                let (child, output) = run(command, JOURNALCTL, &name)?;
+                Ok((now(), Lines::of_child(child, output, JOURNALCTL, name)))
             }
         }
     }
@@ -555,7 +564,10 @@ mod tests {
             assert_eq!(all(&source).unwrap(), b"one\ntwo\n", "{program}");
             let cut = folder.write("cut", &output.stdout[..output.stdout.len() - 4]);
             let error = all(&cut).unwrap_err().to_string();
-            assert!(error.contains(&format!("{program} failed")), "{error}");
+            assert!(
+                error.contains(&format!("{program} cannot unpack it")),
+                "{error}"
+            );
             let stream = of_stream(Cursor::new(output.stdout), "x".into());
             let mut bytes = Vec::new();
             stream.unwrap().reader.read_to_end(&mut bytes).unwrap();

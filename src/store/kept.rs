@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
-use rusqlite::{OptionalExtension, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::database::{Error, ban, moved, stamp};
 use super::reading::{Journal, open};
@@ -68,16 +68,8 @@ pub fn kept(
             by: hand.map_or_else(|| "lists".into(), |hand| hand.user.clone()),
         });
     }
-    let query = format!("SELECT network, until FROM allows WHERE network IN ({places})");
-    let mut statement = connection.prepare(&query)?;
-    let mut rows = statement.query(params_from_iter(&networks))?;
-    while let Some(row) = rows.next()? {
-        let (allowed, until): (String, u32) = (row.get(0)?, row.get(1)?);
-        let until = moved(until, then, now);
-        if let (Ok(allowed), true) = (allowed.parse(), until > now) {
-            held.allowed.push(Entry::allowed(allowed, until - now));
-        }
-    }
+    held.allowed = running(&connection, then, now)?;
+    held.allowed.retain(|allow| allow.network.contains(client));
     let former = connection
         .query_row(
             "SELECT count, ended FROM offences WHERE network = ?1",
@@ -103,6 +95,35 @@ pub fn kept(
         .map(|at| now.saturating_sub(moved(at, then, now)))
         .filter(|ago| u64::from(*ago) < LATELY.as_secs());
     Ok(Some(held))
+}
+
+/// Whom the file at `path` lets in by hand, `now` in seconds since 1970; nobody
+/// where there is no file.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn allowed(path: &Path, now: u32) -> Result<Vec<Entry>, Error> {
+    let Some(connection) = open(path, Journal::Read)? else {
+        return Ok(Vec::new());
+    };
+    let present = Stamp::now(now);
+    let then = stamp(&connection)?.map_or(now, |stamp| stamp.is_now(&present));
+    Ok(running(&connection, then, now)?)
+}
+
+/// Those that run; they are bounded (`enforce/allows.rs`).
+fn running(connection: &Connection, then: u32, now: u32) -> Result<Vec<Entry>, rusqlite::Error> {
+    let mut all = Vec::new();
+    let mut statement = connection.prepare("SELECT network, until FROM allows")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (network, until): (String, u32) = (row.get(0)?, row.get(1)?);
+        let until = moved(until, then, now);
+        if let (Ok(network), true) = (network.parse(), until > now) {
+            all.push(Entry::allowed(network, until - now));
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -164,6 +185,9 @@ mod tests {
         assert_eq!((known.bans.len(), known.allowed.len()), (0, 1));
         assert_eq!(known.former.unwrap().count, 3);
         assert!((59..=70).contains(&known.delivered.unwrap()), "{known:?}");
+        let all = allowed(&path, now).unwrap();
+        assert_eq!(all[0].network, net("127.0.0.0/8"));
+        assert_eq!(allowed(&folder.join("none"), now).unwrap(), []);
         let over = of("127.0.0.9", "127.0.0.9/32");
         assert_eq!((over.bans.len(), over.former.unwrap().count), (0, 2));
         assert_eq!(of("fd09::1", "fd09::/64"), Held::default());

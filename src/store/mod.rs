@@ -36,7 +36,7 @@ use database::Database;
 
 pub use database::Error;
 pub use forget::Forgotten;
-pub use kept::kept;
+pub use kept::{allowed, kept};
 pub use reading::{Journal, open as open_to_read};
 
 /// The file's name, in [`crate::courier::paths::Paths::state`].

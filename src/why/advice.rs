@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::facts::Facts;
 use super::pages::page;
 use super::story::Line;
+use crate::control::shown;
 
 /// The commands, and what each does.
 pub fn if_wrong(facts: &Facts, client: IpAddr) -> Vec<Line> {
@@ -12,7 +13,7 @@ pub fn if_wrong(facts: &Facts, client: IpAddr) -> Vec<Line> {
     let mut command = |command: String, what: &str| lines.push(Line::Command(command, what.into()));
     let banned = facts.held().is_some_and(|held| !held.bans.is_empty())
         || matches!(facts.kernel, Some(Ok(true)));
-    let let_in = facts.held().is_some_and(|held| !held.allowed.is_empty());
+    let allowed = facts.held().and_then(|held| held.allowed.first());
     let traced = facts.traced();
     let count = |kind: &str| traced.map_or(0, |traced| traced.count(kind));
     let judged = ["ban", "kill", "reject", "drop", "observed"];
@@ -26,19 +27,27 @@ pub fn if_wrong(facts: &Facts, client: IpAddr) -> Vec<Line> {
             format!("rblfilter unban {client}"),
             "ends the ban now, and lets it in for 24 h whatever the lists say",
         );
-    } else if condemned && !let_in {
-        command(
+    }
+    // Who is let in needs no way in; what lasts is for who is judged without it.
+    match allowed {
+        Some(allow) => command(
+            format!("rblfilter allow {client} --for 0s"),
+            &if shown(allow.network) == client.to_string() {
+                "ends that it is let in by hand: it is judged again, as anybody".to_owned()
+            } else {
+                format!(
+                    "ends that {} is let in by hand: it is judged again, as anybody",
+                    shown(allow.network)
+                )
+            },
+        ),
+        None if condemned && !banned => command(
             format!("rblfilter allow {client}"),
             "lets it in for 24 h whatever the lists say (--for 7days: longer)",
-        );
+        ),
+        None => {}
     }
-    if let_in {
-        command(
-            format!("rblfilter allow {client} --for 0s"),
-            "ends that it is let in by hand",
-        );
-    }
-    if condemned {
+    if condemned && (allowed.is_none() || banned) {
         command(
             format!("allow.networks = [\"{client}\"]"),
             &format!(
@@ -136,4 +145,77 @@ pub fn for_sender(facts: &Facts, client: IpAddr) -> Vec<Line> {
         "The server at {client} sent, or may have sent, spam: its admin should see that it does not, before asking for removal. Once no list names it, messages come through without our doing. Meanwhile the sender can use another server."
     )));
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{Entry, What};
+    use crate::why::{Forecast, Held, Logs, Subject};
+
+    fn facts(held: Held) -> Facts {
+        let client: IpAddr = "203.0.113.9".parse().unwrap();
+        Facts {
+            subject: Subject::Client(client),
+            client: Some(client),
+            now: 1_800_000_000,
+            filter: None,
+            file: Some(Ok(held)),
+            kernel: None,
+            configured: None,
+            path: "/etc/courier/filters/rblfilter.toml".into(),
+            log: Ok(Logs::default()),
+            forecast: Some(Ok(Forecast {
+                sentence: "ban".into(),
+                ..Forecast::default()
+            })),
+        }
+    }
+
+    fn commands(held: Held) -> Vec<String> {
+        let client = "203.0.113.9".parse().unwrap();
+        let lines = if_wrong(&facts(held), client);
+        let command = |line| match line {
+            Line::Command(command, _) => Some(command),
+            _ => None,
+        };
+        lines.into_iter().filter_map(command).collect()
+    }
+
+    #[test]
+    fn who_is_let_in_is_told_how_that_ends_and_no_way_in() {
+        let entry = |network: &str| Entry::allowed(network.parse().unwrap(), 3600);
+        let allowed = |network: &str| Held {
+            allowed: vec![entry(network)],
+            ..Held::default()
+        };
+        let ends = "rblfilter allow 203.0.113.9 --for 0s";
+        assert_eq!(commands(allowed("203.0.113.9/32")), [ends]);
+        assert_eq!(commands(allowed("203.0.113.0/24")), [ends]);
+        let text = crate::why::text(&crate::why::story(
+            &facts(allowed("203.0.113.0/24")),
+            &jiff::tz::TimeZone::UTC,
+            false,
+        ));
+        for told in [
+            "203.0.113.9 is let in by hand until 09:00:00 (",
+            "whatever the lists say (rblfilter allow 203.0.113.9 --for 0s ends that).",
+            "ends that 203.0.113.0/24 is let in by hand",
+        ] {
+            let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(text.contains(&told), "{told}: {text}");
+        }
+        let way_in = "rblfilter allow 203.0.113.9";
+        assert_eq!(commands(Held::default())[0], way_in);
+        // By force, though it is let in.
+        let both = Held {
+            bans: vec![Entry {
+                what: What::Ban,
+                ..entry("203.0.113.9/32")
+            }],
+            ..allowed("203.0.113.9/32")
+        };
+        assert_eq!(commands(both)[..2], ["rblfilter unban 203.0.113.9", ends]);
+    }
 }

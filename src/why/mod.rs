@@ -26,5 +26,5 @@ pub use known::{Former, Held, Known, OpenSession, Recalled};
 pub use moment::{Moment, Sentence};
 pub use story::{Line, Part, Story, story};
 pub use subject::Subject;
-pub use text::text;
+pub use text::{text, wrap};
 pub use trace::{MOST_MOMENTS, Trace, Traced};

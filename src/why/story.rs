@@ -159,7 +159,7 @@ impl Teller<'_> {
             ));
         } else if let Some(allow) = held.allowed.first() {
             told.push(format!(
-                "{client} is let in by hand {}, whatever the lists say.",
+                "{client} is let in by hand {}, whatever the lists say (rblfilter allow {client} --for 0s ends that).",
                 self.until(allow.left)
             ));
         } else if let Some(reason) = self.never_judged() {
@@ -257,9 +257,12 @@ impl Teller<'_> {
                 network_shown(network)
             ));
         }
+        // To the filter, who is let in by hand is allowlisted, too.
+        let by_hand = facts.held().is_some_and(|held| !held.allowed.is_empty());
         facts
             .known()
             .and_then(|known| known.protection.as_deref())
+            .filter(|_| !by_hand)
             .map(|_| "it is in allow.networks".into())
     }
 
@@ -407,6 +410,9 @@ impl Teller<'_> {
             }
             if let (Some(score), Some(sentence)) = (known.score, &known.sentence) {
                 let follows = match sentence.as_str() {
+                    _ if !known.held.allowed.is_empty() => {
+                        "that does not count while it is let in by hand"
+                    }
                     "pass" => "it passes",
                     "reject" => "its messages are refused",
                     _ => "it is banned",

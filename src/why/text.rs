@@ -9,6 +9,9 @@ const WIDTH: usize = 80;
 #[must_use]
 pub fn text(story: &Story) -> String {
     let mut out = String::new();
+    let wrap = |out: &mut String, first: &str, rest: &str, text: &str| {
+        wrap(out, (first, rest), text, WIDTH);
+    };
     for sentence in &story.summary {
         wrap(&mut out, "", "", sentence);
     }
@@ -47,8 +50,9 @@ pub fn text(story: &Story) -> String {
     out
 }
 
-/// A paragraph, broken at spaces, and within words that are too long.
-fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
+/// A paragraph, broken at spaces, and within words that are too long; its first
+/// line begins with `first`, the others with `rest`.
+pub fn wrap(out: &mut String, (first, rest): (&str, &str), text: &str, width: usize) {
     let mut line = first.to_owned();
     let mut fresh = true;
     let break_line = |out: &mut String, line: &mut String| {
@@ -59,15 +63,15 @@ fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
     for word in text.split_whitespace() {
         let mut word = word;
         let space = usize::from(!fresh);
-        if columns(&line) + space + columns(word) > WIDTH && !fresh {
+        if columns(&line) + space + columns(word) > width && !fresh {
             break_line(out, &mut line);
             fresh = true;
         }
         if !fresh {
             line.push(' ');
         }
-        while columns(&line) + columns(word) > WIDTH {
-            let room = WIDTH.saturating_sub(columns(&line)).max(1);
+        while columns(&line) + columns(word) > width {
+            let room = width.saturating_sub(columns(&line)).max(1);
             let at = word
                 .char_indices()
                 .nth(room)
@@ -118,7 +122,7 @@ mod tests {
     #[test]
     fn words_are_broken_at_spaces() {
         let mut out = String::new();
-        wrap(&mut out, "  a  ", "     ", &"word ".repeat(20));
+        wrap(&mut out, ("  a  ", "     "), &"word ".repeat(20), WIDTH);
         let expected = format!(
             "  a  {}\n     {}\n",
             ["word"; 15].join(" "),

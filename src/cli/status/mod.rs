@@ -46,8 +46,18 @@ pub struct Command {
     /// Tell it again every so many seconds: in place on a terminal, else one
     /// after the other [default: 2]
     #[arg(long, short, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
-        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        value_parser = pause)]
     watch: Option<u64>,
+}
+
+/// The seconds between two looks.
+fn pause(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok();
+    seconds
+        .filter(|seconds| (1..=86_400).contains(seconds))
+        .ok_or_else(|| {
+            format!("{text:?} is no pause, expected whole seconds, 1 to 86400, for example 5")
+        })
 }
 
 pub fn run(command: &Command) -> ExitCode {
@@ -204,6 +214,16 @@ fn fitting(lines: &[&str], rows: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_is_whole_seconds() {
+        assert_eq!(pause("5"), Ok(5));
+        for text in ["0", "1.5", "x", "86401", "-1", ""] {
+            let expected =
+                format!("{text:?} is no pause, expected whole seconds, 1 to 86400, for example 5");
+            assert_eq!(pause(text), Err(expected));
+        }
+    }
 
     #[test]
     fn what_does_not_fit_is_told_in_the_last_row() {

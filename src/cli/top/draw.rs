@@ -253,7 +253,7 @@ fn draw_tabs(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
         let (name, count) = match pane {
             Pane::Sessions => ("Sessions", model.sessions.total),
             Pane::Bans => ("Bans", status.map_or(0, |status| status.bans)),
-            Pane::Zones => ("Zones", model.rows(pane)),
+            Pane::Lists => ("Lists", model.rows(pane)),
             Pane::Troubles => ("Troubles", troubles),
         };
         let text = if area.width < 60 {
@@ -328,7 +328,7 @@ fn draw_bottom(frame: &mut Frame<'_>, area: Rect, model: &Model, look: Look) {
             let keys = match model.pane {
                 Pane::Sessions => "e: end  b: ban  a: let in  u: unban  ",
                 Pane::Bans => "u: unban  a: let in  ",
-                Pane::Zones | Pane::Troubles => "",
+                Pane::Lists | Pane::Troubles => "",
             };
             Line::styled(
                 format!("{keys}Tab: next pane  p: pause  ?: keys  q: quit"),

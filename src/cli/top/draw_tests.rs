@@ -148,7 +148,7 @@ fn all_that_matters_is_on_80_columns_and_24_lines() {
         "slots of esmtpd: 1 of 300 (<1 %), 0 at most in 10m",
         "    300 ─────",
         "\n      0\n",
-        " 1 Sessions 1   2 Bans 1   3 Zones 1   4 Troubles 1\n",
+        " 1 Sessions 1   2 Bans 1   3 Lists 1   4 Troubles 1\n",
         "127.66.0.0                40000   25    1m 1s open     ban      bl.test",
         "e: end  b: ban  a: let in  u: unban  Tab: next pane",
     ] {
@@ -160,7 +160,7 @@ fn all_that_matters_is_on_80_columns_and_24_lines() {
         bans.contains("203.0.113.0/24              banned       1h       1 lists      bl.test"),
         "{bans}"
     );
-    model.pane = Pane::Zones;
+    model.pane = Pane::Lists;
     let zones = text_of(&model);
     assert!(
         zones.contains(

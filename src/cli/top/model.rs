@@ -25,14 +25,14 @@ pub enum Pane {
     /// Who is banned, and who is let in by hand.
     Bans,
     /// The DNS lists.
-    Zones,
+    Lists,
     /// What does not work.
     Troubles,
 }
 
 impl Pane {
     /// All of them, in their order.
-    pub const ALL: [Self; 4] = [Self::Sessions, Self::Bans, Self::Zones, Self::Troubles];
+    pub const ALL: [Self; 4] = [Self::Sessions, Self::Bans, Self::Lists, Self::Troubles];
 
     fn place(self) -> usize {
         Self::ALL.iter().position(|pane| *pane == self).unwrap_or(0)
@@ -190,7 +190,7 @@ impl Model {
         match pane {
             Pane::Sessions => self.sessions.sessions.len(),
             Pane::Bans => self.bans.len(),
-            Pane::Zones => status.map_or(0, |status| status.zones.len()),
+            Pane::Lists => status.map_or(0, |status| status.zones.len()),
             Pane::Troubles => status.map_or(0, |status| status.degraded.len()),
         }
     }
@@ -303,7 +303,7 @@ impl Model {
         let question = match self.pane {
             Pane::Sessions => self.of_session(key),
             Pane::Bans => self.of_ban(key),
-            Pane::Zones | Pane::Troubles => return,
+            Pane::Lists | Pane::Troubles => return,
         };
         match question {
             Ok(question) => self.question = Some(question),

@@ -155,7 +155,7 @@ fn panes_go_round() {
     model.on(Event::Key(Key::Next));
     assert_eq!(model.pane, Pane::Sessions);
     press(&mut model, "3");
-    assert_eq!(model.pane, Pane::Zones);
+    assert_eq!(model.pane, Pane::Lists);
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub fn of(model: &Model, width: usize) -> (String, Vec<Row>) {
     match model.pane {
         Pane::Sessions => sessions(model),
         Pane::Bans => bans(&model.bans, status.bans),
-        Pane::Zones => zones(status),
+        Pane::Lists => lists(status),
         Pane::Troubles => troubles(&status.degraded, width),
     }
 }
@@ -139,7 +139,7 @@ fn entry(entry: &Entry) -> (String, Weight) {
     (text, weight)
 }
 
-fn zones(status: &Status) -> (String, Vec<Row>) {
+fn lists(status: &Status) -> (String, Vec<Row>) {
     let head = format!(
         "{:<22} {:<8} {:>9} {:>9} {:>5} {:>7} {:>7} {:>6}",
         "list", "health", "asked", "cached", "lists", "failed", "median", "p99"

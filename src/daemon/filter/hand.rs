@@ -50,6 +50,7 @@ impl Filter {
             Request::Forget { networks } => self.forget(&networks, user).await,
             Request::End { pid, client, port } => self.end_by_hand(pid, client, port, user).await,
             Request::List
+            | Request::Allowed
             | Request::Reload
             | Request::Status
             | Request::Sessions
