@@ -119,7 +119,7 @@ fn check(config: &Config) -> ExitCode {
             for problem in problems {
                 eprintln!("rblfilter: {problem}");
             }
-            eprintln!("rblfilter: banned clients are not shut out; run: rblfilter firewall apply");
+            eprintln!("rblfilter: mend it with: sudo rblfilter firewall apply");
             exit::DIFFERENT.into()
         }
         Err(error) => {

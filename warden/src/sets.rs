@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use rblfilter_warden::netfilter;
 use rblfilter_warden::policy::{Backend, Sets as Policy, WhenFull};
-use rblfilter_warden::request::Outcome;
+use rblfilter_warden::request::{GateSet, Outcome};
 
 use crate::dry::Dry;
 use crate::ipset::Ipset;
@@ -121,7 +121,7 @@ pub trait Kernel {
     fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem>;
     /// Takes all entries out.
     fn flush(&mut self) -> Result<(), Problem>;
-    /// Whether a rule uses it.
+    /// Whether the rule uses it that it is there for.
     fn is_used(&mut self) -> Result<bool, Problem>;
     /// Whether it says itself when it is full, and takes a network within
     /// another one.
@@ -148,10 +148,11 @@ impl Wish {
     }
 }
 
-/// The IPv4 and the IPv6 set.
+/// The IPv4 and the IPv6 set; and the gate's, as far as their rules go.
 pub struct Sets {
     v4: Set<Box<dyn Kernel>>,
     v6: Set<Box<dyn Kernel>>,
+    gate: [[Box<dyn Kernel>; 2]; 2],
 }
 
 impl Sets {
@@ -163,16 +164,20 @@ impl Sets {
             // Without the capability neither works.
             Backend::Auto => netfilter::has_ipset().unwrap_or(true),
         };
-        let set = |name: &str, ipv6| {
-            let kernel: Box<dyn Kernel> = if policy.backend == Backend::DryRun {
+        let kernel = |name: &str, ipv6, but: Option<String>| -> Box<dyn Kernel> {
+            if policy.backend == Backend::DryRun {
                 Box::new(Dry)
             } else if ipset {
-                Box::new(Ipset::new(name.to_owned(), ipv6))
+                Box::new(Ipset::new(name.to_owned(), ipv6).but_for_rules_of(but))
             } else {
                 Box::new(Nftables::new(name, ipv6))
-            };
+            }
+        };
+        let set = |name: &str, ipv6| {
+            // The gate's rule for the queue, which passes by who is banned.
+            let but = Some(GateSet::Pass.name(ipv6));
             Set::new(
-                kernel,
+                kernel(name, ipv6, but),
                 name.to_owned(),
                 policy.max_entries,
                 policy.when_full,
@@ -181,6 +186,18 @@ impl Sets {
         Self {
             v4: set(&policy.set4, false),
             v6: set(&policy.set6, true),
+            gate: GateSet::BOTH
+                .map(|of| [false, true].map(|ipv6| kernel(&of.name(ipv6), ipv6, None))),
+        }
+    }
+
+    /// Whether the rule is there that this set of the gate's is for.
+    pub fn look_at_rule(&mut self, of: GateSet, ipv6: bool) -> Outcome {
+        match self.gate[of as usize][usize::from(ipv6)].is_used() {
+            Ok(true) => Outcome::Done,
+            // A set that is not there is in no rule.
+            Ok(false) | Err(Problem::NoSet) => Outcome::Unused,
+            Err(problem) => problem.outcome(),
         }
     }
 
