@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::Pin;
@@ -21,14 +21,12 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, MsgFlags};
 use prometheus_client::metrics::counter::Counter;
 use rblfilter_warden::question::{AT_ONCE, Client, Count, HELD, RECORD, Record, Verdict};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
 use crate::courier::esmtpd::{Daemons, Objection};
 use crate::courier::smtpaccess::Trusted;
 use crate::log::Event;
-use crate::sys::{send, watched};
+use crate::sys::Datagrams;
 
 /// Questions that may be open; those beyond are unknown.
 const MOST_OPEN: usize = 8192;
@@ -196,9 +194,7 @@ impl Gate {
     /// # Errors
     /// Where the socket is none.
     pub async fn serve(&self, socket: OwnedFd, keeper: Arc<impl Keeper>) -> io::Result<()> {
-        // Watched for room to write, it would wake us for each datagram that the
-        // gate has read.
-        let socket = watched(socket, Interest::READABLE)?;
+        let socket = Datagrams::new(socket)?;
         let (sender, answers) = mpsc::channel(MOST_WAITING);
         *self.running() = Some(sender.clone());
         // What was denied before this worker's time may rest on what it does not know.
@@ -225,25 +221,17 @@ fn is_in(networks: &[IpNetwork], address: IpAddr) -> bool {
 
 /// Takes questions until the gate is gone.
 async fn hear<K: Keeper>(
-    socket: &AsyncFd<OwnedFd>,
+    socket: &Datagrams,
     sender: &mpsc::Sender<Record>,
     open: &Arc<AtomicUsize>,
     keeper: &Arc<K>,
 ) {
     let mut bytes = [0; RECORD * AT_ONCE];
     loop {
-        let Ok(mut ready) = socket.readable().await else {
-            return;
-        };
-        let received = ready.try_io(|socket| {
-            let fd = socket.as_fd().as_raw_fd();
-            Ok(socket::recv(fd, &mut bytes, MsgFlags::MSG_DONTWAIT)?)
-        });
-        let length = match received {
-            Err(_) => continue,
-            Ok(Err(error)) if error.raw_os_error() == Some(Errno::EINTR as i32) => continue,
-            Ok(Ok(0) | Err(_)) => return,
-            Ok(Ok(length)) => length,
+        let length = match receive(socket, &mut bytes).await {
+            Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => continue,
+            Ok(0) | Err(_) => return,
+            Ok(length) => length,
         };
         for record in Record::all_in(&bytes[..length]) {
             match record {
@@ -254,6 +242,14 @@ async fn hear<K: Keeper>(
             }
         }
     }
+}
+
+async fn receive(socket: &Datagrams, bytes: &mut [u8]) -> io::Result<usize> {
+    let receive = |socket: &OwnedFd| {
+        let flags = MsgFlags::MSG_DONTWAIT;
+        Ok(socket::recv(socket.as_raw_fd(), bytes, flags)?)
+    };
+    socket.receive(receive).await
 }
 
 /// Has a question answered: at once where all is known, else by a task.
@@ -332,18 +328,20 @@ fn put(sender: &mpsc::Sender<Record>, client: Client, (verdict, seconds): Answer
 }
 
 /// Sends answers, as many as there are together, until the gate is gone.
-async fn say(socket: &AsyncFd<OwnedFd>, mut answers: mpsc::Receiver<Record>) {
+async fn say(socket: &Datagrams, mut answers: mpsc::Receiver<Record>) {
     let mut records = Vec::with_capacity(AT_ONCE);
     while answers.recv_many(&mut records, AT_ONCE).await > 0 {
-        // Others may be ready in this moment: one datagram wakes the gate once.
-        tokio::task::yield_now().await;
+        if records.len() < AT_ONCE {
+            // Others may be ready in this moment: one datagram wakes the gate once.
+            tokio::task::yield_now().await;
+        }
         while records.len() < AT_ONCE
             && let Ok(record) = answers.try_recv()
         {
             records.push(record);
         }
         let bytes: Vec<u8> = records.drain(..).flat_map(|r| r.encode()).collect();
-        if send(socket, &bytes).await.is_err() {
+        if socket.send(&bytes).await.is_err() {
             return;
         }
     }
@@ -477,20 +475,11 @@ mod tests {
         socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap()
     }
 
-    async fn next(socket: &AsyncFd<OwnedFd>) -> Vec<Record> {
+    async fn next(socket: &Datagrams) -> Vec<Record> {
         let mut bytes = [0; RECORD * AT_ONCE];
-        loop {
-            let mut ready = socket.readable().await.unwrap();
-            let received = ready.try_io(|socket| {
-                let flags = MsgFlags::MSG_DONTWAIT;
-                Ok(socket::recv(socket.as_fd().as_raw_fd(), &mut bytes, flags)?)
-            });
-            if let Ok(length) = received {
-                let length = length.unwrap();
-                assert!(length > 0, "the gate's end was closed");
-                return Record::all_in(&bytes[..length]).collect();
-            }
-        }
+        let length = receive(socket, &mut bytes).await.unwrap();
+        assert!(length > 0, "the gate's end was closed");
+        Record::all_in(&bytes[..length]).collect()
     }
 
     #[tokio::test]
@@ -502,7 +491,7 @@ mod tests {
             let (gate, keeper) = (Arc::clone(&gate), Arc::clone(&keeper));
             tokio::spawn(async move { gate.serve(ours, keeper).await })
         };
-        let theirs = watched(theirs, Interest::READABLE).unwrap();
+        let theirs = Datagrams::new(theirs).unwrap();
         let mut heard = next(&theirs).await;
         assert!(
             heard
@@ -513,8 +502,7 @@ mod tests {
         let mut records: Vec<Record> = asked.map(Record::Who).to_vec();
         records.push(Record::Count(Count::Joined, 3));
         let bytes: Vec<u8> = records.iter().flat_map(Record::encode).collect();
-        let flags = MsgFlags::empty();
-        socket::send(theirs.as_raw_fd(), &bytes, flags).unwrap();
+        theirs.send(&bytes).await.unwrap();
         let verdict = |client, verdict, seconds| Record::Verdict {
             client,
             verdict,

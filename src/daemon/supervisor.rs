@@ -89,6 +89,8 @@ const BACKLOG_TIME: Duration = Duration::from_secs(2);
 /// How long a worker may not have been heard of at the stop: one that hangs would
 /// hold the socket for ever.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How long the pages that are used again and again are kept.
+const SHED_EVERY: Duration = Duration::from_secs(1);
 /// sysexits(3): how a worker ends that does not understand what it was started with.
 const EX_USAGE: i32 = 64;
 /// Words that are heard of a child at once.
@@ -194,12 +196,20 @@ impl Supervisor {
     }
 
     fn run(&mut self, log: &mut Direct) {
+        let (mut shed, mut children) = (Instant::now(), 0);
         loop {
             self.start_due(Instant::now(), log);
             let planned = self.next();
-            // For want of memory, it is to be ended last.
-            self.code.shed();
+            let now = Instant::now();
+            if shed <= now || self.children.len() != children {
+                // For want of memory, it is to be ended last.
+                self.code.shed();
+                (shed, children) = (now + SHED_EVERY, self.children.len());
+            }
             let woken = self.wait(planned);
+            if woken.request || !woken.ended.is_empty() {
+                shed = now;
+            }
             if woken.stop {
                 self.end(log);
                 return;

@@ -19,14 +19,12 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rblfilter_warden::layers::Layers;
 use rblfilter_warden::request::{Outcome, REPLY_LEN, Reply, Request};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::log::Event;
-use crate::sys::{send, watched};
+use crate::sys::Datagrams;
 
 /// How long a request may take, its wait for those before it included.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -91,7 +89,7 @@ struct State {
 
 #[derive(Debug)]
 struct Running {
-    socket: Arc<AsyncFd<OwnedFd>>,
+    socket: Arc<Datagrams>,
     waiting: Arc<Mutex<Waiting>>,
     reader: JoinHandle<()>,
 }
@@ -236,7 +234,7 @@ impl Warden {
             let _place = self.in_flight.acquire().await;
             let asked = self.register().await?;
             let message = request.encode(asked.serial);
-            if let Err(error) = send(&asked.socket, &message).await {
+            if let Err(error) = asked.socket.send(&message).await {
                 asked.waiting().gone = true;
                 return Err(Error::Gone(error));
             }
@@ -275,7 +273,7 @@ impl Warden {
 /// A request to be sent.
 struct Asked {
     serial: u32,
-    socket: Arc<AsyncFd<OwnedFd>>,
+    socket: Arc<Datagrams>,
     place: Place,
     answer: oneshot::Receiver<io::Result<Answer>>,
 }
@@ -382,7 +380,7 @@ impl State {
 impl Running {
     fn new(socket: OwnedFd, overheard: Arc<Overheard>) -> io::Result<Self> {
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let socket = Arc::new(watched(socket, Interest::READABLE)?);
+        let socket = Arc::new(Datagrams::new(socket)?);
         let waiting = Arc::<Mutex<Waiting>>::default();
         let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), overheard));
         Ok(Self {
@@ -411,25 +409,15 @@ impl Asked {
 }
 
 /// Hands each answer to whom it is for, until the warden ends.
-async fn read(
-    socket: Arc<AsyncFd<OwnedFd>>,
-    waiting: Arc<Mutex<Waiting>>,
-    overheard: Arc<Overheard>,
-) {
+async fn read(socket: Arc<Datagrams>, waiting: Arc<Mutex<Waiting>>, overheard: Arc<Overheard>) {
     let error = loop {
-        let mut ready = match socket.readable().await {
-            Ok(ready) => ready,
-            Err(error) => break error,
-        };
-        match ready.try_io(|socket| receive(socket.get_ref())) {
-            // Not ready after all.
-            Err(_) => {}
-            Ok(Ok(answer)) => {
+        match socket.receive(receive).await {
+            Ok(answer) => {
                 if let Some(late) = lock(&waiting).take(answer) {
                     overheard.note(late);
                 }
             }
-            Ok(Err(error)) => break error,
+            Err(error) => break error,
         }
     };
     let mut waiting = lock(&waiting);
@@ -500,7 +488,7 @@ mod tests {
             SockFlag::SOCK_NONBLOCK,
         )
         .unwrap();
-        let socket = Arc::new(watched(ours, Interest::READABLE).unwrap());
+        let socket = Arc::new(Datagrams::new(ours).unwrap());
         let waiting = Arc::<Mutex<Waiting>>::default();
         let (first, second, third) = (wait(&waiting, 1), wait(&waiting, 2), wait(&waiting, 3));
         let overheard = Arc::<Overheard>::default();

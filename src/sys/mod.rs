@@ -11,4 +11,4 @@ mod watched;
 pub use process::{
     forbid_tracing, ignore_signals, program, replace_with, run_soon, set_apart, spawn_with,
 };
-pub use watched::{send, watched};
+pub use watched::{Datagrams, watched};

@@ -88,13 +88,19 @@ impl Filter {
         }
     }
 
-    async fn judge_packet(&self, client: Client) -> Answer {
+    /// Who is let in, whatever the lists say.
+    fn passes(&self, client: Client) -> Option<Answer> {
         if !self.config.ports.contains(&client.port) || self.gate.leaves_alone(client) {
-            return (Verdict::Pass, 0);
+            return Some((Verdict::Pass, 0));
         }
-        if self.protection(client.address).is_some() {
-            self.metrics.at_gate.exempt.inc();
-            return (Verdict::Pass, SHORT_PASS);
+        self.protection(client.address)?;
+        self.metrics.at_gate.exempt.inc();
+        Some((Verdict::Pass, SHORT_PASS))
+    }
+
+    async fn judge_packet(&self, client: Client) -> Answer {
+        if let Some(passes) = self.passes(client) {
+            return passes;
         }
         let session = Session {
             client: client.address,
@@ -116,6 +122,10 @@ impl Filter {
         let Some((sentence, evidence)) = self.judged(&session).await else {
             return (Verdict::Unknown, 0);
         };
+        // What was taken back meanwhile, the gate has forgotten already.
+        if let Some(passes) = self.passes(client) {
+            return passes;
+        }
         self.metrics.at_gate.count(&sentence);
         // Without a list that says for how long, as long as an unlisted one is kept.
         let holds = self.lists.holds(client.address, Instant::now());
@@ -192,6 +202,40 @@ mod tests {
         let (verdict, seconds) = filter.judge_packet(clean).await;
         assert_eq!(verdict, Verdict::Pass);
         assert!((86_000..=86_400).contains(&seconds), "{seconds}");
+    }
+
+    /// Takes a question, and says that what it is about is listed.
+    async fn answer_one(nameserver: &tokio::net::UdpSocket, meanwhile: impl FnOnce()) {
+        let mut query = [0; 512];
+        let (_, from) = nameserver.recv_from(&mut query).await.unwrap();
+        meanwhile();
+        let name = query[12..].iter().position(|byte| *byte == 0).unwrap();
+        let mut answer = query[..2].to_vec();
+        // A response with one question and one answer (RFC 1035, section 4).
+        answer.extend_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        answer.extend_from_slice(&query[12..12 + name + 5]);
+        answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 2]);
+        nameserver.send_to(&answer, from).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_speaks_for_a_client_while_it_is_looked_up_counts() {
+        let nameserver = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = nameserver.local_addr().unwrap();
+        let filter = filter(&format!(
+            "lookup.nameservers = [\"{address}\"]\nlookup.limit = \"30s\"\n\
+             lookup.query-limit = \"15s\"\n{GATE}"
+        ));
+        let judged = filter.judge_packet(client(1));
+        let (denied, ()) = tokio::join!(judged, answer_one(&nameserver, || {}));
+        assert_eq!(denied.0, Verdict::Drop);
+        // The gate is told to forget it before the answer to this is there.
+        let learns = || {
+            filter.gate.learn(25, Objection::LogIn("ESMTPAUTH"));
+        };
+        let judged = filter.judge_packet(client(2));
+        let (spared, ()) = tokio::join!(judged, answer_one(&nameserver, learns));
+        assert_eq!(spared, (Verdict::Pass, 0));
     }
 
     #[tokio::test]

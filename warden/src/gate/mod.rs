@@ -69,7 +69,12 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     relays.extend(policy.allow.networks);
     let observes = policy.mode == "observe";
     let mut gate = Gate {
-        pending: Pending::new(limit, policy.gate.asks_per_second, observes),
+        // It may have waited for us already.
+        pending: Pending::new(
+            limit.saturating_sub(GATHER),
+            policy.gate.asks_per_second,
+            observes,
+        ),
         protected: Protected::new(relays),
         sets: Sets::start(policy.ban.backend, policy.sandbox)?,
     };
@@ -144,8 +149,9 @@ impl Gate {
                 count = now + COUNT_EVERY;
             }
             let speaks = self.wait(queue, look, next_beat.min(count))?;
-            if look <= Instant::now() && self.read(queue)? {
-                look = Instant::now() + GATHER;
+            let now = Instant::now();
+            if look <= now {
+                look = now + self.read(queue)?;
             }
             let there = !speaks || self.hear();
             let now = Instant::now();
@@ -165,15 +171,17 @@ impl Gate {
         }
     }
 
-    /// Takes the packets that wait; whether there were any.
-    fn read(&mut self, queue: &mut Queue) -> io::Result<bool> {
+    /// Takes the packets that wait; for how long the next ones are gathered.
+    fn read(&mut self, queue: &mut Queue) -> io::Result<Duration> {
         for already in 0..READ_AT_ONCE {
             let now = Instant::now();
             if !queue.read(|packet, payload| self.arrived(packet, payload, now))? {
-                return Ok(already > 0);
+                // Of one that only looks on, they are not to be held at all.
+                let gathers = already > 0 && !self.pending.observes();
+                return Ok(if gathers { GATHER } else { Duration::ZERO });
             }
         }
-        Ok(true)
+        Ok(Duration::ZERO)
     }
 
     /// Until something is to be done, at the latest `at`; the queue is of no

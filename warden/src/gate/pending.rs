@@ -265,10 +265,15 @@ impl Pending {
         self.silent = true;
     }
 
-    /// When [`Pending::expire`] is to be called next.
+    /// When [`Pending::expire`] is to be called next, for those who wait for it;
+    /// the rest has time.
     pub fn next(&self) -> Option<Instant> {
-        let fronts = [self.limits.front(), self.ends.front()];
-        fronts.into_iter().flatten().map(|(at, _)| *at).min()
+        self.limits.front().map(|(at, _)| *at)
+    }
+
+    /// Whether nothing is held.
+    pub fn observes(&self) -> bool {
+        self.observes
     }
 
     /// What is to be told the kernel.

@@ -22,7 +22,7 @@ use crate::sets::{Change, Kernel, Problem};
 use crate::{sandbox, say};
 
 /// Batches that may wait; what comes beyond is let go.
-const WAITING: usize = 256;
+const WAITING: usize = 1024;
 /// How long the thread gathers before it writes.
 const GATHER: Duration = Duration::from_millis(40);
 /// The most that it gathers.
