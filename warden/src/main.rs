@@ -16,6 +16,7 @@ mod connector;
 mod dry;
 mod gate;
 mod ipset;
+mod kernel;
 mod nftables;
 mod sandbox;
 mod say;
