@@ -7,6 +7,8 @@ use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use rblfilter_warden::policy::{DENY, PASS};
+
 use crate::dnsbl::Family;
 use crate::log::Event;
 use crate::status;
@@ -32,7 +34,8 @@ pub enum Part {
     Warden,
     /// The kernel's set of this name.
     Set(String),
-    /// The rule that drops what is in the set of this name.
+    /// The rule that drops what is in the set of this name; for that of whom the
+    /// gate passes, the rule that sends all others to it.
     Rule(String),
     /// The list of the host's own addresses.
     OwnAddresses,
@@ -122,6 +125,12 @@ impl Part {
                 "nobody is banned; give it its capability again (install.sh, or dpkg-reconfigure rblfilter), and look at the log"
             }
             Self::Set(_) => "nobody is banned in it: rblfilter firewall apply",
+            Self::Rule(set) if set.starts_with(PASS) => {
+                "the gate sees nobody, and the watch all: rblfilter firewall apply"
+            }
+            Self::Rule(set) if set.starts_with(DENY) => {
+                "whom the gate denied is asked for again and again: rblfilter firewall apply"
+            }
             Self::Rule(_) => "who is banned is not kept out: rblfilter firewall apply",
             Self::OwnAddresses => "nobody is judged by addresses that are not known; see the log",
             Self::Aliases => "mail for postmaster and abuse passes; try aliaslookup postmaster",

@@ -119,6 +119,15 @@ impl Gate {
             || is_in(&off.trusted, client.address)
     }
 
+    /// Whether Courier's configuration has nothing against it at one of `ports`, at
+    /// least: then there is to be a rule for it.
+    #[must_use]
+    pub fn has_port(&self, ports: &[u16]) -> bool {
+        let off = self.off();
+        let has_none = |port| !off.by_configuration.contains_key(port);
+        ports.iter().any(has_none)
+    }
+
     /// A session on `port` has shown what is against dropping packets there.
     /// True where that is news.
     pub fn learn(&self, port: u16, objection: Objection) -> bool {

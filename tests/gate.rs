@@ -2,12 +2,15 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
+#[path = "common/gate.rs"]
+mod gate;
 
 use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use common::*;
+use gate::*;
 use nix::sys::signal::Signal;
 use rblfilter_lab::raw::{self, Raw};
 use rblfilter_lab::smtp::Message;
@@ -16,68 +19,6 @@ use rblfilter_lab::{Config, Dns, Lab, wait_for};
 
 const FILE: &str = "/etc/courier/filters/rblfilter.toml";
 const CLEAN6: &str = "fd00:1::7";
-
-/// With the gate, and `more` before the tables.
-fn gate(more: &str) -> String {
-    format!("{more}\n[gate]\nenabled = true\n{ZONE}")
-}
-
-/// A lab in which the gate holds the queue.
-fn gated(config: Config, toml: &str) -> Lab {
-    let lab = lab(config, toml);
-    wait_for_gate(&lab);
-    lab
-}
-
-/// Waits until somebody reads queue 25, whom the kernel names by the port of a
-/// netlink socket (`/proc/net/netfilter/nfnetlink_queue`).
-fn wait_for_gate(lab: &Lab) {
-    let bound = || is_bound(lab).then_some(());
-    wait_for(LIMIT, bound).expect("nobody reads the queue");
-}
-
-fn queue(lab: &Lab) -> String {
-    lab.run_ok(&["cat", "/proc/net/netfilter/nfnetlink_queue"])
-        .unwrap()
-}
-
-fn is_bound(lab: &Lab) -> bool {
-    queue(lab)
-        .lines()
-        .any(|line| line.split_whitespace().next() == Some("25"))
-}
-
-/// The gate's process.
-fn gate_pid(lab: &Lab) -> Option<i32> {
-    let is_gate = |pid: &i32| {
-        lab.arguments(*pid)
-            .get(1)
-            .is_some_and(|word| word == "gate")
-    };
-    let processes = lab.processes().into_iter();
-    let mut wardens = processes.filter(|p| p.comm.starts_with("rblfilter-w"));
-    wardens.find_map(|p| Some(p.pid).filter(is_gate))
-}
-
-fn in_set(lab: &Lab, set: &str, address: &str) -> bool {
-    let members = lab.set_members(set).unwrap();
-    members.iter().any(|member| member.net == address)
-}
-
-fn wait_in_set(lab: &Lab, set: &str, address: &str) {
-    let there = || in_set(lab, set, address).then_some(());
-    wait_for(LIMIT, there).unwrap_or_else(|| panic!("{address} is not in {set}"));
-}
-
-/// Courier has seen no connection of it.
-fn never_had_a_slot(lab: &Lab, address: &str) {
-    let ip = match ip(address) {
-        std::net::IpAddr::V4(v4) => format!("::ffff:{v4}"),
-        std::net::IpAddr::V6(v6) => v6.to_string(),
-    };
-    let lines = lab.log_matching(&format!("started,ip=[{ip}]"));
-    assert!(lines.is_empty(), "{lines:?}");
-}
 
 fn of(families: [&'static str; 2]) -> [(&'static str, &'static str); 2] {
     [(families[0], "4"), (families[1], "6")]
@@ -117,55 +58,6 @@ fn a_listed_client_never_gets_a_slot_and_a_clean_one_is_asked_for_once() {
     assert_eq!(queue(&lab), before, "no packet was queued");
 }
 
-/// Sends raw first packets of connections, from a thread within the lab, until it
-/// is told to end.
-struct Flood {
-    end: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    thread: Option<std::thread::JoinHandle<u32>>,
-}
-
-impl Flood {
-    /// From 127.`second`.0.0/16, each address once, at most so many.
-    fn start(second: u8, most: u32) -> Self {
-        let end = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let ended = std::sync::Arc::clone(&end);
-        let thread = std::thread::spawn(move || {
-            let raw = Raw::open().unwrap();
-            for number in 0..most {
-                if ended.load(std::sync::atomic::Ordering::Relaxed) {
-                    return number;
-                }
-                let [.., third, fourth] = number.to_be_bytes();
-                let source = Ipv4Addr::new(127, second, third, fourth);
-                // A full buffer of the loopback's is no failure of the test.
-                let _ = raw.send(&raw::syn(source, 4000, 25));
-                if number % 20 == 0 {
-                    // Some 5,000 a second.
-                    std::thread::sleep(Duration::from_millis(4));
-                }
-            }
-            most
-        });
-        let thread = Some(thread);
-        Self { end, thread }
-    }
-
-    /// How many were sent.
-    fn stop(mut self) -> u32 {
-        self.end.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap()
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.end.store(true, std::sync::atomic::Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 /// Its resident memory, in KiB.
 fn memory(lab: &Lab, pid: i32) -> u64 {
     let status = lab
@@ -196,7 +88,7 @@ fn both_its_threads_are_within_the_walls() {
 fn under_a_flood_of_unlisted_clients_memory_is_bounded_and_mail_flows() {
     let lab = gated(Config::default(), &gate(""));
     let pid = gate_pid(&lab).unwrap();
-    let flood = Flood::start(7, 60_000);
+    let flood = Flood::start(unlisted, 60_000);
     for number in 1..=5 {
         assert_delivered(&lab, &message(), &format!("127.1.9.{number}"), number);
     }
@@ -231,39 +123,16 @@ fn malformed_and_fragmented_packets_are_let_in_or_judged_and_nothing_breaks() {
         raw.send(&packet).unwrap();
     }
     wait_in_set(&lab, "rblfilter-deny4", "127.66.8.1");
-    // Bytes changed at random (xorshift), cut and extended.
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut random = move |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state % below as u64).unwrap()
-    };
-    for _ in 0..3000 {
-        let mut packet = raw::syn(source(9), 4000, 25);
-        for _ in 0..=random(4) {
-            // Not where it goes to.
-            let at = [
-                0, 1, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 20, 21, 32, 33, 34, 38,
-            ];
-            packet[at[random(at.len())]] = u8::try_from(random(256)).unwrap();
-        }
-        packet[12] = 127;
-        packet.truncate(20 + random(21));
-        packet.resize(packet.len() + random(3) * 20, 0);
-        // What the kernel does not send cannot be received.
-        let _ = raw.send(&packet);
-    }
+    send_damaged(
+        &raw,
+        &raw::syn(source(9), 4000, 25),
+        // Not where it goes to.
+        &[0, 1, 4, 5, 6, 7, 8, 9, 13, 14, 15, 20, 21, 32, 33, 34, 38],
+    );
     assert_eq!(gate_pid(&lab), Some(pid));
     assert_delivered(&lab, &message(), CLEAN, 1);
     assert_no_bans(&lab);
-    // What is held is decided.
-    let none_held = || {
-        let queue = queue(&lab);
-        let mut words = queue.split_whitespace();
-        (words.nth(2) == Some("0")).then_some(())
-    };
-    wait_for(LIMIT, none_held).unwrap_or_else(|| panic!("{}", queue(&lab)));
+    wait_until_none_is_held(&lab);
 }
 
 #[test]
@@ -453,7 +322,7 @@ fn who_is_let_in_by_hand_is_denied_no_longer() {
 #[test]
 fn the_rules_can_be_removed_and_put_back_under_load() {
     let lab = gated(Config::default(), &gate(""));
-    let flood = Flood::start(7, 200_000);
+    let flood = Flood::start(unlisted, 200_000);
     for number in 1..=5 {
         lab.run_ok(&["rblfilter", "firewall", "remove"]).unwrap();
         assert_delivered(
@@ -481,21 +350,15 @@ fn the_rules_can_be_removed_and_put_back_under_load() {
     let text = fs::read_to_string(FILE).unwrap();
     fs::write(FILE, text.replace("enabled = true", "enabled = false")).unwrap();
     let (code, said) = check(&lab);
-    assert!(code == Some(1) && said.contains("gate's rules"), "{said}");
+    assert!(
+        code == Some(1) && said.contains("the gate: our rules are not"),
+        "{said}"
+    );
     lab.run_ok(&["rblfilter", "firewall", "apply"]).unwrap();
     let rules = lab.run_ok(&["iptables", "-t", "mangle", "-S"]).unwrap();
     assert!(!rules.contains("rblfilter"), "{rules}");
     assert!(!lab.has_set("rblfilter-pass4").unwrap());
     assert_eq!(check(&lab), (Some(0), String::new()));
-}
-
-/// The exit status of `firewall check`, and what it said.
-fn check(lab: &Lab) -> (Option<i32>, String) {
-    let output = lab.run(&["rblfilter", "firewall", "check"]).unwrap();
-    (
-        output.status.code(),
-        String::from_utf8(output.stderr).unwrap(),
-    )
 }
 
 /// Also behind rules of the admin's that look at the state of connections, which

@@ -37,9 +37,10 @@ pub enum Command {
     Remove,
     /// Say whether the sets and the rules are as the configuration wants them
     ///
-    /// Exit status 1, and what to do, where they are not. The running filter puts back
-    /// sets that others emptied or removed, and their bans, within some 10 seconds; a
-    /// rule it does not, and says in its log when none uses a set.
+    /// Exit status 1, each rule that is missing, and what to do, where they are not. The
+    /// running filter puts back sets that others emptied or removed, and their bans,
+    /// within some 10 seconds; a rule it does not, and says in its log and its status
+    /// that the one for a set is missing.
     Check,
 }
 
@@ -119,7 +120,7 @@ fn check(config: &Config) -> ExitCode {
             for problem in problems {
                 eprintln!("rblfilter: {problem}");
             }
-            eprintln!("rblfilter: banned clients are not shut out; run: rblfilter firewall apply");
+            eprintln!("rblfilter: mend it with: sudo rblfilter firewall apply");
             exit::DIFFERENT.into()
         }
         Err(error) => {

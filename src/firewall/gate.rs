@@ -294,7 +294,7 @@ pub(super) fn apply_iptables(
         let Some(ours) = iptables::rules(family, TABLE)? else {
             continue;
         };
-        if is_there(config, plan, family, &ours)? {
+        if differences(config, plan, family, &ours)?.is_empty() {
             continue;
         }
         for rule in rules(plan, family, "-I", family.set(config)).iter().rev() {
@@ -311,13 +311,14 @@ pub(super) fn apply_iptables(
     }
 }
 
-fn is_there(
+fn differences(
     config: &Config,
     plan: Option<&Plan>,
     family: Family,
     ours: &[Words],
-) -> Result<bool, Error> {
-    iptables::are_all(&rules(plan, family, "-C", family.set(config)), ours)
+) -> Result<Vec<String>, Error> {
+    let wanted = rules(plan, family, "-C", family.set(config));
+    iptables::differences(family, TABLE, &wanted, ours)
 }
 
 /// Removes the rules and the sets.
@@ -365,12 +366,8 @@ pub(super) fn check_iptables(config: &Config, plan: Option<&Plan>) -> Result<Vec
         let Some(ours) = iptables::rules(family, TABLE)? else {
             continue;
         };
-        if !is_there(config, plan, family, &ours)? {
-            problems.push(format!(
-                "the gate's rules are not those of the configuration ({}, table {TABLE}, chain INPUT)",
-                family.program()
-            ));
-        }
+        let wrong = differences(config, plan, family, &ours)?;
+        problems.extend(wrong.into_iter().map(|what| format!("the gate: {what}")));
     }
     Ok(problems)
 }

@@ -107,24 +107,38 @@ impl Family {
             .collect()
     }
 
-    /// Whether all rules are there, and no other of ours.
-    fn has_rules(self, config: &Config, ours: &[Words]) -> Result<bool, Error> {
-        are_all(&self.rules("-C", config), ours)
+    /// What is wrong with the rules.
+    fn differences(self, config: &Config, ours: &[Words]) -> Result<Vec<String>, Error> {
+        differences(self, TABLE, &self.rules("-C", config), ours)
     }
 }
 
-/// Whether iptables has each of the rules `wanted` (told with `-C`), and no other
-/// of ours.
-pub(super) fn are_all(wanted: &[Words], ours: &[Words]) -> Result<bool, Error> {
-    if wanted.len() != ours.len() {
-        return Ok(false);
-    }
+/// What is wrong in `table` where there are to be the rules `wanted` (told with
+/// `-C`), and no other of ours: each that is missing, and that there are others.
+pub(super) fn differences(
+    family: Family,
+    table: &str,
+    wanted: &[Words],
+    ours: &[Words],
+) -> Result<Vec<String>, Error> {
+    let place = format!("{}, table {table}, chain INPUT", family.program());
+    let mut wrong = Vec::new();
     for rule in wanted {
         if !output(rule)?.status.success() {
-            return Ok(false);
+            let mut words = rule.iter().skip_while(|word| *word != "INPUT").skip(1);
+            let matches: Vec<&str> = words.by_ref().map(String::as_str).collect();
+            wrong.push(format!(
+                "a rule is missing ({place}): {}",
+                matches.join(" ")
+            ));
         }
     }
-    Ok(true)
+    if ours.len() + wrong.len() != wanted.len() {
+        wrong.push(format!(
+            "our rules are not those of the configuration ({place})"
+        ));
+    }
+    Ok(wrong)
 }
 
 /// A match of what is beyond a rate. Its table, which all rules of one name
@@ -181,7 +195,7 @@ pub(super) fn apply_rules(config: &Config, done: Tell) -> Result<(), Error> {
         let Some(ours) = rules(family, TABLE)? else {
             continue;
         };
-        if family.has_rules(config, &ours)? {
+        if family.differences(config, &ours)?.is_empty() {
             continue;
         }
         for rule in family.rules("-I", config).iter().rev() {
@@ -224,14 +238,7 @@ pub(super) fn check(config: &Config) -> Result<Vec<String>, Error> {
         let Some(ours) = rules(family, TABLE)? else {
             continue;
         };
-        if !family.has_rules(config, &ours)? {
-            let program = family.program();
-            problems.push(if ours.is_empty() {
-                format!("the rule for {set} is missing ({program}, chain INPUT)")
-            } else {
-                format!("our rules are not those of the configuration ({program}, chain INPUT)")
-            });
-        }
+        problems.extend(family.differences(config, &ours)?);
     }
     Ok(problems)
 }

@@ -222,7 +222,7 @@ pub(super) fn apply_rules(
     queue: bool,
     done: Tell,
 ) -> Result<(), Error> {
-    if missing_rules(config, plan, queue)?.is_none() {
+    if differences(config, plan, queue)?.is_empty() {
         return Ok(());
     }
     let mut old = Vec::new();
@@ -272,7 +272,7 @@ pub(super) fn check(config: &Config, plan: Option<&Plan>) -> Result<Vec<String>,
         if !queue {
             wrong.push(Error::NoQueue.to_string());
         }
-        wrong.extend(missing_rules(config, plan, queue)?);
+        wrong.extend(differences(config, plan, queue)?);
     }
     Ok(wrong)
 }
@@ -285,29 +285,35 @@ fn wrong(set: &str) -> Error {
     )
 }
 
-/// What is wrong with the chain, if anything.
-fn missing_rules(
-    config: &Config,
-    plan: Option<&Plan>,
-    queue: bool,
-) -> Result<Option<String>, Error> {
+/// What is wrong with the chain: each rule that is missing, and that there are others,
+/// or in another order.
+fn differences(config: &Config, plan: Option<&Plan>, queue: bool) -> Result<Vec<String>, Error> {
     let command = words(&["nft", "-j", "list", "chain", "inet", NFT_TABLE, CHAIN]);
     let output = output(&command)?;
     if !output.status.success() {
-        return Ok(Some(format!(
+        return Ok(vec![format!(
             "the chain {CHAIN} is missing in the table inet {NFT_TABLE}"
-        )));
+        )]);
     }
     let there = comments(&String::from_utf8_lossy(&output.stdout));
-    let wanted: Vec<String> = rules(config, plan, queue)
-        .into_iter()
-        .map(|(_, comment)| comment)
+    Ok(compared(&rules(config, plan, queue), there.as_deref()))
+}
+
+/// The same, by the comments of the rules; `None`: the chain is not ours.
+fn compared(wanted: &[(String, String)], there: Option<&[String]>) -> Vec<String> {
+    let place = format!("table inet {NFT_TABLE}, chain {CHAIN}");
+    let (found, missing): (Vec<_>, Vec<_>) =
+        (wanted.iter()).partition(|(_, comment)| there.is_none_or(|there| there.contains(comment)));
+    let mut wrong: Vec<String> = (missing.iter())
+        .map(|(rule, _)| format!("a rule is missing ({place}): {rule}"))
         .collect();
-    Ok((there.as_ref() != Some(&wanted)).then(|| {
-        format!(
-            "the rules in the table inet {NFT_TABLE}, chain {CHAIN}, are not those of the configuration"
-        )
-    }))
+    let found: Vec<&String> = found.into_iter().map(|(_, comment)| comment).collect();
+    if there.is_none_or(|there| !there.iter().eq(found)) {
+        wrong.push(format!(
+            "the rules are not those of the configuration ({place})"
+        ));
+    }
+    wrong
 }
 
 /// The comments of the rules of a chain that hooks in where ours does.
@@ -400,6 +406,25 @@ mod tests {
             usual.len() + 1,
             comments("[firewall]\nlimit = \"9/hour\"").len()
         );
+    }
+
+    #[test]
+    fn each_rule_that_is_missing_is_named_and_that_there_are_others() {
+        let rules = rules(&config::parse("").unwrap(), None, true);
+        let comments: Vec<String> = rules.iter().map(|(_, comment)| comment.clone()).collect();
+        let check = |there: &[String]| compared(&rules, Some(there));
+        assert!(check(&comments).is_empty());
+        let one_gone = check(&comments[1..]);
+        assert_eq!(one_gone.len(), 1, "{one_gone:?}");
+        assert!(one_gone[0].contains("missing") && one_gone[0].ends_with(&rules[0].0));
+        let mut turned = comments.clone();
+        turned.reverse();
+        assert!(check(&turned)[0].contains("not those of the configuration"));
+        let mut more = comments.clone();
+        more.push(String::new());
+        assert_eq!(check(&more).len(), 1);
+        assert_eq!(check(&[]).len(), comments.len());
+        assert_eq!(compared(&rules, None).len(), 1);
     }
 
     #[test]

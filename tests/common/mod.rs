@@ -369,6 +369,8 @@ pub fn filter(lab: &Lab) -> Filter {
                         supervisors.push(process.pid);
                     }
                 }
+                // The bans' warden alone is meant.
+                _ if arguments.get(1).is_some_and(|word| word == "gate") => {}
                 // What looks up aliases, the worker's own child.
                 ("rblfilter-alias", _) => {}
                 _ => wardens.push(process.pid),

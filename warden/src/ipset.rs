@@ -52,6 +52,8 @@ pub struct Ipset {
     name: String,
     session: Session<HashNet>,
     ipv6: bool,
+    /// A set whose rules, which refer to this one too, do not count.
+    but: Option<String>,
     netfilter: Option<Netfilter>,
 }
 
@@ -62,8 +64,31 @@ impl Ipset {
             session: Session::new(name.clone()),
             name,
             ipv6,
+            but: None,
             netfilter: None,
         }
+    }
+
+    /// The same; a rule that refers to the set `but`, too, is not the one that
+    /// this set is there for.
+    pub fn but_for_rules_of(self, but: Option<String>) -> Self {
+        Self { but, ..self }
+    }
+
+    /// How often the kernel says that the set of this name is referred to, where it
+    /// says so.
+    fn references(&mut self, name: &str) -> Result<Option<u32>, Problem> {
+        let message = Message::new(IPSET, CMD_LIST, FAMILY_NONE, 0)
+            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
+            .with_text(ATTR_SETNAME, name)
+            .with_be32(ATTR_FLAGS | NETWORK_ORDER, LIST_HEADER);
+        let take = |references: &mut Option<u32>, answer: &[u8]| {
+            let data = netfilter::attribute(answer, ATTR_DATA);
+            *references = data
+                .and_then(|data| netfilter::be32(data, ATTR_REFERENCES))
+                .or(*references);
+        };
+        self.asked(|netfilter| netfilter.dump(&message, take))
     }
 
     fn family(&self) -> u8 {
@@ -321,18 +346,14 @@ impl Kernel for Ipset {
 
     /// By how often the kernel says that it is referred to.
     fn is_used(&mut self) -> Result<bool, Problem> {
-        let message = Message::new(IPSET, CMD_LIST, FAMILY_NONE, 0)
-            .with(IPSET_ATTR_PROTOCOL, &[IPSET_PROTOCOL])
-            .with_text(ATTR_SETNAME, &self.name)
-            .with_be32(ATTR_FLAGS | NETWORK_ORDER, LIST_HEADER);
-        let take = |references: &mut Option<u32>, answer: &[u8]| {
-            let data = netfilter::attribute(answer, ATTR_DATA);
-            *references = data
-                .and_then(|data| netfilter::be32(data, ATTR_REFERENCES))
-                .or(*references);
+        let Some(references) = self.references(&self.name.clone())? else {
+            return Ok(true);
         };
-        let references = self.asked(|netfilter| netfilter.dump(&message, take))?;
-        Ok(references != Some(0))
+        let others = match self.but.clone().map(|but| self.references(&but)) {
+            None | Some(Err(Problem::NoSet)) => 0,
+            Some(told) => told?.unwrap_or(0),
+        };
+        Ok(references > others)
     }
 
     fn is_ipset(&self) -> bool {

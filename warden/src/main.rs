@@ -16,6 +16,7 @@ mod connector;
 mod dry;
 mod gate;
 mod ipset;
+mod kernel;
 mod nftables;
 mod sandbox;
 mod say;
@@ -262,6 +263,9 @@ impl Warden {
                     self.settle(&mut wishes, &mut places, &mut replies, now);
                     (self.sets().look(ipv6, now), ipv6)
                 }
+                Some(Request::LookAtRule { of, ipv6 }) => {
+                    (self.sets().look_at_rule(of, ipv6), ipv6)
+                }
                 Some(Request::Flush { ipv6 }) => {
                     self.settle(&mut wishes, &mut places, &mut replies, now);
                     let bound = bound(&mut self.bounds.by_hand, now);
@@ -352,9 +356,11 @@ impl Warden {
                 self.check_range(network, 1, BY_HAND_PREFIX)?;
                 Ok(Wish::Unban(network))
             }
-            Request::Check | Request::Look { .. } | Request::Flush { .. } | Request::Watch => {
-                Err(Outcome::Malformed)
-            }
+            Request::Check
+            | Request::Look { .. }
+            | Request::LookAtRule { .. }
+            | Request::Flush { .. }
+            | Request::Watch => Err(Outcome::Malformed),
         }
     }
 
@@ -399,7 +405,7 @@ fn is_ipv6(request: Request) -> bool {
         | Request::Unban { network }
         | Request::Restore { network, .. }
         | Request::BanByHand { network, .. } => network.is_ipv6(),
-        Request::Look { ipv6 } | Request::Flush { ipv6 } => ipv6,
+        Request::Look { ipv6 } | Request::LookAtRule { ipv6, .. } | Request::Flush { ipv6 } => ipv6,
         Request::Check | Request::Watch => false,
     }
 }

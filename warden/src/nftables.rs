@@ -22,7 +22,7 @@ use crate::sets::{Applied, Change, Ends, Kernel, Problem, is_single};
 /// `NFT_MSG_…`.
 const NEW_TABLE: u16 = 0;
 const GET_TABLE: u16 = 1;
-const GET_CHAIN: u16 = 4;
+const GET_RULES: u16 = 7;
 const NEW_SET: u16 = 9;
 const GET_SET: u16 = 10;
 const NEW_ELEMENTS: u16 = 12;
@@ -30,10 +30,14 @@ const GET_ELEMENTS: u16 = 13;
 const DELETE_ELEMENTS: u16 = 14;
 /// `NFTA_TABLE_NAME`; `NFTA_SET_TABLE`, `NFTA_SET_ELEM_LIST_TABLE`.
 const TABLE: u16 = 1;
-/// `NFTA_TABLE_HANDLE`; `NFTA_CHAIN_NAME`, `_USE`.
+/// `NFTA_TABLE_HANDLE`; `NFTA_RULE_CHAIN`, `_EXPRESSIONS`; `NFTA_EXPR_NAME`,
+/// `_DATA`; `NFTA_LOOKUP_SET`.
 const TABLE_HANDLE: u16 = 4;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_USE: u16 = 6;
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+const LOOKUP_SET: u16 = 1;
 /// `NFTA_SET_NAME`, `NFTA_SET_ELEM_LIST_SET`.
 const SET: u16 = 2;
 /// `NFTA_SET_FLAGS`, `_KEY_TYPE`, `_KEY_LEN`, `_ID`, `_TIMEOUT`.
@@ -327,18 +331,23 @@ impl Kernel for Nftables {
         }
     }
 
-    /// Whether our chain is there and has a rule.
+    /// Whether a rule of our chain looks into each of the two, where there are two.
     fn is_used(&mut self) -> Result<bool, Problem> {
-        let message = Message::new(NFTABLES, GET_CHAIN, FAMILY_INET, 0)
+        let message = Message::new(NFTABLES, GET_RULES, FAMILY_INET, 0)
             .with_text(TABLE, NFT_TABLE)
-            .with_text(CHAIN_NAME, NFT_CHAIN);
-        match self.ask(message) {
-            Ok(answers) => Ok(answers
-                .first()
-                .is_none_or(|chain| netfilter::be32(chain, CHAIN_USE) != Some(0))),
-            Err(Problem::NoSet) => Ok(false),
-            Err(problem) => Err(problem),
+            .with_text(RULE_CHAIN, NFT_CHAIN);
+        let take = |sets: &mut Vec<String>, rule: &[u8]| sets.extend(looked_into(rule));
+        let read = self.netfilter().and_then(|n| n.dump(&message, take));
+        let sets = match read.map_err(|error| self.failed(&error)) {
+            Err(Problem::NoSet) => return Ok(false),
+            sets => sets?,
+        };
+        let [addresses, networks] = &self.names;
+        if !sets.contains(addresses) {
+            return Ok(false);
         }
+        // The gate's sets are of addresses alone.
+        Ok(sets.contains(networks) || self.check(true) == Err(Problem::NoSet))
     }
 
     /// Its sets have no bound of their own.
@@ -349,6 +358,21 @@ impl Kernel for Nftables {
     fn is_ipset(&self) -> bool {
         false
     }
+}
+
+/// The sets that a rule looks into.
+fn looked_into(rule: &[u8]) -> Vec<String> {
+    let expressions = netfilter::attribute(rule, RULE_EXPRESSIONS).unwrap_or(&[]);
+    let lookup = |expression: &[u8]| {
+        let name = netfilter::attribute(expression, EXPRESSION_NAME)?;
+        let data = netfilter::attribute(expression, EXPRESSION_DATA)?;
+        let set = netfilter::attribute(data, LOOKUP_SET).filter(|_| name == b"lookup\0")?;
+        let set = set.strip_suffix(&[0]).unwrap_or(set);
+        Some(String::from_utf8_lossy(set).into_owned())
+    };
+    netfilter::attributes(expressions)
+        .filter_map(|(_, expression)| lookup(expression))
+        .collect()
 }
 
 /// A handle; 0 where the kernel is too old to tell it.

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 
 use crate::layers::Layers;
+use crate::policy::{DENY, PASS, gate_set};
 
 /// Bytes in a request.
 pub const REQUEST_LEN: usize = 32;
@@ -26,6 +27,13 @@ pub enum Request {
     /// Is the set of one family still what it was, and does it hold what it
     /// should? Cheap, however much it holds.
     Look {
+        /// That of IPv6, else that of IPv4.
+        ipv6: bool,
+    },
+    /// Does a rule use this set of the gate's?
+    LookAtRule {
+        /// Which.
+        of: GateSet,
         /// That of IPv6, else that of IPv4.
         ipv6: bool,
     },
@@ -70,6 +78,33 @@ pub enum Request {
     },
 }
 
+/// A set that one rule of the gate's alone uses, by which that rule is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GateSet {
+    /// Who is passed: the rule that sends all others to the queue.
+    Pass = 0,
+    /// Who is denied: the rule that drops them.
+    Deny = 1,
+}
+
+impl GateSet {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Pass, Self::Deny];
+
+    /// The set's name.
+    #[must_use]
+    pub fn name(self, ipv6: bool) -> String {
+        gate_set(
+            match self {
+                Self::Pass => PASS,
+                Self::Deny => DENY,
+            },
+            ipv6,
+        )
+    }
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -111,7 +146,8 @@ pub enum Outcome {
     RefusedAllowlisted = 16,
     /// To a look: somebody else emptied the set, or put another in its place.
     Emptied = 17,
-    /// To a look: the set is as it should be, but no rule uses it.
+    /// To a look: the set is as it should be, but no rule uses it that would drop
+    /// anybody (nor, of the gate's, send him to the queue).
     Unused = 18,
 }
 
@@ -190,7 +226,7 @@ impl fmt::Display for Outcome {
             Self::RefusedAllowlisted => "refused: it holds an allowlisted address",
             Self::Emptied => "it was emptied, or another was put in its place",
             Self::Unused => {
-                "no firewall rule uses it, so nobody is shut out (mend it with: rblfilter firewall apply)"
+                "no firewall rule drops who is in it, so nobody is shut out (mend it with: rblfilter firewall apply)"
             }
         })
     }
@@ -223,6 +259,11 @@ impl Request {
             Self::Look { ipv6 } => {
                 bytes[1] = 7;
                 bytes[12] = u8::from(*ipv6);
+            }
+            Self::LookAtRule { of, ipv6 } => {
+                bytes[1] = 9;
+                bytes[12] = u8::from(*ipv6);
+                bytes[13] = *of as u8;
             }
             Self::Flush { ipv6 } => {
                 bytes[1] = 8;
@@ -288,6 +329,10 @@ impl Request {
                 ipv6: bytes[12] == 1,
             },
             8 => Self::Flush {
+                ipv6: bytes[12] == 1,
+            },
+            9 => Self::LookAtRule {
+                of: *GateSet::BOTH.get(usize::from(bytes[13]))?,
                 ipv6: bytes[12] == 1,
             },
             _ => return None,
@@ -371,6 +416,14 @@ mod tests {
             Request::Watch,
             Request::Look { ipv6: false },
             Request::Look { ipv6: true },
+            Request::LookAtRule {
+                of: GateSet::Pass,
+                ipv6: true,
+            },
+            Request::LookAtRule {
+                of: GateSet::Deny,
+                ipv6: false,
+            },
             Request::Flush { ipv6: false },
             Request::Flush { ipv6: true },
             ban("127.66.1.2/32", 3600),
@@ -417,7 +470,16 @@ mod tests {
         let good = ban("127.66.1.2/32", 3600).encode(1);
         assert_eq!(Request::decode(&good[..31]), None);
         assert_eq!(Request::decode(&[]), None);
-        for (at, value) in [(0, 2), (1, 9), (2, 5), (3, 33), (12, 1), (20, 1), (31, 1)] {
+        for (at, value) in [
+            (0, 2),
+            (1, 9),
+            (1, 10),
+            (2, 5),
+            (3, 33),
+            (12, 1),
+            (20, 1),
+            (31, 1),
+        ] {
             let mut bad = good;
             bad[at] = value;
             assert_eq!(Request::decode(&bad), None, "byte {at} = {value}");

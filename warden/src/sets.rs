@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use rblfilter_warden::netfilter;
 use rblfilter_warden::policy::{Backend, Sets as Policy, WhenFull};
-use rblfilter_warden::request::Outcome;
+use rblfilter_warden::request::{GateSet, Outcome};
 
 use crate::dry::Dry;
 use crate::ipset::Ipset;
@@ -41,92 +41,8 @@ const SAMPLE: usize = 64;
 /// own way.
 const SLACK: Duration = Duration::from_secs(3);
 
+pub use crate::kernel::{Applied, Change, Kernel, Problem};
 pub use rblfilter_warden::listed::Ends;
-
-/// What is to become of one network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It comes in.
-    Add(IpNetwork, u32),
-    /// It is in, and is to run so many seconds from now.
-    Replace(IpNetwork, u32),
-    /// It goes.
-    Remove(IpNetwork),
-}
-
-impl Change {
-    /// The network that this is about.
-    pub fn network(self) -> IpNetwork {
-        match self {
-            Self::Add(network, _) | Self::Replace(network, _) | Self::Remove(network) => network,
-        }
-    }
-}
-
-/// What became of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// It was made.
-    Done,
-    /// It was to come in, and is in, or overlaps with one that is.
-    Exists,
-    /// It was to go, and was not in.
-    Missing,
-}
-
-/// Why the kernel did not do something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// There is no such set.
-    NoSet,
-    /// It is not one that we can use.
-    WrongSet,
-    /// We may not.
-    NotPermitted,
-    /// It is full.
-    Full,
-    /// Something else.
-    Failed(String),
-}
-
-impl Problem {
-    fn outcome(&self) -> Outcome {
-        match self {
-            Self::NoSet => Outcome::NoSet,
-            Self::WrongSet => Outcome::WrongSet,
-            Self::NotPermitted => Outcome::NotPermitted,
-            Self::Full => Outcome::Full,
-            Self::Failed(text) => {
-                say::line(format_args!("{text}"));
-                Outcome::Failed
-            }
-        }
-    }
-}
-
-/// What holds the networks of one family.
-pub trait Kernel {
-    /// All its entries, if it is of the kind that we need.
-    fn read(&mut self, now: Instant) -> Result<Ends, Problem>;
-    /// Makes it, for so many entries.
-    fn create(&mut self, most: u32) -> Result<(), Problem>;
-    /// Makes these changes to different networks; what became of each.
-    fn apply(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>>;
-    /// Enlarges it to so many entries; `ends` is what it holds.
-    fn grow(&mut self, ends: &Ends, most: u32, now: Instant) -> Result<(), Problem>;
-    /// Whether it is there, of the kind that we need, and not another one than
-    /// at the last look, as far as can be told.
-    fn look(&mut self) -> Result<bool, Problem>;
-    /// Which of these networks it holds, by themselves or within others.
-    fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem>;
-    /// Takes all entries out.
-    fn flush(&mut self) -> Result<(), Problem>;
-    /// Whether a rule uses it.
-    fn is_used(&mut self) -> Result<bool, Problem>;
-    /// Whether it says itself when it is full, and takes a network within
-    /// another one.
-    fn is_ipset(&self) -> bool;
-}
 
 /// What is wanted of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,10 +64,11 @@ impl Wish {
     }
 }
 
-/// The IPv4 and the IPv6 set.
+/// The IPv4 and the IPv6 set; and the gate's, as far as their rules go.
 pub struct Sets {
     v4: Set<Box<dyn Kernel>>,
     v6: Set<Box<dyn Kernel>>,
+    gate: [[Box<dyn Kernel>; 2]; 2],
 }
 
 impl Sets {
@@ -163,16 +80,20 @@ impl Sets {
             // Without the capability neither works.
             Backend::Auto => netfilter::has_ipset().unwrap_or(true),
         };
-        let set = |name: &str, ipv6| {
-            let kernel: Box<dyn Kernel> = if policy.backend == Backend::DryRun {
+        let kernel = |name: &str, ipv6, but: Option<String>| -> Box<dyn Kernel> {
+            if policy.backend == Backend::DryRun {
                 Box::new(Dry)
             } else if ipset {
-                Box::new(Ipset::new(name.to_owned(), ipv6))
+                Box::new(Ipset::new(name.to_owned(), ipv6).but_for_rules_of(but))
             } else {
                 Box::new(Nftables::new(name, ipv6))
-            };
+            }
+        };
+        let set = |name: &str, ipv6| {
+            // The gate's rule for the queue, which passes by who is banned.
+            let but = Some(GateSet::Pass.name(ipv6));
             Set::new(
-                kernel,
+                kernel(name, ipv6, but),
                 name.to_owned(),
                 policy.max_entries,
                 policy.when_full,
@@ -181,6 +102,18 @@ impl Sets {
         Self {
             v4: set(&policy.set4, false),
             v6: set(&policy.set6, true),
+            gate: GateSet::BOTH
+                .map(|of| [false, true].map(|ipv6| kernel(&of.name(ipv6), ipv6, None))),
+        }
+    }
+
+    /// Whether the rule is there that this set of the gate's is for.
+    pub fn look_at_rule(&mut self, of: GateSet, ipv6: bool) -> Outcome {
+        match self.gate[of as usize][usize::from(ipv6)].is_used() {
+            Ok(true) => Outcome::Done,
+            // A set that is not there is in no rule.
+            Ok(false) | Err(Problem::NoSet) => Outcome::Unused,
+            Err(problem) => problem.outcome(),
         }
     }
 
@@ -224,36 +157,6 @@ impl Sets {
             }
         }
         outcomes
-    }
-}
-
-impl<K: Kernel + ?Sized> Kernel for Box<K> {
-    fn read(&mut self, now: Instant) -> Result<Ends, Problem> {
-        (**self).read(now)
-    }
-    fn create(&mut self, most: u32) -> Result<(), Problem> {
-        (**self).create(most)
-    }
-    fn apply(&mut self, changes: &[Change]) -> Vec<Result<Applied, Problem>> {
-        (**self).apply(changes)
-    }
-    fn grow(&mut self, ends: &Ends, most: u32, now: Instant) -> Result<(), Problem> {
-        (**self).grow(ends, most, now)
-    }
-    fn look(&mut self) -> Result<bool, Problem> {
-        (**self).look()
-    }
-    fn holds(&mut self, networks: &[IpNetwork]) -> Result<Vec<bool>, Problem> {
-        (**self).holds(networks)
-    }
-    fn flush(&mut self) -> Result<(), Problem> {
-        (**self).flush()
-    }
-    fn is_used(&mut self) -> Result<bool, Problem> {
-        (**self).is_used()
-    }
-    fn is_ipset(&self) -> bool {
-        (**self).is_ipset()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The kernel's sets, as they should be: what the warden says of them, and how
 //! they get back what somebody else took.
 
+use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use rblfilter_warden::policy::{BY_HAND_PER_SECOND, Backend, VERDICT_PREFIX, is_narrow};
-use rblfilter_warden::request::{Outcome, Reply, Request};
+use rblfilter_warden::request::{GateSet, Outcome, Reply, Request};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -427,7 +428,31 @@ impl Filter {
                     Err(Error::Silent(_)) => {}
                     Err(error) => self.degraded.enter(Part::Warden, error, Instant::now()),
                 }
+                self.look_at_gates_rules(ipv6).await;
             }
+        }
+    }
+
+    /// Those of one family. Of a warden that does not answer the look at the sets
+    /// tells.
+    async fn look_at_gates_rules(&self, ipv6: bool) {
+        if !self.has_gate() {
+            return;
+        }
+        for of in GateSet::BOTH {
+            let Ok(reply) = self.warden.ask(Request::LookAtRule { of, ipv6 }).await else {
+                return;
+            };
+            let reason = match of {
+                GateSet::Pass => {
+                    "no firewall rule sends new clients to the gate, which sees none of them (mend it with: rblfilter firewall apply)"
+                }
+                GateSet::Deny => {
+                    "no firewall rule drops whom the gate denied, so each of their packets is asked for (mend it with: rblfilter firewall apply)"
+                }
+            };
+            let expected = self.gate.has_port(&self.config.ports);
+            self.note_rule(of.name(ipv6), reply, expected, reason);
         }
     }
 
@@ -441,11 +466,18 @@ impl Filter {
 
     fn looked(&self, reply: Reply) {
         self.ban_state(reply.ipv6, reply.outcome);
-        let expected = self.config.firewall.manage && (!reply.ipv6 || firewall::has_ipv6());
-        let rule = Part::Rule(self.set_name(reply.ipv6).to_owned());
+        let set = self.set_name(reply.ipv6).to_owned();
+        self.note_rule(set, reply, true, reply.outcome);
+    }
+
+    /// Notes what a look tells of the rule for `set`, which is there for this, and
+    /// may not be `expected`.
+    fn note_rule(&self, set: String, reply: Reply, expected: bool, reason: impl Display) {
+        let is_ours = self.config.firewall.manage && (!reply.ipv6 || firewall::has_ipv6());
+        let rule = Part::Rule(set);
         match reply.outcome {
-            Outcome::Unused if expected => {
-                self.degraded.enter(rule, reply.outcome, Instant::now());
+            Outcome::Unused if expected && is_ours => {
+                self.degraded.enter(rule, reason, Instant::now());
             }
             Outcome::Done | Outcome::Unused => self.degraded.leave(&rule, Instant::now()),
             _ => {}

@@ -70,7 +70,7 @@ pub(in super::super) fn warden(
             };
             let _ = asked.send(request);
             let ipv6 = match request {
-                Request::Look { ipv6 } => ipv6,
+                Request::Look { ipv6 } | Request::LookAtRule { ipv6, .. } => ipv6,
                 Request::Ban { network, .. }
                 | Request::Restore { network, .. }
                 | Request::BanByHand { network, .. }
