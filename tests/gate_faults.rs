@@ -207,6 +207,7 @@ fn in_a_wave_the_gate_goes_on_while_the_bans_have_no_warden() {
         let banned = format!("127.9.3.{number}");
         by_hand(&lab, &["ban", &banned, "--for", "1h"]);
         wait_in_set(&lab, "rblfilter4", &banned);
+        assert_eq!(gate_pid(&lab), Some(gate), "{signal}: the gate went too");
         assert_delivered(
             &lab,
             &message(),
