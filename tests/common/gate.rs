@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -84,37 +84,39 @@ pub fn unlisted(number: u32) -> IpAddr {
 /// is told to end.
 pub struct Flood {
     end: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<u32>>,
+    sent: Arc<AtomicU32>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Flood {
     /// From the address of each number, at most so many.
     pub fn start(source: fn(u32) -> IpAddr, most: u32) -> Self {
         let end = Arc::<AtomicBool>::default();
-        let ended = Arc::clone(&end);
+        let sent = Arc::<AtomicU32>::default();
+        let (ended, count) = (Arc::clone(&end), Arc::clone(&sent));
         let thread = thread::spawn(move || {
             let raw = Raw::open().unwrap();
             for number in 0..most {
                 if ended.load(Relaxed) {
-                    return number;
+                    return;
                 }
                 // A full buffer of the loopback's is no failure of the test.
                 let _ = raw.send(&raw::syn(source(number), 4000, 25));
+                count.store(number + 1, Relaxed);
                 if number % 20 == 0 {
                     // Some 5,000 a second.
                     thread::sleep(Duration::from_millis(4));
                 }
             }
-            most
         });
         let thread = Some(thread);
-        Self { end, thread }
+        Self { end, sent, thread }
     }
 
-    /// How many were sent.
-    pub fn stop(mut self) -> u32 {
-        self.end.store(true, Relaxed);
-        self.thread.take().unwrap().join().unwrap()
+    /// Waits until so many were sent.
+    pub fn wait_for(&self, many: u32) {
+        let enough = || (self.sent.load(Relaxed) >= many).then_some(());
+        wait_for(LIMIT, enough).unwrap_or_else(|| panic!("{:?} were sent", self.sent));
     }
 }
 
