@@ -113,9 +113,10 @@ impl Options {
 fn list(value: &str, allows: bool) -> Option<List> {
     let mut parts = value.split(',');
     let zone = parts.next()?.split(['=', '/']).next()?;
+    let zone = zone.trim_end_matches('.');
     let variable = parts.next().unwrap_or("").split('/').next()?;
     (!zone.is_empty()).then(|| List {
-        zone: zone.trim_end_matches('.').to_ascii_lowercase(),
+        zone: zone.to_ascii_lowercase(),
         variable: if variable.is_empty() {
             "BLOCK".into()
         } else {
@@ -158,7 +159,7 @@ mod tests {
     fn a_command_line_tells_what_it_does() {
         let line = "/usr/sbin/couriertcpd\0-stderrlogger=/usr/sbin/courierlogger\0-nodnslookup\0\
             -block=Zen.Test.=shown/127.0.0.2,BLOCK2/127.0.0.3,no\0-block=b.test\0-allow=w.test,,\0\
-            -drop\0-maxprocs=40\0-maxprocs=50\0-maxperc=many\0-maxperip=5\0-pid=/run/courier/esmtpd.pid\0\
+            -block=.\0-drop\0-maxprocs=40\0-maxprocs=50\0-maxperc=many\0-maxperip=5\0-pid=/run/courier/esmtpd.pid\0\
             smtp,127.0.0.1.2525\0-block=not.test\0";
         let options = Options::of_process(line.as_bytes());
         let allow = List {
