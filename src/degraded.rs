@@ -126,7 +126,7 @@ impl Part {
             }
             Self::Set(_) => "nobody is banned in it: rblfilter firewall apply",
             Self::Rule(set) if set.starts_with(PASS) => {
-                "the gate sees nobody, and the watch all: rblfilter firewall apply"
+                "the gate sees nobody, and the watch all: rblfilter firewall apply (where the kernel has no CONFIG_NFT_QUEUE: ban.backend = \"ipset\")"
             }
             Self::Rule(set) if set.starts_with(DENY) => {
                 "whom the gate denied is asked for again and again: rblfilter firewall apply"

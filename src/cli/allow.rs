@@ -39,7 +39,9 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
         Err(error) => {
             let code = error.report();
             if let (Error::NotRunning(_), true) = (&error, command.seconds > 0) {
-                eprint!("{}", stopped::way_in(&[command.network], "allow", path));
+                let networks = [command.network];
+                let again = stopped::again("allow", &networks, command.seconds);
+                eprint!("{}", stopped::way_in(&networks, &again, path));
             }
             code
         }

@@ -50,7 +50,8 @@ pub fn run(command: Command, path: &Path) -> ExitCode {
         Err(error) => {
             let code = error.report();
             if let Error::NotRunning(_) = error {
-                eprint!("{}", stopped::way_in(&networks, "unban", path));
+                let again = stopped::again("unban", &networks, command.seconds);
+                eprint!("{}", stopped::way_in(&networks, &again, path));
             }
             code
         }

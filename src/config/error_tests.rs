@@ -214,7 +214,7 @@ fn what_is_no_toml_is_told_in_words() {
         (
             "x\ny",
             1,
-            "expected KEY = VALUE, for example mode = \"observe\"",
+            "expected KEY = VALUE, or a table, for example [[dnsbl]]",
         ),
         (
             "[ban",

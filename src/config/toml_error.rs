@@ -35,7 +35,7 @@ struct Place<'a> {
 const MANY: [&str; 2] = ["dnsbl", "dnswl"];
 
 /// Something that is right, for who wrote no line of TOML at all.
-const A_LINE: &str = "KEY = VALUE, for example mode = \"observe\"";
+const A_LINE: &str = "KEY = VALUE, or a table, for example [[dnsbl]]";
 
 impl<'a> Place<'a> {
     fn of(text: &'a str, at: usize) -> Self {
@@ -107,6 +107,7 @@ impl<'a> Place<'a> {
         if let (Some(header), Some(table)) = (self.header, self.table()) {
             let is_many = MANY.contains(&table);
             if is_many != header.starts_with("[[") {
+                let table = without_keys(table);
                 return if is_many {
                     format!("[{table}]: expected [[{table}]], which stands once for each list")
                 } else {

@@ -234,6 +234,7 @@ async fn answer(
         return list(&mut stream, filter).await;
     }
     if request == Request::Allowed {
+        drop(doing);
         return write(&mut stream, &allowed(filter)).await;
     }
     if let Request::Status | Request::Sessions = request {

@@ -62,6 +62,22 @@ pub fn deletion(config: &Config, network: IpNetwork) -> Option<String> {
     })
 }
 
+/// The commands that take all out of the sets of bans, without the filter; the rules
+/// stay. None where nobody is shut out (`dry-run`).
+#[must_use]
+pub fn emptying(config: &Config) -> Vec<String> {
+    if is_dry(config) {
+        return Vec::new();
+    }
+    let sets = [&config.ban.set4, &config.ban.set6].into_iter();
+    if is_ipset(config) {
+        return sets.map(|set| format!("ipset flush {set}")).collect();
+    }
+    let flush = |set, networks| format!("nft flush set inet {NFT_TABLE} {set}{networks}");
+    sets.flat_map(|set| ["", NFT_NETWORKS].map(|networks| flush(set, networks)))
+        .collect()
+}
+
 /// Whether a command succeeds; `not` is in what it says where it is not in.
 fn look(command: &[String], not: &[&str]) -> Result<bool, Error> {
     let output = output(command)?;

@@ -22,7 +22,7 @@ use self::gate::Plan;
 use crate::config::{Config, Rate};
 use crate::sys;
 
-pub use member::{deletion, holds};
+pub use member::{deletion, emptying, holds};
 
 /// What marks a rule as ours.
 const COMMENT: &str = "rblfilter";

@@ -346,14 +346,20 @@ impl Kernel for Ipset {
 
     /// By how often the kernel says that it is referred to.
     fn is_used(&mut self) -> Result<bool, Problem> {
-        let Some(references) = self.references(&self.name.clone())? else {
-            return Ok(true);
-        };
-        let others = match self.but.clone().map(|but| self.references(&but)) {
-            None | Some(Err(Problem::NoSet)) => 0,
-            Some(told) => told?.unwrap_or(0),
-        };
-        Ok(references > others)
+        // The two are not read in the same moment: rules may come and go between.
+        for _ in 0..2 {
+            let Some(references) = self.references(&self.name.clone())? else {
+                return Ok(true);
+            };
+            let others = match self.but.clone().map(|but| self.references(&but)) {
+                None | Some(Err(Problem::NoSet)) => 0,
+                Some(told) => told?.unwrap_or(0),
+            };
+            if references > others {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn is_ipset(&self) -> bool {

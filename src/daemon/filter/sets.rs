@@ -445,7 +445,7 @@ impl Filter {
             };
             let reason = match of {
                 GateSet::Pass => {
-                    "no firewall rule sends new clients to the gate, which sees none of them (mend it with: rblfilter firewall apply)"
+                    "no firewall rule sends new clients to the gate, which sees none of them (mend it with: rblfilter firewall apply; where the kernel has no CONFIG_NFT_QUEUE, with ban.backend = \"ipset\")"
                 }
                 GateSet::Deny => {
                     "no firewall rule drops whom the gate denied, so each of their packets is asked for (mend it with: rblfilter firewall apply)"

@@ -43,9 +43,11 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Packets, and datagrams of the worker, that are read before the rest is seen to.
 const READ_AT_ONCE: usize = 512;
 /// How long packets are gathered while they come fast: to wake us and the worker
-/// is dearer than what is to be done for one of them. The first after a pause
-/// waits for nothing.
+/// is dearer than what is to be done for one of them.
 const GATHER: Duration = Duration::from_millis(5);
+/// How fast that is: more looks at the queue than one in that time, on the average
+/// of this one. Until then nobody waits.
+const FAST: Duration = Duration::from_millis(100);
 /// How long another gate may take to let the queue go.
 const COMES_FREE: Duration = Duration::from_secs(5);
 /// The longest that any packet is held.
@@ -151,7 +153,8 @@ impl Gate {
             let speaks = self.wait(queue, look, next_beat.min(count))?;
             let now = Instant::now();
             if look <= now {
-                look = now + self.read(queue)?;
+                let gather = self.read(queue)?;
+                look = look.max(now.checked_sub(FAST).unwrap_or(now)) + gather;
             }
             let there = !speaks || self.hear();
             let now = Instant::now();
