@@ -7,7 +7,6 @@ use clap::Args;
 use ipnetwork::IpNetwork;
 
 use super::ask;
-use super::ask::Error;
 use super::stopped;
 use crate::control::{Request, network};
 
@@ -31,19 +30,10 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
         network: command.network,
         seconds: command.seconds,
     };
-    match ask::ask(&request, |_| Ok(())) {
-        Ok(done) => {
-            println!("{done}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            let code = error.report();
-            if let (Error::NotRunning(_), true) = (&error, command.seconds > 0) {
-                let networks = [command.network];
-                let again = stopped::again("allow", &networks, command.seconds);
-                eprint!("{}", stopped::way_in(&networks, &again, path));
-            }
-            code
-        }
-    }
+    stopped::done(&request, || {
+        let networks = [command.network];
+        let again = stopped::again("allow", &networks, command.seconds);
+        // Where it is to end, nothing is to be done in the kernel.
+        (command.seconds > 0).then(|| stopped::way_in(&networks, &again, path))
+    })
 }

@@ -1,14 +1,16 @@
 //! How somebody gets out of the kernel's set while the filter is stopped.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
+use super::ask::{self, Error};
 use crate::config::{self, Config};
-use crate::control::shown;
+use crate::control::{Request, shown};
 use crate::courier::paths::Paths;
 use crate::enforce::ban::around;
 use crate::firewall;
@@ -19,6 +21,25 @@ use crate::store::{self, FILE};
 const TIME: Duration = Duration::from_secs(8);
 /// For how many seconds an address is let in where nothing else is said.
 pub const USUAL: u32 = 24 * 3600;
+
+/// Has the filter do it; says `way_in` where it does not run, if there is any.
+pub fn done(request: &Request, way_in: impl FnOnce() -> Option<String>) -> ExitCode {
+    match ask::ask(request, |_| Ok(())) {
+        Ok(done) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let code = error.report();
+            if let Error::NotRunning(_) = error
+                && let Some(way_in) = way_in()
+            {
+                eprint!("{way_in}");
+            }
+            code
+        }
+    }
+}
 
 /// What takes `networks` out of the kernel's sets, or all where there are none, and
 /// what then remains to be done with `again` once the filter runs.

@@ -7,7 +7,6 @@ use clap::Args;
 use ipnetwork::IpNetwork;
 
 use super::ask;
-use super::ask::Error;
 use super::stopped;
 use crate::control::{Request, network};
 
@@ -42,18 +41,8 @@ pub fn run(command: Command, path: &Path) -> ExitCode {
             seconds: command.seconds,
         }
     };
-    match ask::ask(&request, |_| Ok(())) {
-        Ok(done) => {
-            println!("{done}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            let code = error.report();
-            if let Error::NotRunning(_) = error {
-                let again = stopped::again("unban", &networks, command.seconds);
-                eprint!("{}", stopped::way_in(&networks, &again, path));
-            }
-            code
-        }
-    }
+    stopped::done(&request, || {
+        let again = stopped::again("unban", &networks, command.seconds);
+        Some(stopped::way_in(&networks, &again, path))
+    })
 }
