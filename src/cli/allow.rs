@@ -21,7 +21,7 @@ pub struct Command {
     #[arg(value_parser = network, value_name = "ADDRESS|NETWORK")]
     network: IpNetwork,
     /// For how long; "0s" ends it
-    #[arg(long = "for", value_parser = ask::seconds, default_value = "24h", value_name = "DURATION")]
+    #[arg(long = "for", value_parser = ask::seconds, default_value = stopped::USUAL, value_name = "DURATION")]
     seconds: u32,
 }
 
@@ -30,7 +30,7 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
         network: command.network,
         seconds: command.seconds,
     };
-    stopped::done(&request, || {
+    ask::have_done_or(&request, || {
         let networks = [command.network];
         let again = stopped::again("allow", &networks, command.seconds);
         // Where it is to end, nothing is to be done in the kernel.

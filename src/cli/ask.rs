@@ -136,12 +136,25 @@ pub fn ask(
 
 /// Asks for something to be done, and prints what was.
 pub fn have_done(request: &Request) -> ExitCode {
+    have_done_or(request, || None)
+}
+
+/// The same; says `otherwise`, if there is any, where the filter does not run.
+pub fn have_done_or(request: &Request, otherwise: impl FnOnce() -> Option<String>) -> ExitCode {
     match ask(request, |_| Ok(())) {
         Ok(done) => {
             println!("{done}");
             ExitCode::SUCCESS
         }
-        Err(error) => error.report(),
+        Err(error) => {
+            let code = error.report();
+            if let Error::NotRunning(_) = error
+                && let Some(text) = otherwise()
+            {
+                eprint!("{text}");
+            }
+            code
+        }
     }
 }
 

@@ -1,16 +1,15 @@
 //! How somebody gets out of the kernel's set while the filter is stopped.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
-use super::ask::{self, Error};
+use super::ask;
 use crate::config::{self, Config};
-use crate::control::{Request, shown};
+use crate::control::shown;
 use crate::courier::paths::Paths;
 use crate::enforce::ban::around;
 use crate::firewall;
@@ -19,27 +18,8 @@ use crate::store::{self, FILE};
 
 /// How long the file is waited for, which may be on a file system that hangs.
 const TIME: Duration = Duration::from_secs(8);
-/// For how many seconds an address is let in where nothing else is said.
-pub const USUAL: u32 = 24 * 3600;
-
-/// Has the filter do it; says `way_in` where it does not run, if there is any.
-pub fn done(request: &Request, way_in: impl FnOnce() -> Option<String>) -> ExitCode {
-    match ask::ask(request, |_| Ok(())) {
-        Ok(done) => {
-            println!("{done}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            let code = error.report();
-            if let Error::NotRunning(_) = error
-                && let Some(way_in) = way_in()
-            {
-                eprint!("{way_in}");
-            }
-            code
-        }
-    }
-}
+/// For how long somebody is let in where nothing else is said.
+pub const USUAL: &str = "24h";
 
 /// What takes `networks` out of the kernel's sets, or all where there are none, and
 /// what then remains to be done with `again` once the filter runs.
@@ -54,7 +34,7 @@ pub fn again(command: &str, networks: &[IpNetwork], seconds: u32) -> String {
     let mut again = format!("rblfilter {command}");
     if networks.is_empty() {
         again.push_str(" --all");
-    } else if seconds != USUAL {
+    } else if ask::seconds(USUAL) != Ok(seconds) {
         again.push_str(&format!(" --for {seconds}s"));
     }
     for network in networks {
@@ -152,7 +132,7 @@ mod tests {
 
     fn unban(networks: &[IpNetwork], banned: Option<Vec<IpNetwork>>) -> String {
         let config = config::parse("ban.backend = \"ipset\"").unwrap();
-        let again = again("unban", networks, USUAL);
+        let again = again("unban", networks, 86_400);
         told(networks, &again, Some(&config), |_| banned.clone())
     }
 
@@ -211,7 +191,7 @@ mod tests {
     fn the_time_that_was_asked_for_is_asked_for_again() {
         let networks = [net("203.0.113.9/32")];
         for (seconds, line) in [
-            (USUAL, "rblfilter allow 203.0.113.9"),
+            (86_400, "rblfilter allow 203.0.113.9"),
             (0, "rblfilter allow --for 0s 203.0.113.9"),
             (604_800, "rblfilter allow --for 604800s 203.0.113.9"),
         ] {

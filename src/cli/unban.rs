@@ -27,7 +27,7 @@ pub struct Command {
     #[arg(long, conflicts_with_all = ["networks", "seconds"])]
     all: bool,
     /// For how long they are let in; "0s": not at all
-    #[arg(long = "for", value_parser = ask::seconds, default_value = "24h", value_name = "DURATION")]
+    #[arg(long = "for", value_parser = ask::seconds, default_value = stopped::USUAL, value_name = "DURATION")]
     seconds: u32,
 }
 
@@ -41,7 +41,7 @@ pub fn run(command: Command, path: &Path) -> ExitCode {
             seconds: command.seconds,
         }
     };
-    stopped::done(&request, || {
+    ask::have_done_or(&request, || {
         let again = stopped::again("unban", &networks, command.seconds);
         Some(stopped::way_in(&networks, &again, path))
     })
