@@ -51,6 +51,7 @@ pub mod judge;
 pub mod latency;
 pub mod log;
 pub mod metrics;
+pub mod place;
 pub mod reply;
 pub mod report;
 pub mod senders;

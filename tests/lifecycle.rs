@@ -359,6 +359,44 @@ fn it_restarts_as_the_documents_say() {
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
 }
 
+/// Its worker goes on with its start for a while, unaware of the next filter.
+#[test]
+fn one_that_is_stopped_while_it_starts_takes_nothing_from_the_next() {
+    let lab = lab(Config::default(), OWN_ZONE);
+    product().filterctl_stop(&lab).unwrap();
+    lab.run_ok(&["sh", "-c", HOLD_UP_THE_START]).unwrap();
+    let log_has = |part: &str, times: usize| {
+        let has = || (lab.log_matching(part).len() >= times).then_some(());
+        wait_for(LIMIT, has).unwrap_or_else(|| panic!("{times} times {part}"));
+    };
+    product().filterctl_start(&lab).unwrap();
+    log_has("]: started,", 2);
+    let first = filter_pids(&lab)[1];
+    lab.run_ok(&["filterctl", "stop", "rblfilter"]).unwrap();
+    log_has("courierfilter: Stopping rblfilter", 2);
+    assert!(
+        filter_pids(&lab).contains(&first),
+        "it has not been held up, and nothing is tested"
+    );
+    lab.run_ok(&["mv", "/run/warden", WARDEN]).unwrap();
+    lab.run_ok(&["filterctl", "start", "rblfilter"]).unwrap();
+    log_has("]: stopped", 2);
+    wait_for(LIMIT, || {
+        (!filter_pids(&lab).contains(&first)).then_some(())
+    })
+    .expect("the first ends");
+    assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
+    let status = lab.run_ok(&["rblfilter", "status"]).unwrap();
+    assert!(status.contains("running"), "{status}");
+}
+
+const WARDEN: &str = "/usr/lib/courier/rblfilter-warden";
+/// A first worker waits for its warden's first word, for a while.
+const HOLD_UP_THE_START: &str = "
+    mv /usr/lib/courier/rblfilter-warden /run/warden
+    printf '#!/bin/sh\nexec sleep 60\n' >/usr/lib/courier/rblfilter-warden
+    chmod 0755 /usr/lib/courier/rblfilter-warden";
+
 #[test]
 fn a_worker_that_dies_is_replaced_and_mail_flows_meanwhile() {
     let lab = lab(Config::default(), OWN_ZONE);
@@ -515,7 +553,7 @@ fn install_sh_installs_once_keeps_the_configuration_and_goes_without_a_trace() {
     }
     let filter = fs::metadata("/usr/lib/courier/filters/rblfilter").unwrap();
     assert_eq!(filter.mode() & 0o7777, 0o755);
-    let warden = fs::metadata("/usr/lib/courier/rblfilter-warden").unwrap();
+    let warden = fs::metadata(WARDEN).unwrap();
     assert_eq!((warden.mode() & 0o7777, warden.uid()), (0o750, 0));
     assert_eq!(
         lab.run_ok(&["rblfilter", "config", "check"]).unwrap(),
@@ -614,7 +652,6 @@ fn the_rule_drops_new_connections_alone() {
 #[test]
 fn uninstall_takes_nothing_away_from_under_a_filter_that_runs() {
     let lab = lab(Config::default(), OWN_ZONE);
-    let warden = "/usr/lib/courier/rblfilter-warden";
     let processes = lab.processes();
     let hangs = processes.iter().find(|p| p.comm == "rblfilter-alias");
     let hangs = hangs.unwrap().pid;
@@ -644,7 +681,7 @@ fn uninstall_takes_nothing_away_from_under_a_filter_that_runs() {
         .spawn(&["sh", "-c", "sleep 600 | rblfilter report -"])
         .unwrap();
     let said = lab.run_ok(&uninstall).unwrap();
-    assert!(said.contains(&format!("removed {warden}")), "{said}");
+    assert!(said.contains(&format!("removed {WARDEN}")), "{said}");
     drop(command);
 }
 

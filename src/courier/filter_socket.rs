@@ -7,12 +7,13 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::{error, fmt};
 
 use super::paths::Paths;
+use crate::place::Place;
 
 /// Both folders that a socket can be in.
 const FOLDERS: [&str; 2] = ["allfilters", "filters"];
@@ -22,7 +23,7 @@ const FOLDERS: [&str; 2] = ["allfilters", "filters"];
 pub struct FilterSocket {
     /// The socket itself.
     pub listener: UnixListener,
-    path: PathBuf,
+    place: Place,
 }
 
 /// What could not be done to which socket.
@@ -90,16 +91,15 @@ impl FilterSocket {
         let path = places[chosen].clone();
         let hidden = path.with_file_name(format!(".{name}"));
         remove(&hidden)?;
-        let listener = UnixListener::bind(&hidden).map_err(|source| Error {
+        let listened =
+            UnixListener::bind(&hidden).and_then(|listener| Ok((listener, Place::at(&hidden)?)));
+        let (listener, place) = listened.map_err(|source| Error {
             what: "listen on",
             path: hidden.clone(),
             source,
         })?;
         // From here on it is removed where a step fails.
-        let mut socket = Self {
-            listener,
-            path: hidden.clone(),
-        };
+        let mut socket = Self { listener, place };
         fs::set_permissions(&hidden, Permissions::from_mode(0o660)).map_err(|source| Error {
             what: "set the mode of",
             path: hidden.clone(),
@@ -110,29 +110,30 @@ impl FilterSocket {
             path: path.clone(),
             source,
         })?;
-        socket.path = path;
+        socket.place = socket.place.clone().renamed(path);
         Ok((socket, problems))
     }
 
-    /// The socket at `path`, which another process made and handed on.
+    /// The socket at `place`, which another process made and handed on.
     #[must_use]
-    pub fn handed(listener: UnixListener, path: PathBuf) -> Self {
-        Self { listener, path }
+    pub fn handed(listener: UnixListener, place: Place) -> Self {
+        Self { listener, place }
     }
 
     /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Takes the socket out of `submit`'s sight; those who have it open are
-    /// still answered.
+    /// still answered. Another that has taken its place (a filter that was started
+    /// again) is left there.
     ///
     /// # Errors
     /// Where it could not be removed.
     pub fn unlink(&self) -> Result<(), Error> {
-        remove(&self.path)
+        unlink(&self.place)
     }
 }
 
@@ -144,39 +145,16 @@ impl Drop for FilterSocket {
     }
 }
 
-/// A socket's place, for a process that did not make it.
-#[derive(Debug)]
-pub struct Place {
-    path: PathBuf,
-    /// Device and inode of what stood there.
-    file: Option<(u64, u64)>,
-}
-
-impl Place {
-    /// The socket that is at `path` now.
-    #[must_use]
-    pub fn of(path: PathBuf) -> Self {
-        let file = file_at(&path);
-        Self { path, file }
-    }
-
-    /// Removes that socket. Another that has taken its place since (a filter that
-    /// was started again) is left there.
-    ///
-    /// # Errors
-    /// Where it could not be removed.
-    pub fn remove(&self) -> Result<(), Error> {
-        if self.file.is_some() && file_at(&self.path) == self.file {
-            remove(&self.path)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-fn file_at(path: &Path) -> Option<(u64, u64)> {
-    let meta = fs::symlink_metadata(path).ok()?;
-    Some((meta.dev(), meta.ino()))
+/// The same, for a process that did not make the socket.
+///
+/// # Errors
+/// Where it could not be removed.
+pub fn unlink(place: &Place) -> Result<(), Error> {
+    place.remove().map_err(|source| Error {
+        what: "remove",
+        path: place.path().into(),
+        source,
+    })
 }
 
 /// Removes the socket at `path`, if there is one.
@@ -260,7 +238,7 @@ mod tests {
     fn an_unlinked_socket_still_serves_those_who_have_it() {
         let paths = paths("unlink");
         let (socket, _) = FilterSocket::bind(&paths, "rblfilter").unwrap();
-        let client = std::os::unix::net::UnixStream::connect(&socket.path).unwrap();
+        let client = std::os::unix::net::UnixStream::connect(socket.place().path()).unwrap();
         socket.unlink().unwrap();
         assert!(sockets(&paths).is_empty());
         socket.listener.accept().unwrap();
@@ -269,15 +247,16 @@ mod tests {
     }
 
     #[test]
-    fn whoever_did_not_make_a_socket_removes_no_other() {
+    fn no_socket_is_removed_that_another_filter_made_since() {
         let paths = paths("place");
         let (first, _) = FilterSocket::bind(&paths, "rblfilter").unwrap();
-        let place = Place::of(first.path.clone());
         let (second, _) = FilterSocket::bind(&paths, "rblfilter").unwrap();
-        std::mem::forget(first);
-        place.remove().unwrap();
+        let [path, of] = first.place().to_arguments();
+        let told = Place::from_arguments(&path, &of).unwrap();
+        unlink(&told).unwrap();
+        drop(first);
         assert_eq!(sockets(&paths), ["allfilters/rblfilter"]);
-        Place::of(second.path.clone()).remove().unwrap();
+        unlink(second.place()).unwrap();
         assert!(sockets(&paths).is_empty());
         fs::remove_dir_all(&paths.localstatedir).unwrap();
     }

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +21,11 @@ use super::filter::{Decision, Filter, READ_TIME};
 use super::reloads::{self, Reloads};
 use super::supervised::Told;
 use crate::config::MAX_LIMIT;
-use crate::courier::filter_socket::Place;
+use crate::courier::filter_socket;
 use crate::courier::identified::Peer;
 use crate::courier::request;
 use crate::log::Event;
+use crate::place::Place;
 use crate::sys::watched;
 
 /// Requests that are served at the same time; further ones wait in the
@@ -64,7 +64,7 @@ pub struct Handed {
     /// courierfilter's descriptor 3, where nobody was ready yet.
     pub ready: Option<OwnedFd>,
     /// Where the socket is.
-    pub path: PathBuf,
+    pub place: Place,
 }
 
 /// Why the service has left off.
@@ -102,7 +102,7 @@ impl Service {
         handed.listener.set_nonblocking(true)?;
         let service = Self {
             listener: UnixListener::from_std(handed.listener)?,
-            place: Place::of(handed.path),
+            place: handed.place,
             stop_pipe: watched(handed.stop, Interest::READABLE)?,
             told: handed.told,
             reloads: handed.reloads,
@@ -140,9 +140,10 @@ impl Service {
                 Some(Some(Told::Failed)) => self.reloads.failed(
                     "the new worker did not start, the one before serves on; the log tells why",
                 ),
-                // We have taken already; and courierfilter has closed descriptor 0,
-                // which comes first or in a moment.
-                Some(Some(Told::Take(_) | Told::Unlinked)) => {}
+                // courierfilter has closed descriptor 0, which comes first or in a moment.
+                Some(Some(Told::Unlinked)) => return Ended::Stop,
+                // We have taken already.
+                Some(Some(Told::Take(_))) => {}
                 Some(None) => {
                     supervised = false;
                     self.reloads.failed(reloads::ALONE);
@@ -233,7 +234,7 @@ impl Service {
         if let Ok(true) = timeout(UNLINK_TIME, unlinked).await {
             return;
         }
-        if let Err(error) = self.place.remove() {
+        if let Err(error) = filter_socket::unlink(&self.place) {
             log::error!("{}", Event::new("failed").text(error));
         }
     }

@@ -302,7 +302,7 @@ impl Supervisor {
             &self.program
         };
         let started = spawn_with(program, &self.name, &self.stop, &handed, |numbers| {
-            worker::arguments(numbers, self.socket.path(), is_next)
+            worker::arguments(numbers, self.socket.place(), is_next)
         })?;
         let child = Child::of(started, Role::Worker, stage, link, None)?;
         let pid = child.pid();

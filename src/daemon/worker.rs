@@ -15,13 +15,14 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use rblfilter_warden::policy::Layer;
 use tokio::sync::mpsc::Receiver;
@@ -41,6 +42,7 @@ use crate::config::{self, Config};
 use crate::courier::aliases::Aliases;
 use crate::courier::paths::Paths;
 use crate::log::{self as event_log, Event};
+use crate::place::Place;
 use crate::sys::{descriptors, run_soon, sandbox};
 
 /// The first argument of a worker.
@@ -49,18 +51,19 @@ pub const ROLE: &str = "supervised-worker";
 /// The second: the version of what supervisor and worker say to one another, and
 /// of what one supervisor tells the next. Programs of two versions do not work
 /// together; then the filter has to be stopped and started.
-pub const VERSION: &str = "2";
+pub const VERSION: &str = "3";
 
 /// How long the start and the stop wait for what the lists said to be read and
 /// written.
 const DISK_TIME: Duration = Duration::from_secs(3);
 
 /// A worker's arguments: whether it is the next one beside another, the socket's
-/// path, then the numbers of the descriptors of the listener, the link, and the
+/// place (which may be another's by the time that the worker looks), then the numbers of the descriptors of the listener, the link, and the
 /// ready pipe where it has not been closed yet. Descriptor 0 is courierfilter's.
-pub(super) fn arguments(numbers: &[RawFd], path: &Path, is_next: bool) -> Vec<OsString> {
-    let place = if is_next { NEXT } else { FIRST };
-    let mut arguments = vec![ROLE.into(), VERSION.into(), place.into(), path.into()];
+pub(super) fn arguments(numbers: &[RawFd], socket: &Place, is_next: bool) -> Vec<OsString> {
+    let turn = if is_next { NEXT } else { FIRST };
+    let mut arguments = vec![ROLE.into(), VERSION.into(), turn.into()];
+    arguments.extend(socket.to_arguments());
     arguments.extend(numbers.iter().map(|number| number.to_string().into()));
     arguments
 }
@@ -107,14 +110,14 @@ struct Descriptors {
     listener: UnixListener,
     link: OwnedFd,
     ready: Option<OwnedFd>,
-    path: PathBuf,
+    place: Place,
 }
 
 fn handed(arguments: &[OsString]) -> Option<Descriptors> {
-    let [version, place, path, numbers @ ..] = arguments else {
+    let [version, turn, path, of, numbers @ ..] = arguments else {
         return None;
     };
-    if version != VERSION || (place != FIRST && place != NEXT) {
+    if version != VERSION || (turn != FIRST && turn != NEXT) {
         return None;
     }
     let numbers: Option<Vec<RawFd>> = numbers
@@ -124,12 +127,12 @@ fn handed(arguments: &[OsString]) -> Option<Descriptors> {
     let mut owned = descriptors::handed(&numbers?)?.into_iter();
     let (stop, listener, link) = (owned.next()?, owned.next()?, owned.next()?);
     Some(Descriptors {
-        is_next: place == NEXT,
+        is_next: turn == NEXT,
         stop,
         listener: UnixListener::from(listener),
         link,
         ready: owned.next(),
-        path: PathBuf::from(path),
+        place: Place::from_arguments(path, of)?,
     })
 }
 
@@ -213,7 +216,10 @@ async fn work(
         filter: filter.clone(),
         reloads: Arc::clone(&reloads),
     };
-    let control = Control::start(&state, control, doers);
+    // Where the filter was stopped while we started, the commands are the next one's.
+    let control = (!is_at_end(&handed.stop))
+        .then(|| Control::start(&state, control, doers))
+        .flatten();
     let mut service = Service::new(
         Handed {
             stop: handed.stop,
@@ -221,7 +227,7 @@ async fn work(
             told,
             reloads: Arc::clone(&reloads),
             ready: handed.ready,
-            path: handed.path,
+            place: handed.place,
         },
         filter.clone(),
     )?;
@@ -317,6 +323,13 @@ async fn work(
         filter.stopped();
     }
     Ok(false)
+}
+
+/// Whether courierfilter has closed the other end of the pipe already.
+fn is_at_end(stop: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    // There is no error here but an interruption.
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Waits for the word that this is our place, and what comes with it; `None` where

@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::place::Place;
 use crate::config::Listen;
+use crate::place::Place;
 
 /// Either connection.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -201,7 +201,7 @@ mod tests {
         let Listening::Unix(_, Owned(place)) = &ours else {
             panic!("{ours:?}");
         };
-        place.remove();
+        place.remove().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"somebody's");
         drop(ours);
         fs::remove_dir_all(&folder).unwrap();

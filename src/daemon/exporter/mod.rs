@@ -4,7 +4,6 @@
 
 mod http;
 mod listening;
-mod place;
 mod textfile;
 
 use std::io;

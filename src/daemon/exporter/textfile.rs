@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Source;
-use super::place::Place;
 use crate::degraded::{Degraded, Part};
+use crate::place::Place;
 
 /// How often it is written; Prometheus looks about as often.
 const EVERY: Duration = Duration::from_secs(15);
@@ -89,10 +89,9 @@ fn put(kept: &Mutex<State>, path: &Path, text: &[u8]) -> io::Result<()> {
     let mut state = state(kept);
     if state.closed {
         drop(state);
-        place.remove();
-    } else {
-        state.place = Some(place);
+        return place.remove();
     }
+    state.place = Some(place);
     Ok(())
 }
 

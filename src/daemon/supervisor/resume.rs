@@ -19,6 +19,7 @@ use super::{Supervisor, failed};
 use crate::courier::filter_socket::FilterSocket;
 use crate::courier::paths::Paths;
 use crate::log::{Direct, Event};
+use crate::place::Place;
 use crate::sys::{descriptors, forbid_tracing, replace_with};
 
 /// The first argument of a supervisor that goes on where another left off.
@@ -49,12 +50,9 @@ impl Supervisor {
     /// What the next supervisor needs to know: the words' version, where the
     /// socket is, its descriptor, how long each role waits, and a word for each child.
     fn to_arguments(&self) -> Vec<OsString> {
-        let mut arguments = vec![
-            ROLE.into(),
-            worker::VERSION.into(),
-            self.socket.path().into(),
-            self.socket.listener.as_raw_fd().to_string().into(),
-        ];
+        let mut arguments = vec![ROLE.into(), worker::VERSION.into()];
+        arguments.extend(self.socket.place().to_arguments());
+        arguments.push(self.socket.listener.as_raw_fd().to_string().into());
         let now = Instant::now();
         let roles = [&self.workers, &self.wardens, &self.gates];
         arguments.extend(roles.map(|restarts| restarts.to_words(now).into()));
@@ -66,6 +64,7 @@ impl Supervisor {
         let [
             version,
             path,
+            of,
             listener,
             workers,
             wardens,
@@ -91,7 +90,7 @@ impl Supervisor {
         }
         let mut owned = descriptors::handed(&numbers)?.into_iter();
         let (stop, listener) = (owned.next()?, UnixListener::from(owned.next()?));
-        let socket = FilterSocket::handed(listener, path.into());
+        let socket = FilterSocket::handed(listener, Place::from_arguments(path, of)?);
         let mut next = Self::new(name, &Paths::from_env(), socket, stop, None).ok()?;
         for words in &children {
             let child = Child::from_words(words, &mut owned)?;

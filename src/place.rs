@@ -1,6 +1,7 @@
 //! A place in the file system that is ours for as long as what we put there is
 //! there. It may be on a share that hangs: nothing here is for the event loop.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -26,6 +27,35 @@ impl Place {
         })
     }
 
+    /// The same once it has been renamed to `path`.
+    #[must_use]
+    pub fn renamed(self, path: PathBuf) -> Self {
+        Self { path, ..self }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// As arguments for another process.
+    #[must_use]
+    pub fn to_arguments(&self) -> [OsString; 2] {
+        let (device, inode) = self.of;
+        [self.path.clone().into(), format!("{device}:{inode}").into()]
+    }
+
+    /// As [`Place::to_arguments`] wrote it.
+    #[must_use]
+    pub fn from_arguments(path: &OsStr, of: &OsStr) -> Option<Self> {
+        let (device, inode) = of.to_str()?.split_once(':')?;
+        Some(Self {
+            path: path.into(),
+            of: (device.parse().ok()?, inode.parse().ok()?),
+        })
+    }
+
     /// Whether it is there still.
     #[must_use]
     pub fn is_ours(&self) -> bool {
@@ -33,10 +63,16 @@ impl Place {
     }
 
     /// Removes it; what another put in its place stays.
-    pub fn remove(&self) {
-        if self.is_ours() {
-            // What is left of us only misleads.
-            let _ = fs::remove_file(&self.path);
+    ///
+    /// # Errors
+    /// Where it is there, and cannot be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        if !self.is_ours() {
+            return Ok(());
+        }
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 
