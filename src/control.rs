@@ -262,6 +262,17 @@ pub fn shown(network: IpNetwork) -> String {
     }
 }
 
+/// How it ends that `address` is let in by hand, with all of `network`.
+#[must_use]
+pub fn how_it_ends(address: IpAddr, network: IpNetwork) -> String {
+    let ends = format!("rblfilter allow {address} --for 0s ends that");
+    if shown(network) == address.to_string() {
+        ends
+    } else {
+        format!("{ends}, for all of {network}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ZonedDateTime};
 
@@ -23,6 +24,38 @@ const TIME: Duration = Duration::from_secs(8);
 pub struct LetIn {
     entries: Vec<Entry>,
     at: i64,
+}
+
+/// What is known of one address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IsLetIn {
+    /// That could not be found out.
+    Unknown,
+    /// It is not.
+    No,
+    /// It is, until so many seconds since 1970, with this network.
+    Until(i64, IpNetwork),
+}
+
+impl IsLetIn {
+    /// Until when, in seconds since 1970.
+    #[must_use]
+    pub fn until(self) -> Option<i64> {
+        match self {
+            Self::Until(at, _) => Some(at),
+            Self::Unknown | Self::No => None,
+        }
+    }
+
+    /// Whether it is, where that is known.
+    #[must_use]
+    pub fn known(self) -> Option<bool> {
+        match self {
+            Self::Unknown => None,
+            Self::No => Some(false),
+            Self::Until(..) => Some(true),
+        }
+    }
 }
 
 impl LetIn {
@@ -63,13 +96,16 @@ impl LetIn {
         Ok(Self { entries, at: now() })
     }
 
-    /// Until when `address` is let in, in seconds since 1970.
+    /// Whether `address` is, and for as long as its longest network.
     #[must_use]
-    pub fn until(&self, address: IpAddr) -> Option<i64> {
+    pub fn of(&self, address: IpAddr) -> IsLetIn {
         let of_it = self.entries.iter();
         let of_it = of_it.filter(|entry| entry.network.contains(address));
-        let left = of_it.map(|entry| entry.left).max()?;
-        Some(self.at.saturating_add(left.into()))
+        of_it
+            .max_by_key(|entry| entry.left)
+            .map_or(IsLetIn::No, |entry| {
+                IsLetIn::Until(self.at.saturating_add(entry.left.into()), entry.network)
+            })
     }
 }
 
@@ -109,9 +145,10 @@ mod tests {
             entries: vec![entry("203.0.113.9/32", 60), entry("203.0.113.0/24", 3600)],
             at: 1_800_000_000,
         };
-        let until = |address: &str| let_in.until(address.parse().unwrap());
-        assert_eq!(until("203.0.113.9"), Some(1_800_003_600));
-        assert_eq!(until("203.0.114.9"), None);
+        let of = |address: &str| let_in.of(address.parse().unwrap());
+        let network = "203.0.113.0/24".parse().unwrap();
+        assert_eq!(of("203.0.113.9"), IsLetIn::Until(1_800_003_600, network));
+        assert_eq!(of("203.0.114.9"), IsLetIn::No);
         assert_eq!(
             shown(1_800_003_600, &TimeZone::UTC),
             "2027-01-15 09:00:00 UTC"

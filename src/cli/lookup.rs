@@ -19,8 +19,9 @@ use tokio::task::JoinHandle;
 
 use super::exit;
 use super::json::in_ascii;
-use super::let_in::{self, LetIn};
+use super::let_in::{self, IsLetIn, LetIn};
 use crate::config::{self, Config};
+use crate::control;
 use crate::courier::session::parse_address;
 use crate::daemon::NeverBan;
 use crate::dnsbl::{Answer, Evidence, Got, Level, Lists, Look, News, Notice, is_global};
@@ -82,10 +83,9 @@ pub fn run(command: &Command, path: &Path) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let let_in = LetIn::read().unwrap_or_else(|error| {
-        eprintln!("rblfilter: cannot tell who is let in by hand: {error}");
-        LetIn::default()
-    });
+    let let_in = LetIn::read()
+        .inspect_err(|error| eprintln!("rblfilter: cannot tell who is let in by hand: {error}"))
+        .ok();
     let end =
         runtime.and_then(|runtime| runtime.block_on(all(&config, addresses, let_in, command.json)));
     match end {
@@ -152,7 +152,8 @@ struct Desk {
     lists: Arc<Lists>,
     never_ban: NeverBan,
     protected: Protected,
-    let_in: LetIn,
+    /// None: that is not known.
+    let_in: Option<LetIn>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -199,7 +200,7 @@ impl Desk {
             lists,
             never_ban,
             protected,
-            let_in: LetIn::default(),
+            let_in: None,
             tasks: [testing, hearing],
         }
     }
@@ -225,7 +226,9 @@ impl Desk {
             looks,
             &self.never_ban,
             &self.protected,
-            self.let_in.until(address),
+            self.let_in
+                .as_ref()
+                .map_or(IsLetIn::Unknown, |let_in| let_in.of(address)),
         )
     }
 }
@@ -249,7 +252,7 @@ pub(super) fn forecast(config: &Config, address: IpAddr) -> io::Result<Forecast>
 async fn all(
     config: &Config,
     addresses: Vec<IpAddr>,
-    let_in: LetIn,
+    let_in: Option<LetIn>,
     json: bool,
 ) -> io::Result<End> {
     let mut desk = Desk::open(config, |text| eprintln!("rblfilter: {text}")).await;
@@ -300,8 +303,7 @@ struct Found<'a> {
     evidence: Evidence,
     level: Level,
     note: Option<String>,
-    /// Until when it is let in by hand, in seconds since 1970.
-    let_in: Option<i64>,
+    let_in: IsLetIn,
 }
 
 impl<'a> Found<'a> {
@@ -312,7 +314,7 @@ impl<'a> Found<'a> {
         looks: Vec<Look>,
         never_ban: &NeverBan,
         protected: &Protected,
-        let_in: Option<i64>,
+        let_in: IsLetIn,
     ) -> Self {
         let mut evidence = Evidence::default();
         let now = Got::at(std::time::Instant::now());
@@ -326,11 +328,12 @@ impl<'a> Found<'a> {
         if protected.protects(address).is_some() {
             level = Level::Pass;
             note = Some("never judged: allow.networks, or the host's own address".to_owned());
-        } else if let Some(until) = let_in {
+        } else if let IsLetIn::Until(until, network) = let_in {
             level = Level::Pass;
             note = Some(format!(
-                "let in by hand until {}, whatever the lists say (rblfilter allow {address} --for 0s ends that)",
-                let_in::shown(until, &TimeZone::system())
+                "let in by hand until {}, whatever the lists say ({})",
+                let_in::shown(until, &TimeZone::system()),
+                control::how_it_ends(address, network)
             ));
         } else if level == Level::Ban && never_ban.contains(address) {
             level = Level::Reject;
@@ -482,7 +485,8 @@ impl<'a> Found<'a> {
             "sentence": self.level.to_string(),
             "score": self.evidence.tally.score.points(),
             "note": self.note,
-            "let-in-until": self.let_in,
+            "let-in": self.let_in.known(),
+            "let-in-until": self.let_in.until(),
             "lists": lists,
         });
         format!("{}\n", in_ascii(&object.to_string()))
@@ -506,7 +510,7 @@ mod tests {
     use super::*;
 
     /// Of a list's answer, and one who is let in, where it is.
-    fn told(let_in: Option<i64>, width: usize) -> (String, String) {
+    fn told(let_in: IsLetIn, width: usize) -> (String, String) {
         let config = config::parse(
             "[[dnsbl]]\nzone = \"a-list-with-quite-a-long-name.bl.test\"\nself-test = false\n",
         )
@@ -545,7 +549,8 @@ mod tests {
 
     #[test]
     fn who_is_let_in_is_told_so_and_until_when() {
-        let (text, json) = told(Some(1_800_003_600), usize::MAX);
+        let until = |network: &str| IsLetIn::Until(1_800_003_600, network.parse().unwrap());
+        let (text, json) = told(until("203.0.113.9/32"), usize::MAX);
         let (head, rest) = text.split_once('\n').unwrap();
         assert_eq!(head, "203.0.113.9: pass, score 0");
         assert!(
@@ -556,17 +561,31 @@ mod tests {
             rest.contains("(rblfilter allow 203.0.113.9 --for 0s ends that)"),
             "{text}"
         );
-        assert!(json.contains("\"let-in-until\":1800003600"), "{json}");
-        let (text, json) = told(None, usize::MAX);
+        for part in ["\"let-in\":true,", "\"let-in-until\":1800003600,"] {
+            assert!(json.contains(part), "{json}");
+        }
+        let (text, _) = told(until("203.0.113.0/24"), usize::MAX);
+        let all = "(rblfilter allow 203.0.113.9 --for 0s ends that, for all of 203.0.113.0/24)";
+        assert!(text.contains(all), "{text}");
+        let (text, json) = told(IsLetIn::No, usize::MAX);
         assert!(!text.contains("let in"), "{text}");
-        assert!(json.contains("\"let-in-until\":null"), "{json}");
+        for part in ["\"let-in\":false,", "\"let-in-until\":null,"] {
+            assert!(json.contains(part), "{json}");
+        }
+        let (_, json) = told(IsLetIn::Unknown, usize::MAX);
+        for part in ["\"let-in\":null,", "\"let-in-until\":null,"] {
+            assert!(json.contains(part), "{json}");
+        }
     }
 
     #[test]
     fn it_wraps_at_the_terminals_width_and_nowhere_else() {
-        assert_eq!(told(None, usize::MAX).0.lines().count(), 2);
+        assert_eq!(told(IsLetIn::No, usize::MAX).0.lines().count(), 2);
         for width in [20, 40, 80, 132] {
-            let (text, _) = told(Some(1_800_003_600), width);
+            let (text, _) = told(
+                IsLetIn::Until(1_800_003_600, "203.0.113.9/32".parse().unwrap()),
+                width,
+            );
             for line in text.lines() {
                 assert!(line.chars().count() <= width, "{width}: {line:?}");
             }

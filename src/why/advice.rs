@@ -199,7 +199,7 @@ mod tests {
         ));
         for told in [
             "203.0.113.9 is let in by hand until 09:00:00 (",
-            "whatever the lists say (rblfilter allow 203.0.113.9 --for 0s ends that).",
+            "whatever the lists say (rblfilter allow 203.0.113.9 --for 0s ends that, for all of 203.0.113.0/24).",
             "ends that 203.0.113.0/24 is let in by hand",
         ] {
             let told = told.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -12,7 +12,7 @@ use super::known::{Held, OpenSession, Recalled};
 use super::moment::{Moment, redacted, shown, spelled};
 use super::subject::Subject;
 use super::trace::Traced;
-use crate::control::{Entry, shown as network_shown};
+use crate::control::{Entry, how_it_ends, shown as network_shown};
 
 /// Moments that are told unless all are asked for; the last.
 const TOLD: usize = 40;
@@ -159,8 +159,9 @@ impl Teller<'_> {
             ));
         } else if let Some(allow) = held.allowed.first() {
             told.push(format!(
-                "{client} is let in by hand {}, whatever the lists say (rblfilter allow {client} --for 0s ends that).",
-                self.until(allow.left)
+                "{client} is let in by hand {}, whatever the lists say ({}).",
+                self.until(allow.left),
+                how_it_ends(client, allow.network)
             ));
         } else if let Some(reason) = self.never_judged() {
             told.push(format!("{client} is never judged: {reason}."));
