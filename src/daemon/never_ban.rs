@@ -14,12 +14,21 @@ use tokio::time::{sleep, timeout};
 
 use crate::config;
 use crate::degraded::{Degraded, Part};
-use crate::dnsbl::{Resolver, spf};
+use crate::dnsbl::spf::{self, Records7208};
 
-/// The next look at a domain whose SPF record could not be read.
-const RETRY: Duration = Duration::from_secs(60);
-/// The longest that reading one may take: it is up to some dozens of queries.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long the reading of an SPF record takes.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// At the most: it is up to some dozens of queries.
+    limit: Duration,
+    /// Until it is tried again, where it could not be read.
+    retry: Duration,
+}
+
+const TIMES: Times = Times {
+    limit: Duration::from_secs(60),
+    retry: Duration::from_secs(60),
+};
 
 /// The networks.
 #[derive(Debug)]
@@ -28,6 +37,7 @@ pub struct NeverBan {
     domains: Vec<Name>,
     /// Those of each domain, as last read.
     senders: RwLock<Vec<Option<Vec<IpNetwork>>>>,
+    times: Times,
 }
 
 impl NeverBan {
@@ -38,6 +48,7 @@ impl NeverBan {
             relays: settings.relays.clone(),
             domains: settings.spf.clone(),
             senders: RwLock::new(vec![None; settings.spf.len()]),
+            times: TIMES,
         }
     }
 
@@ -70,7 +81,7 @@ impl NeverBan {
 
     /// Reads each domain's networks once, all at the same time; tells of those
     /// that cannot be read.
-    pub async fn read_once(&self, resolver: &Resolver) -> Vec<(Name, String)> {
+    pub async fn read_once(&self, resolver: &impl Records7208) -> Vec<(Name, String)> {
         let failed = RwLock::new(Vec::new());
         let readings = (0..self.domains.len()).map(|index| {
             let failed = &failed;
@@ -86,8 +97,13 @@ impl NeverBan {
     }
 
     /// Reads the networks of domain number `index`; when to do it again.
-    async fn read(&self, index: usize, resolver: &Resolver) -> Result<Duration, String> {
-        match timeout(LIMIT, spf::senders(&self.domains[index], resolver)).await {
+    async fn read(&self, index: usize, resolver: &impl Records7208) -> Result<Duration, String> {
+        match timeout(
+            self.times.limit,
+            spf::senders(&self.domains[index], resolver),
+        )
+        .await
+        {
             Ok(Ok(found)) => {
                 self.set(index, found.networks);
                 Ok(found.ttl)
@@ -114,11 +130,11 @@ impl NeverBan {
 
     /// Keeps the domains' networks fresh, each for itself, until the future is
     /// dropped. Where a record cannot be read, what was read last stays in force.
-    pub async fn keep(&self, resolver: &Resolver, degraded: &Degraded) {
+    pub async fn keep(&self, resolver: &impl Records7208, degraded: &Degraded) {
         all((0..self.domains.len()).map(|index| self.keep_one(index, resolver, degraded))).await;
     }
 
-    async fn keep_one(&self, index: usize, resolver: &Resolver, degraded: &Degraded) {
+    async fn keep_one(&self, index: usize, resolver: &impl Records7208, degraded: &Degraded) {
         let part = Part::Spf(self.domains[index].to_ascii());
         loop {
             let pause = match self.read(index, resolver).await {
@@ -131,7 +147,7 @@ impl NeverBan {
                         error.push_str("; nobody is banned until it has been read once");
                     }
                     degraded.enter(part.clone(), error, Instant::now());
-                    RETRY
+                    self.times.retry
                 }
             };
             sleep(pause).await;
@@ -151,4 +167,76 @@ async fn all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use crate::dnsbl::{Records, Unknown};
+
+    /// It never answers for `hangs.test`, and of others it says whom they send from.
+    #[derive(Default)]
+    struct Nameserver {
+        asked: AtomicUsize,
+    }
+
+    impl Records7208 for Nameserver {
+        async fn texts(&self, name: &Name) -> Result<Records<Vec<u8>>, Unknown> {
+            if name.to_ascii() == "hangs.test." {
+                self.asked.fetch_add(1, Relaxed);
+                std::future::pending::<()>().await;
+            }
+            let data = vec![b"v=spf1 ip4:203.0.113.0/24 -all".to_vec()];
+            Ok(Records { data, ttl: None })
+        }
+        async fn addresses(&self, _: &Name) -> Result<Records<Ipv4Addr>, Unknown> {
+            Err(Unknown::Down)
+        }
+        async fn ipv6_addresses(&self, _: &Name) -> Result<Records<Ipv6Addr>, Unknown> {
+            Err(Unknown::Down)
+        }
+        async fn exchangers(&self, _: &Name) -> Result<Records<Name>, Unknown> {
+            Err(Unknown::Down)
+        }
+    }
+
+    #[tokio::test]
+    async fn reading_one_has_a_limit_and_is_tried_again_each_domain_for_itself() {
+        assert_eq!(
+            [TIMES.limit, TIMES.retry].map(|time| time.as_secs()),
+            [60, 60]
+        );
+        let config = config::parse("[never-ban]\nspf = [\"hangs.test\", \"good.test\"]");
+        let mut never_ban = NeverBan::new(&config.unwrap().never_ban);
+        never_ban.times = Times {
+            limit: Duration::from_millis(50),
+            retry: Duration::from_millis(50),
+        };
+        let (nameserver, degraded) = (Nameserver::default(), Degraded::default());
+        let seen = async {
+            while nameserver.asked.load(Relaxed) < 3 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let begun = Instant::now();
+        let in_time = timeout(Duration::from_secs(30), async {
+            tokio::select! {
+                () = never_ban.keep(&nameserver, &degraded) => false,
+                () = seen => true,
+            }
+        });
+        assert_eq!(in_time.await, Ok(true), "it is asked three times");
+        // Two limits and two pauses.
+        assert!(begun.elapsed() >= Duration::from_millis(200));
+        assert!(degraded.is_entered(&Part::Spf("hangs.test.".to_owned())));
+        assert!(!degraded.is_entered(&Part::Spf("good.test.".to_owned())));
+        assert!(never_ban.contains("203.0.113.9".parse().unwrap()));
+        assert_eq!(
+            never_ban.unread().map(ToString::to_string).as_deref(),
+            Some("hangs.test.")
+        );
+    }
 }
