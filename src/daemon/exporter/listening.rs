@@ -124,8 +124,9 @@ fn bind(path: &Path) -> io::Result<(Std, Owned)> {
     let listener = Std::bind(&hidden)?;
     listener.set_nonblocking(true)?;
     fs::set_permissions(&hidden, Permissions::from_mode(0o660))?;
+    let place = Place::at(&hidden)?;
     fs::rename(&hidden, path)?;
-    Ok((listener, Owned(Place::at(path)?)))
+    Ok((listener, Owned(place.renamed(path.to_owned()))))
 }
 
 #[cfg(test)]

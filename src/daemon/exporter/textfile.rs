@@ -84,8 +84,7 @@ fn beside(path: &Path) -> PathBuf {
 
 /// Writes the file, and removes it where nobody was to write any more meanwhile.
 fn put(kept: &Mutex<State>, path: &Path, text: &[u8]) -> io::Result<()> {
-    write(path, text)?;
-    let place = Place::at(path)?;
+    let place = write(path, text)?;
     let mut state = state(kept);
     if state.closed {
         drop(state);
@@ -95,7 +94,7 @@ fn put(kept: &Mutex<State>, path: &Path, text: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+fn write(path: &Path, text: &[u8]) -> io::Result<Place> {
     let new = beside(path);
     // What is left of one that was killed; a link would lead elsewhere.
     match fs::remove_file(&new) {
@@ -107,7 +106,11 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
         .write_all(text)
         // Whatever the umask is.
         .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
-        .and_then(|()| fs::rename(&new, path));
+        .and_then(|()| Place::at(&new))
+        .and_then(|place| {
+            fs::rename(&new, path)?;
+            Ok(place.renamed(path.to_owned()))
+        });
     if written.is_err() {
         let _ = fs::remove_file(&new);
     }
