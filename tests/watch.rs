@@ -4,10 +4,12 @@
 
 mod common;
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
 use rblfilter_lab::smtp::{Client, Message};
+use rblfilter_lab::stub::{Answer, Stub};
 use rblfilter_lab::{Config, Dns, Lab, PASSWORD, USER, wait_for};
 
 /// A client that connects and then says nothing.
@@ -92,6 +94,54 @@ fn sessions_that_are_there_already_are_judged_too() {
     product().start(&lab, ZONE).unwrap();
     assert_cut_off(&lab, &mut listed);
     assert_eq!(lab.block_on(clean.command("NOOP")).unwrap().code, 250);
+}
+
+/// The next filter may know better: its configuration may be another.
+#[test]
+fn whom_a_stopped_filter_is_judging_it_neither_ends_nor_bans() {
+    const FREED: &str = "127.66.8.7";
+    let late = Stub {
+        list: Answer::After(Duration::from_millis(1500)),
+        ..Stub::default()
+    };
+    let config = Config {
+        dns: Dns::Stub(late),
+        ..Config::default()
+    };
+    let lab = lab(config, &format!("[lookup]\nlimit = \"5s\"\n{OF_LOOKUP}"));
+    lab.wait_for_log("watching,by=poll", LIMIT).unwrap();
+    // The list has passed its test.
+    wait_for(LIMIT, || {
+        let _ = lab.send(&impatient(), ip(LISTED));
+        banned(&lab, LISTED).then_some(())
+    })
+    .unwrap();
+    let mut freed = silent(&lab, FREED);
+    // The filter does not end before this one is answered.
+    let sender = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(message().send(ip(CLEAN)))
+    });
+    let judged = || {
+        let processes = lab.processes();
+        (processes.iter().filter(|p| p.comm == "submit").count() == 1).then_some(())
+    };
+    wait_for(LIMIT, judged).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    lab.run_ok(&["filterctl", "stop", "rblfilter"]).unwrap();
+    let allow = format!(
+        "printf '[allow]\nnetworks = [\"{FREED}\"]\n' >>/etc/courier/filters/rblfilter.toml"
+    );
+    lab.run_ok(&["sh", "-c", &allow]).unwrap();
+    product().filterctl_start(&lab).unwrap();
+    lab.wait_for_log("]: stopped", LIMIT).unwrap();
+    assert!(sender.join().unwrap().accepted());
+    assert!(!banned(&lab, FREED));
+    assert_eq!(lab.block_on(freed.read_reply()).unwrap().code, 220);
+    assert_eq!(lab.block_on(freed.command("NOOP")).unwrap().code, 250);
 }
 
 #[test]

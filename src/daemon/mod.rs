@@ -9,6 +9,7 @@
 mod changes;
 mod children;
 mod control;
+mod custody;
 mod exporter;
 mod filter;
 mod handover;

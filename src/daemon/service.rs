@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use tokio::io::unix::AsyncFd;
@@ -160,6 +161,11 @@ impl Service {
         self.filter = None;
     }
 
+    /// Whether courierfilter has said that it is over.
+    pub fn is_stopped(&self) -> bool {
+        is_at_end(self.stop_pipe.get_ref())
+    }
+
     /// Whether the supervisor is gone.
     pub fn is_alone(&self) -> bool {
         self.told.is_closed() && self.told.is_empty()
@@ -238,6 +244,13 @@ impl Service {
             log::error!("{}", Event::new("failed").text(error));
         }
     }
+}
+
+/// Whether courierfilter has closed the other end of the pipe already.
+pub fn is_at_end(stop: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+    // There is no error here but an interruption.
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Returns when the pipe's other end is closed.

@@ -85,7 +85,8 @@ pub use resume::{ROLE, resume};
 /// The most requests that the supervisor accepts once it has been told to stop.
 const BACKLOG: usize = 1024;
 /// How long that may take in all; those who are left then are accepted at once.
-const BACKLOG_TIME: Duration = Duration::from_secs(2);
+/// (A `filterctl start` one second after the stop is not to be lost.)
+const BACKLOG_TIME: Duration = Duration::from_millis(500);
 /// How long a worker may not have been heard of at the stop: one that hangs would
 /// hold the socket for ever.
 const SILENCE: Duration = Duration::from_secs(3);

@@ -15,27 +15,27 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use rblfilter_warden::policy::Layer;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
 use super::changes::Files;
-use super::control::{Control, Doers};
+use super::control::{Answers, Control, Doers};
+use super::custody::Custody;
 use super::filter::{Filter, Prepared};
 use super::handover::{self, Baton};
 use super::link::Word;
 use super::lookups;
 use super::reloads::{self, Reloads};
-use super::service::{Ended, Handed, Service};
+use super::service::{Ended, Handed, Service, is_at_end};
 use super::supervised::{self, Told};
 use super::{EX_CONFIG, EX_SOFTWARE, OWN_PROGRAM, filter_name};
 use crate::config::{self, Config};
@@ -211,6 +211,10 @@ async fn work(
         None => (None, None),
     };
     let reloads = Arc::new(Reloads::new(supervisor.clone(), file, filter.clone()));
+    let custody = match &filter {
+        Some(_) => Custody::take(&state).await,
+        None => None,
+    };
     let running = Running::start(filter.as_ref(), handed.is_next).await;
     let doers = Doers {
         filter: filter.clone(),
@@ -261,27 +265,25 @@ async fn work(
     }
     if let Some(filter) = &filter {
         filter.gate().close();
+        filter.leave_off();
     }
     running.leave_off();
     let Some(baton) = baton else {
         service.take_backlog().await;
         reloads.failed("the filter is stopped");
-        let commands = async {
-            if let Some((_, answers)) = match control {
-                Some(control) => control.stop().await,
+        // The next one may start already, and waits for what is on disk.
+        let given_up = async {
+            let answers = match control {
+                Some(control) => control.stop().await.map(|(_, answers)| answers),
                 None => None,
-            } {
-                answers.given().await;
-            }
+            };
+            give_up(filter.as_ref(), &running, custody).await;
+            given(answers).await;
         };
-        tokio::join!(commands, service.finish());
+        tokio::join!(given_up, service.finish());
         if let Some(filter) = filter {
             filter.stopped();
-            let written = async {
-                filter.confirm_lists().await;
-                tokio::join!(filter.close_store(), write_cache(Arc::clone(&filter)));
-            };
-            tokio::join!(written, filter.finish_kills());
+            filter.finish_kills().await;
         }
         return Ok(true);
     };
@@ -290,11 +292,7 @@ async fn work(
         Some(control) => service.serve_during(control.stop()).await.unzip(),
         None => (None, None),
     };
-    if let Some(filter) = &filter {
-        filter.retire().await;
-        running.end();
-        tokio::join!(filter.close_store(), write_cache(Arc::clone(filter)));
-    }
+    give_up(filter.as_ref(), &running, custody).await;
     let serves = match baton {
         Some(baton) => baton.pass(listener.as_ref()).await,
         None => false,
@@ -304,7 +302,10 @@ async fn work(
         reloads.done();
     } else {
         reloads.failed("the new worker has ended, another one is started; the log tells why");
-        if service.is_alone() {
+        if service.is_stopped() {
+            // The supervisor may not know yet that nobody else serves them.
+            service.take_backlog().await;
+        } else if service.is_alone() {
             let text = "every message is accepted until the filter is stopped and started: the new worker has ended, and so has the supervisor";
             log::error!("{}", Event::new("disabled").text(text));
             service.accept_all();
@@ -312,12 +313,7 @@ async fn work(
             service.take_backlog().await;
         }
     }
-    let answered = async {
-        if let Some(answers) = answers {
-            answers.given().await;
-        }
-    };
-    tokio::join!(answered, service.finish());
+    tokio::join!(given(answers), service.finish());
     if let Some(filter) = filter {
         filter.finish_kills().await;
         filter.stopped();
@@ -325,11 +321,23 @@ async fn work(
     Ok(false)
 }
 
-/// Whether courierfilter has closed the other end of the pipe already.
-fn is_at_end(stop: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
-    // There is no error here but an interruption.
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+/// Gives up what is on disk, with all that goes there: who comes after us reads it.
+async fn give_up(filter: Option<&Arc<Filter>>, running: &Running, custody: Option<Custody>) {
+    let Some(filter) = filter else { return };
+    filter.retire().await;
+    running.end();
+    let (is_closed, ()) = tokio::join!(filter.close_store(), write_cache(Arc::clone(filter)));
+    if !is_closed {
+        // It is written still: the lock ends with us.
+        std::mem::forget(custody);
+    }
+}
+
+/// Waits until the commands are answered.
+async fn given(answers: Option<Answers>) {
+    if let Some(answers) = answers {
+        answers.given().await;
+    }
 }
 
 /// Waits for the word that this is our place, and what comes with it; `None` where

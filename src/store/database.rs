@@ -25,7 +25,7 @@ const VERSION: u32 = 2;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// How long another process's transaction is waited for: a worker that stops
 /// writes while the next one starts.
-const BUSY_TIME: Duration = Duration::from_secs(5);
+pub const BUSY_TIME: Duration = Duration::from_secs(5);
 
 const TABLES: &str = "
     CREATE TABLE bans (
@@ -84,6 +84,19 @@ impl Error {
                 Some(ErrorCode::Unknown) => error.to_string().contains("no such"),
                 _ => false,
             },
+        }
+    }
+
+    /// Whether another program is about to write the file, or has it open.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Busy => true,
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            ),
+            _ => false,
         }
     }
 }

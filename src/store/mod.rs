@@ -53,6 +53,11 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 /// The pause before a file that could not be opened is tried again.
 const OPEN_AGAIN: Duration = Duration::from_secs(30);
 
+/// How long the file is tried that another program writes, at the start, and the
+/// pause between.
+const BUSY_PATIENCE: Duration = Duration::from_secs(60);
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
 /// A ban in the file: lists by name, as their places in the configuration may
 /// change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,13 +275,12 @@ impl Store {
     }
 
     /// Writes all that waits and closes the file, which another process may open
-    /// then; waits for that, up to `limit`. What comes later is lost from the file.
-    pub async fn close(&self, limit: Duration) {
+    /// then; waits for that, up to `limit`. Whether it is closed. What comes later is
+    /// lost from the file.
+    pub async fn close(&self, limit: Duration) -> bool {
         let (done, closed) = oneshot::channel();
-        if self.send(Message::Close(done)) {
-            // Its thread may be gone; then it is closed.
-            let _ = timeout(limit, closed).await;
-        }
+        // Its thread may be gone, or have too much to do.
+        self.send(Message::Close(done)) && timeout(limit, closed).await.is_ok()
     }
 
     /// Begins to give the file all that it should hold, where it lost something.
@@ -370,9 +374,12 @@ impl Writer {
     }
 
     /// Opens the file and reads it. One that is damaged is set aside, and there
-    /// is a new one.
+    /// is a new one; one that another program writes is tried again for a while:
+    /// who is let in must not be forgotten for that.
     fn load(&mut self) -> Loaded {
-        for _ in 0..2 {
+        let patience = Instant::now() + BUSY_PATIENCE;
+        let mut is_new = false;
+        loop {
             match self.open().and_then(|database| {
                 let loaded = database.load(self.now(), self.window)?;
                 Ok((database, loaded))
@@ -382,8 +389,11 @@ impl Writer {
                     self.read = true;
                     return loaded;
                 }
-                Err(error) if !self.set_aside(&error) => break,
-                Err(_) => {}
+                Err(error) if error.is_busy() && Instant::now() < patience => {
+                    thread::sleep(BUSY_PAUSE);
+                }
+                Err(error) if !self.set_aside(&error) || is_new => break,
+                Err(_) => is_new = true,
             }
         }
         self.open_from = Some(Instant::now() + OPEN_AGAIN);

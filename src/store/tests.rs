@@ -411,6 +411,25 @@ fn whoever_hands_something_over_does_not_wait_for_the_disk() {
     assert!(rows(&other) > 0);
 }
 
+/// Longer than SQLite waits by itself: it is read then, and not held for empty.
+#[test]
+fn a_file_that_another_program_writes_at_the_start_is_read_when_it_has() {
+    let folder = Folder::new("busy");
+    let (store, ..) = start(&folder, NOW);
+    commit(&store, some(0, 10)).unwrap();
+    drop(store);
+    let other = rusqlite::Connection::open(folder.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let unlock = thread::spawn(move || {
+        thread::sleep(database::BUSY_TIME + Duration::from_secs(1));
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    let (_store, loaded, degraded) = start(&folder, NOW);
+    assert_eq!(loaded.bans.len(), 10);
+    assert!(!degraded.is_entered(&Part::Store));
+    unlock.join().unwrap();
+}
+
 /// Bans of different networks, from the number `from` on.
 fn some(from: u32, count: u32) -> Vec<Write> {
     let ban = |number: u32| {

@@ -588,10 +588,12 @@ impl Filter {
         repair.write(Box::new(bans.chain(past).chain(others))).await
     }
 
-    /// Waits, for a limited time, until all is on disk and the file closed.
-    pub async fn close_store(&self) {
-        if let Some(store) = self.store.get() {
-            store.close(CLOSE_TIME).await;
+    /// Waits, for a limited time, until all is on disk and the file closed; whether it
+    /// is.
+    pub async fn close_store(&self) -> bool {
+        match self.store.get() {
+            Some(store) => store.close(CLOSE_TIME).await,
+            None => true,
         }
     }
 }

@@ -43,11 +43,16 @@ impl Filter {
         self.retiring.released.load(Relaxed)
     }
 
-    /// Gives up all that there must be one of: sessions are no longer ended by
-    /// watch and guard, open sentences have a moment to be passed, bans are over,
-    /// and all is on disk. Messages that are open yet are answered still.
-    pub async fn retire(&self) {
+    /// Sessions are no longer ended by watch and guard, be it that a look-up is
+    /// under way.
+    pub fn leave_off(&self) {
         self.retiring.begun.store(true, Relaxed);
+    }
+
+    /// Gives up all that there must be one of: open sentences have a moment to be
+    /// passed, bans are over, and what the lists said can be written. Messages that are
+    /// open yet are answered still.
+    pub async fn retire(&self) {
         let decided = timeout(DECIDE, self.retiring.deciding.write()).await;
         self.confirm_lists().await;
         self.retiring.released.store(true, Relaxed);
