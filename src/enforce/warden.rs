@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{error, fmt};
 
+use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rblfilter_warden::layers::Layers;
@@ -56,23 +57,55 @@ pub struct Warden {
     overheard: Arc<Overheard>,
 }
 
-/// What the warden says once of a set, and said to somebody who no longer
-/// listened, for IPv4 and IPv6.
+/// What the warden said to somebody who no longer listened.
 #[derive(Debug, Default)]
 struct Overheard {
-    told: Mutex<[Option<Outcome>; 2]>,
+    told: Mutex<Told>,
     noted: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Told {
+    /// What it says once of a set, for IPv4 and IPv6.
+    sets: [Option<Outcome>; 2],
+    /// What it has banned late.
+    bans: Vec<IpNetwork>,
+}
+
+/// An answer that came when nobody waited for it any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// What it tells of the set of which family (IPv6's?), and will not tell again.
+    Set(bool, Outcome),
+    /// This is banned since, of which nobody knows.
+    Banned(IpNetwork),
+}
+
 impl Overheard {
-    fn note(&self, reply: Reply) {
+    /// Notes the reply to one who is gone, who wanted `banned` banned.
+    fn note(&self, reply: Reply, banned: Option<IpNetwork>) {
+        let mut told = self.told();
         if reply.outcome.is_told_once() {
-            self.told()[usize::from(reply.ipv6)] = Some(reply.outcome);
-            self.noted.notify_one();
+            told.sets[usize::from(reply.ipv6)] = Some(reply.outcome);
         }
+        if reply.outcome.is_new() {
+            told.bans.extend(banned);
+        }
+        drop(told);
+        self.noted.notify_one();
     }
 
-    fn told(&self) -> MutexGuard<'_, [Option<Outcome>; 2]> {
+    fn take(&self) -> Option<Late> {
+        let mut told = self.told();
+        for ipv6 in [false, true] {
+            if let Some(outcome) = told.sets[usize::from(ipv6)].take() {
+                return Some(Late::Set(ipv6, outcome));
+            }
+        }
+        told.bans.pop().map(Late::Banned)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -97,13 +130,21 @@ struct Running {
 /// Who waits for the answer of a running warden.
 #[derive(Debug, Default)]
 struct Waiting {
-    by_serial: HashMap<u32, oneshot::Sender<io::Result<Answer>>>,
+    by_serial: HashMap<u32, Waits>,
     /// Since when it has not answered, while it was asked.
     silent_since: Option<Instant>,
     /// What it is bound by, as it last said.
     layers: Option<Layers>,
     /// Whether it has ended.
     gone: bool,
+}
+
+#[derive(Debug)]
+enum Waits {
+    /// Somebody does.
+    One(oneshot::Sender<io::Result<Answer>>),
+    /// Nobody any longer; but what is banned is to be known.
+    NobodyFor(IpNetwork),
 }
 
 /// A reply, and the descriptor that came with it.
@@ -206,15 +247,11 @@ impl Warden {
         self.exchange(Request::Watch, PATIENCE).await
     }
 
-    /// Waits for an answer that came when nobody waited for it any longer, and
-    /// will not come again: what it tells of the set of which family (IPv6's?).
-    pub async fn overheard(&self) -> (bool, Outcome) {
+    /// Waits for an answer that came when nobody waited for it any longer.
+    pub async fn overheard(&self) -> Late {
         loop {
-            for ipv6 in [false, true] {
-                let told = self.overheard.told()[usize::from(ipv6)].take();
-                if let Some(outcome) = told {
-                    return (ipv6, outcome);
-                }
+            if let Some(late) = self.overheard.take() {
+                return late;
             }
             self.overheard.noted.notified().await;
         }
@@ -232,12 +269,13 @@ impl Warden {
         // The semaphore is never closed.
         let asked = async {
             let _place = self.in_flight.acquire().await;
-            let asked = self.register().await?;
+            let mut asked = self.register().await?;
             let message = request.encode(asked.serial);
             if let Err(error) = asked.socket.send(&message).await {
                 asked.waiting().gone = true;
                 return Err(Error::Gone(error));
             }
+            asked.place.bans = banned_by(request);
             match asked.answer.await {
                 Ok(answer) => answer.map_err(Error::Gone),
                 // It was given up, be it by another request.
@@ -282,12 +320,36 @@ struct Asked {
 /// comes too late, under a serial number that nobody waits for.
 struct Place {
     serial: u32,
+    /// What the request bans, once it is sent.
+    bans: Option<IpNetwork>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.waiting).by_serial.remove(&self.serial);
+        let mut waiting = lock(&self.waiting);
+        if let Some(waits) = waiting.by_serial.get_mut(&self.serial)
+            && let Some(network) = self.bans
+        {
+            *waits = Waits::NobodyFor(network);
+        } else {
+            waiting.by_serial.remove(&self.serial);
+        }
+    }
+}
+
+/// What a request is to ban.
+fn banned_by(request: Request) -> Option<IpNetwork> {
+    match request {
+        Request::Ban { network, .. }
+        | Request::Restore { network, .. }
+        | Request::BanByHand { network, .. } => Some(network),
+        Request::Check
+        | Request::Look { .. }
+        | Request::LookAtRule { .. }
+        | Request::Watch
+        | Request::Unban { .. }
+        | Request::Flush { .. } => None,
     }
 }
 
@@ -335,13 +397,14 @@ impl State {
         self.serial = self.serial.wrapping_add(1);
         let (sender, answer) = oneshot::channel();
         let mut waiting = lock(&running.waiting);
-        waiting.by_serial.insert(self.serial, sender);
+        waiting.by_serial.insert(self.serial, Waits::One(sender));
         waiting.silent_since.get_or_insert(now);
         Ok(Some(Asked {
             serial: self.serial,
             socket: Arc::clone(&running.socket),
             place: Place {
                 serial: self.serial,
+                bans: None,
                 waiting: Arc::clone(&running.waiting),
             },
             answer,
@@ -413,8 +476,9 @@ async fn read(socket: Arc<Datagrams>, waiting: Arc<Mutex<Waiting>>, overheard: A
     let error = loop {
         match socket.receive(receive).await {
             Ok(answer) => {
-                if let Some(late) = lock(&waiting).take(answer) {
-                    overheard.note(late);
+                let late = lock(&waiting).take(answer);
+                if let Some((reply, banned)) = late {
+                    overheard.note(reply, banned);
                 }
             }
             Err(error) => break error,
@@ -422,23 +486,28 @@ async fn read(socket: Arc<Datagrams>, waiting: Arc<Mutex<Waiting>>, overheard: A
     };
     let mut waiting = lock(&waiting);
     waiting.gone = true;
-    for (_, sender) in waiting.by_serial.drain() {
-        // Who waits no longer needs no answer.
-        let _ = sender.send(Err(io::Error::new(error.kind(), error.to_string())));
+    for (_, waits) in waiting.by_serial.drain() {
+        if let Waits::One(sender) = waits {
+            // Who waits no longer needs no answer.
+            let _ = sender.send(Err(io::Error::new(error.kind(), error.to_string())));
+        }
     }
 }
 
 impl Waiting {
     /// Hands it to whom it is for; where nobody waits for it any longer, it comes
-    /// back.
-    fn take(&mut self, answer: Answer) -> Option<Reply> {
+    /// back, with what was to be banned.
+    fn take(&mut self, answer: Answer) -> Option<(Reply, Option<IpNetwork>)> {
         let reply = answer.0;
-        self.layers = Some(answer.0.layers);
-        let sender = self.by_serial.remove(&answer.0.serial);
+        self.layers = Some(reply.layers);
+        let waits = self.by_serial.remove(&reply.serial);
         self.silent_since = (!self.by_serial.is_empty()).then(Instant::now);
-        // None: an answer to a question that was given up.
-        let taken = sender.is_some_and(|sender| sender.send(Ok(answer)).is_ok());
-        (!taken).then_some(reply)
+        match waits {
+            Some(Waits::One(sender)) => sender.send(Ok(answer)).err().map(|_| (reply, None)),
+            Some(Waits::NobodyFor(network)) => Some((reply, Some(network))),
+            // Of a question that was given up.
+            None => Some((reply, None)),
+        }
     }
 }
 
@@ -474,7 +543,7 @@ mod tests {
     fn wait(waiting: &Arc<Mutex<Waiting>>, serial: u32) -> oneshot::Receiver<io::Result<Answer>> {
         let (sender, answer) = oneshot::channel();
         let mut waiting = lock(waiting);
-        waiting.by_serial.insert(serial, sender);
+        waiting.by_serial.insert(serial, Waits::One(sender));
         waiting.silent_since.get_or_insert_with(Instant::now);
         answer
     }
@@ -514,7 +583,8 @@ mod tests {
         }
         assert_eq!(first.await.unwrap().unwrap().0.outcome, Outcome::Done);
         assert_eq!(second.await.unwrap().unwrap().0.outcome, Outcome::Kept);
-        assert_eq!(*overheard.told(), [Some(Outcome::Emptied), None]);
+        assert_eq!(overheard.take(), Some(Late::Set(false, Outcome::Emptied)));
+        assert_eq!(overheard.take(), None);
         assert!(lock(&waiting).silent_since.is_some(), "one waits still");
         drop(theirs);
         assert!(third.await.unwrap().is_err());

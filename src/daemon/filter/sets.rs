@@ -18,7 +18,7 @@ use super::Filter;
 use crate::config::Mode;
 use crate::degraded::Part;
 use crate::enforce::book::Record;
-use crate::enforce::warden::Error;
+use crate::enforce::warden::{Error, Late};
 use crate::firewall;
 use crate::log::Event;
 
@@ -416,8 +416,15 @@ impl Filter {
         loop {
             tokio::select! {
                 _ = clock.tick() => {}
-                (ipv6, outcome) = self.warden.overheard() => {
-                    self.ban_state(ipv6, outcome);
+                late = self.warden.overheard() => {
+                    match late {
+                        Late::Set(ipv6, outcome) => self.ban_state(ipv6, outcome),
+                        // Nobody could end it, and nobody would look it up again.
+                        Late::Banned(network) if self.book().get(network).is_none() => {
+                            self.take_back(network).await;
+                        }
+                        Late::Banned(_) => {}
+                    }
                     continue;
                 }
             }

@@ -101,9 +101,10 @@ async fn next(
     kind: fn(&Request) -> bool,
 ) -> (mpsc::Receiver<Request>, Vec<Request>) {
     let waiting = tokio::task::spawn_blocking(move || {
-        let mut found = Vec::new();
+        let (mut found, end) = (Vec::new(), Instant::now() + LIMIT);
         while found.len() < count {
-            let request = heard.recv_timeout(LIMIT).expect("it is asked");
+            let left = end.saturating_duration_since(Instant::now());
+            let request = heard.recv_timeout(left).expect("it is asked");
             found.extend(Some(request).filter(kind));
         }
         (heard, found)
@@ -137,6 +138,43 @@ async fn a_new_warden_is_given_all_bans_whatever_it_was_asked_before() {
 fn keep_filled(filter: &Arc<Filter>) -> tokio::task::JoinHandle<()> {
     let filter = Arc::clone(filter);
     tokio::spawn(async move { filter.keep_filled().await })
+}
+
+/// It was said that nobody is banned, and nobody would know of it.
+#[tokio::test]
+async fn what_a_slow_warden_bans_too_late_is_taken_back() {
+    let filter = filter("");
+    book(&filter, "10.0.0.2/32", None);
+    let mut bans = 0;
+    let heard = warden(&filter, move |request| {
+        if matches!(request, Request::Ban { .. }) {
+            bans += 1;
+            // The second comes with it.
+            if bans == 1 {
+                thread::sleep(Duration::from_millis(1300));
+            }
+        }
+        Some(Outcome::Done)
+    });
+    let ban = |network: &str| {
+        filter.warden.ask(Request::Ban {
+            network: net(network),
+            seconds: 60,
+        })
+    };
+    // The one that the book has stays banned.
+    let (known, unknown) = tokio::join!(ban("10.0.0.2/32"), ban("10.0.0.1/32"));
+    for answer in [known, unknown] {
+        assert!(matches!(answer, Err(Error::Silent(_))), "{answer:?}");
+    }
+    let looking = tokio::spawn({
+        let filter = Arc::clone(&filter);
+        async move { filter.keep_looking().await }
+    });
+    let (_, asked) = next(heard, 1, |request| matches!(request, Request::Unban { .. })).await;
+    let network = net("10.0.0.1/32");
+    assert_eq!(asked, [Request::Unban { network }]);
+    looking.abort();
 }
 
 /// A ban that could not be put in again is not forgotten.
