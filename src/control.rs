@@ -262,20 +262,36 @@ pub fn shown(network: IpNetwork) -> String {
     }
 }
 
-/// How it ends that `address` is let in by hand, with all of `network`.
+/// How it ends that `address` is let in by hand, with all of `networks`.
 #[must_use]
-pub fn how_it_ends(address: IpAddr, network: IpNetwork) -> String {
+pub fn how_it_ends(address: IpAddr, networks: impl IntoIterator<Item = IpNetwork>) -> String {
+    let networks = networks.into_iter().map(shown);
+    let wider: Vec<String> = networks.filter(|net| *net != address.to_string()).collect();
     let ends = format!("rblfilter allow {address} --for 0s ends that");
-    if shown(network) == address.to_string() {
+    if wider.is_empty() {
         ends
     } else {
-        format!("{ends}, for all of {network}")
+        format!("{ends}, for all of {}", wider.join(" and "))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_for_whom_it_ends_are_named() {
+        let ends = |networks: &[&str]| {
+            let networks = networks.iter().map(|text| text.parse().unwrap());
+            how_it_ends("203.0.113.9".parse().unwrap(), networks)
+        };
+        let alone = "rblfilter allow 203.0.113.9 --for 0s ends that";
+        assert_eq!(ends(&["203.0.113.9/32"]), alone);
+        assert_eq!(
+            ends(&["203.0.113.9/32", "203.0.113.0/24", "203.0.0.0/16"]),
+            format!("{alone}, for all of 203.0.113.0/24 and 203.0.0.0/16")
+        );
+    }
 
     #[test]
     fn requests_are_what_they_were() {

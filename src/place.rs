@@ -62,7 +62,8 @@ impl Place {
         which(&self.path).is_ok_and(|which| which == self.of)
     }
 
-    /// Removes it; what another put in its place stays.
+    /// Removes it; what another put in its place stays. (Unless it is put there in
+    /// this very moment: no system call removes a file only where it is a certain one.)
     ///
     /// # Errors
     /// Where it is there, and cannot be removed.

@@ -141,10 +141,7 @@ impl Wave {
         let end = Arc::<AtomicBool>::default();
         let ended = Arc::clone(&end);
         let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = own_runtime();
             runtime.block_on(async {
                 let mut clients = JoinSet::new();
                 for number in 0..30_000_u32 {

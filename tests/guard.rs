@@ -378,13 +378,7 @@ fn a_user_whose_login_takes_long_is_left_alone() {
     let outcome = thread::scope(|scope| {
         let sent = {
             let login = &login;
-            scope.spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .unwrap();
-                runtime.block_on(login.send(ip("127.66.5.1")))
-            })
+            scope.spawn(move || own_runtime().block_on(login.send(ip("127.66.5.1"))))
         };
         assert_on(&lab);
         thread::sleep(Duration::from_secs(3));

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use rblfilter_lab::smtp::Message;
 use rblfilter_lab::{Config, Lab, wait_for};
@@ -18,15 +19,7 @@ fn stop_loses_no_message_in_flight_and_start_works_again() {
     // Each message waits at the filter for the list's limit.
     let lab = with_silent_lists("limit = \"3s\"\n");
     let senders: Vec<_> = (1..=20)
-        .map(|host| {
-            thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .unwrap();
-                runtime.block_on(Message::default().send(ip(&format!("127.1.1.{host}"))))
-            })
-        })
+        .map(|host| sending(Message::default(), &format!("127.1.1.{host}")))
         .collect();
     let waiting = || {
         (lab.processes()
@@ -70,10 +63,7 @@ fn stop_loses_no_message_in_flight_and_start_works_again() {
 fn a_flood_of_messages_across_stop_and_start_loses_none() {
     let lab = lab(Config::default(), OWN_ZONE);
     let sender = thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = own_runtime();
         runtime.block_on(async {
             let mut outcomes = Vec::new();
             for host in 1..=80 {
@@ -364,38 +354,31 @@ fn it_restarts_as_the_documents_say() {
 fn one_that_is_stopped_while_it_starts_takes_nothing_from_the_next() {
     let lab = lab(Config::default(), OWN_ZONE);
     product().filterctl_stop(&lab).unwrap();
-    lab.run_ok(&["sh", "-c", HOLD_UP_THE_START]).unwrap();
-    let log_has = |part: &str, times: usize| {
-        let has = || (lab.log_matching(part).len() >= times).then_some(());
-        wait_for(LIMIT, has).unwrap_or_else(|| panic!("{times} times {part}"));
-    };
+    // As a worker that has not given up its files yet, for which the first one waits.
+    let folder = fs::File::open("/var/lib/courier/rblfilter").unwrap();
+    let held = Flock::lock(folder, FlockArg::LockExclusiveNonblock).unwrap();
     product().filterctl_start(&lab).unwrap();
-    log_has("]: started,", 2);
-    let first = filter_pids(&lab)[1];
+    let worker = || filter_pids(&lab).get(1).copied();
+    let first = wait_for(LIMIT, worker).expect("a worker");
+    let place = || fs::metadata(filter_socket()).ok().map(|meta| meta.ino());
+    let before = place();
     lab.run_ok(&["filterctl", "stop", "rblfilter"]).unwrap();
-    log_has("courierfilter: Stopping rblfilter", 2);
+    wait_for(LIMIT, || place().is_none().then_some(())).expect("it is stopped");
+    product().filterctl_start(&lab).unwrap();
+    assert_ne!(place(), before);
     assert!(
-        filter_pids(&lab).contains(&first),
+        filter_pids(&lab).contains(&first) && lab.log_matching("]: started,").len() == 1,
         "it has not been held up, and nothing is tested"
     );
-    lab.run_ok(&["mv", "/run/warden", WARDEN]).unwrap();
-    lab.run_ok(&["filterctl", "start", "rblfilter"]).unwrap();
-    log_has("]: stopped", 2);
-    wait_for(LIMIT, || {
-        (!filter_pids(&lab).contains(&first)).then_some(())
-    })
-    .expect("the first ends");
+    drop(held);
+    let ended = || (!filter_pids(&lab).contains(&first)).then_some(());
+    wait_for(LIMIT, ended).expect("the first ends");
     assert_banned(&lab, &lab.send(&message(), ip(LISTED)), LISTED, LISTED);
     let status = lab.run_ok(&["rblfilter", "status"]).unwrap();
     assert!(status.contains("running"), "{status}");
 }
 
 const WARDEN: &str = "/usr/lib/courier/rblfilter-warden";
-/// A first worker waits for its warden's first word, for a while.
-const HOLD_UP_THE_START: &str = "
-    mv /usr/lib/courier/rblfilter-warden /run/warden
-    printf '#!/bin/sh\nexec sleep 60\n' >/usr/lib/courier/rblfilter-warden
-    chmod 0755 /usr/lib/courier/rblfilter-warden";
 
 #[test]
 fn a_worker_that_dies_is_replaced_and_mail_flows_meanwhile() {

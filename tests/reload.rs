@@ -402,18 +402,12 @@ fn a_message_that_is_open_is_answered_by_the_worker_that_has_it() {
 
 /// Sends a message of `source` on a thread of its own, and waits until it is judged by
 /// a worker that has judged none before.
-fn begin_message(lab: &Lab, source: &'static str) -> thread::JoinHandle<Outcome> {
-    let sender = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let message = Message {
-            patience: LIMIT * 4,
-            ..message()
-        };
-        runtime.block_on(message.send(ip(source)))
-    });
+fn begin_message(lab: &Lab, source: &str) -> thread::JoinHandle<Outcome> {
+    let message = Message {
+        patience: LIMIT * 4,
+        ..message()
+    };
+    let sender = sending(message, source);
     let judged = || (messages(lab) == Some(1)).then_some(());
     wait_for(LIMIT, judged).expect("a message that is judged");
     sender
@@ -588,13 +582,7 @@ fn a_message_that_was_just_accepted_is_not_cut_off_by_the_next_worker() {
     let (lab, _hangs) = with_an_open_session();
     let later = Later::start();
     let accepted = "127.66.1.9";
-    let sender = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(message().send(ip(accepted)))
-    });
+    let sender = sending(message(), accepted);
     later.asked.recv_timeout(LIMIT).unwrap();
     fs::write(FILE, ZONE).unwrap();
     reload(&lab);

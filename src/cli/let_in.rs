@@ -27,29 +27,29 @@ pub struct LetIn {
 }
 
 /// What is known of one address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum IsLetIn {
     /// That could not be found out.
     Unknown,
     /// It is not.
     No,
-    /// It is, until so many seconds since 1970, with this network.
-    Until(i64, IpNetwork),
+    /// It is, until so many seconds since 1970, with these networks.
+    Until(i64, Vec<IpNetwork>),
 }
 
 impl IsLetIn {
     /// Until when, in seconds since 1970.
     #[must_use]
-    pub fn until(self) -> Option<i64> {
+    pub fn until(&self) -> Option<i64> {
         match self {
-            Self::Until(at, _) => Some(at),
+            Self::Until(at, _) => Some(*at),
             Self::Unknown | Self::No => None,
         }
     }
 
     /// Whether it is, where that is known.
     #[must_use]
-    pub fn known(self) -> Option<bool> {
+    pub fn known(&self) -> Option<bool> {
         match self {
             Self::Unknown => None,
             Self::No => Some(false),
@@ -101,11 +101,11 @@ impl LetIn {
     pub fn of(&self, address: IpAddr) -> IsLetIn {
         let of_it = self.entries.iter();
         let of_it = of_it.filter(|entry| entry.network.contains(address));
-        of_it
-            .max_by_key(|entry| entry.left)
-            .map_or(IsLetIn::No, |entry| {
-                IsLetIn::Until(self.at.saturating_add(entry.left.into()), entry.network)
-            })
+        let Some(left) = of_it.clone().map(|entry| entry.left).max() else {
+            return IsLetIn::No;
+        };
+        let networks = of_it.map(|entry| entry.network).collect();
+        IsLetIn::Until(self.at.saturating_add(left.into()), networks)
     }
 }
 
@@ -146,8 +146,8 @@ mod tests {
             at: 1_800_000_000,
         };
         let of = |address: &str| let_in.of(address.parse().unwrap());
-        let network = "203.0.113.0/24".parse().unwrap();
-        assert_eq!(of("203.0.113.9"), IsLetIn::Until(1_800_003_600, network));
+        let networks = let_in.entries.iter().map(|entry| entry.network).collect();
+        assert_eq!(of("203.0.113.9"), IsLetIn::Until(1_800_003_600, networks));
         assert_eq!(of("203.0.114.9"), IsLetIn::No);
         assert_eq!(
             shown(1_800_003_600, &TimeZone::UTC),

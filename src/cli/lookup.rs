@@ -328,12 +328,12 @@ impl<'a> Found<'a> {
         if protected.protects(address).is_some() {
             level = Level::Pass;
             note = Some("never judged: allow.networks, or the host's own address".to_owned());
-        } else if let IsLetIn::Until(until, network) = let_in {
+        } else if let IsLetIn::Until(until, networks) = &let_in {
             level = Level::Pass;
             note = Some(format!(
                 "let in by hand until {}, whatever the lists say ({})",
-                let_in::shown(until, &TimeZone::system()),
-                control::how_it_ends(address, network)
+                let_in::shown(*until, &TimeZone::system()),
+                control::how_it_ends(address, networks.iter().copied())
             ));
         } else if level == Level::Ban && never_ban.contains(address) {
             level = Level::Reject;
@@ -549,7 +549,7 @@ mod tests {
 
     #[test]
     fn who_is_let_in_is_told_so_and_until_when() {
-        let until = |network: &str| IsLetIn::Until(1_800_003_600, network.parse().unwrap());
+        let until = |network: &str| IsLetIn::Until(1_800_003_600, vec![network.parse().unwrap()]);
         let (text, json) = told(until("203.0.113.9/32"), usize::MAX);
         let (head, rest) = text.split_once('\n').unwrap();
         assert_eq!(head, "203.0.113.9: pass, score 0");
@@ -583,7 +583,7 @@ mod tests {
         assert_eq!(told(IsLetIn::No, usize::MAX).0.lines().count(), 2);
         for width in [20, 40, 80, 132] {
             let (text, _) = told(
-                IsLetIn::Until(1_800_003_600, "203.0.113.9/32".parse().unwrap()),
+                IsLetIn::Until(1_800_003_600, vec!["203.0.113.9/32".parse().unwrap()]),
                 width,
             );
             for line in text.lines() {

@@ -16,10 +16,13 @@ use tokio::time::timeout;
 use crate::log::Event;
 
 /// How long the worker before is waited for. It gives its files up some
-/// milliseconds after the stop; two and a half seconds where its lists are dead.
+/// milliseconds after the stop; two and a half seconds where its lists are dead, and
+/// later where a command is under way, or the disk is slow.
 const LIMIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether it has.
 const EVERY: Duration = Duration::from_millis(10);
+/// How long the folder may take to be opened.
+const HANGS: Duration = Duration::from_millis(500);
 
 /// The files are in our hands until this is dropped.
 #[derive(Debug)]
@@ -35,12 +38,18 @@ impl Custody {
         Self::take_within(folder, LIMIT).await
     }
 
+    /// The same from a worker that has said that it gives them up: where it cannot, it
+    /// is not waited for again.
+    pub async fn take_over(folder: &Path) -> Option<Self> {
+        Self::take_within(folder, Duration::ZERO).await
+    }
+
     async fn take_within(folder: &Path, limit: Duration) -> Option<Self> {
         let path = folder.to_owned();
         let end = Instant::now() + limit;
         let taken = spawn_blocking(move || lock(File::open(path).ok()?, end));
         // The folder may be one that hangs.
-        match timeout(limit + EVERY * 5, taken).await.ok()?.ok()?? {
+        match timeout(limit + HANGS, taken).await.ok()?.ok()?? {
             Ok(lock) => Some(Self { _lock: lock }),
             Err(Held) => {
                 let text = format!(
@@ -81,7 +90,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("rblfilter-custody-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let soon = Duration::from_millis(100);
-        let first = Custody::take_within(&folder, soon).await;
+        let first = Custody::take(&folder).await;
         assert!(first.is_some());
         let begun = Instant::now();
         assert!(Custody::take_within(&folder, soon).await.is_none());

@@ -212,6 +212,7 @@ async fn work(
     };
     let reloads = Arc::new(Reloads::new(supervisor.clone(), file, filter.clone()));
     let custody = match &filter {
+        Some(_) if baton.is_some() => Custody::take_over(&state).await,
         Some(_) => Custody::take(&state).await,
         None => None,
     };

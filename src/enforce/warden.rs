@@ -88,7 +88,8 @@ impl Overheard {
         if reply.outcome.is_told_once() {
             told.sets[usize::from(reply.ipv6)] = Some(reply.outcome);
         }
-        if reply.outcome.is_new() {
+        // Where nobody takes them, they are bounded.
+        if reply.outcome.is_new() && told.bans.len() < IN_FLIGHT {
             told.bans.extend(banned);
         }
         drop(told);

@@ -279,8 +279,12 @@ impl Store {
     /// lost from the file.
     pub async fn close(&self, limit: Duration) -> bool {
         let (done, closed) = oneshot::channel();
-        // Its thread may be gone, or have too much to do.
-        self.send(Message::Close(done)) && timeout(limit, closed).await.is_ok()
+        match self.sender.try_send(Message::Close(done)) {
+            Ok(()) => timeout(limit, closed).await.is_ok(),
+            // Its thread is gone, and the file is closed.
+            Err(TrySendError::Disconnected(_)) => true,
+            Err(TrySendError::Full(_)) => false,
+        }
     }
 
     /// Begins to give the file all that it should hold, where it lost something.

@@ -161,7 +161,7 @@ impl Teller<'_> {
             told.push(format!(
                 "{client} is let in by hand {}, whatever the lists say ({}).",
                 self.until(allow.left),
-                how_it_ends(client, allow.network)
+                how_it_ends(client, held.allowed.iter().map(|entry| entry.network))
             ));
         } else if let Some(reason) = self.never_judged() {
             told.push(format!("{client} is never judged: {reason}."));

@@ -236,6 +236,20 @@ pub fn is_late(line: &str) -> bool {
     line.contains("it is not read within 3 s")
 }
 
+/// A runtime for a thread beside the lab's.
+pub fn own_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// Sends a message on a thread of its own.
+pub fn sending(message: Message, source: &str) -> JoinHandle<Outcome> {
+    let source = ip(source);
+    std::thread::spawn(move || own_runtime().block_on(message.send(source)))
+}
+
 /// What `rblfilter status --json` says.
 pub fn status(lab: &Lab) -> serde_json::Value {
     let told = || {
@@ -281,10 +295,7 @@ impl Stream {
             .map(|client| {
                 let stop = Arc::clone(&stop);
                 std::thread::spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread()
-                        .enable_all()
-                        .build()
-                        .unwrap();
+                    let runtime = own_runtime();
                     let mut sent = Vec::new();
                     while !stop.load(Relaxed) {
                         let number = sent.len();

@@ -397,7 +397,14 @@ impl Filter {
     /// so before, and must be told after it.
     async fn take_back(&self, network: IpNetwork) {
         for _ in 0..TRIES {
+            if self.book().get(network).is_some() {
+                return;
+            }
             if self.warden.ask(Request::Unban { network }).await.is_ok() {
+                // Of what was banned meanwhile, or lies within it, the set may lack some now.
+                if !self.book().touching(network).is_empty() {
+                    self.lacking.note(network.is_ipv6());
+                }
                 return;
             }
             sleep(TRY_AGAIN).await;

@@ -171,9 +171,15 @@ async fn what_a_slow_warden_bans_too_late_is_taken_back() {
         let filter = Arc::clone(&filter);
         async move { filter.keep_looking().await }
     });
-    let (_, asked) = next(heard, 1, |request| matches!(request, Request::Unban { .. })).await;
+    let (heard, asked) = next(heard, 1, |request| matches!(request, Request::Unban { .. })).await;
     let network = net("10.0.0.1/32");
     assert_eq!(asked, [Request::Unban { network }]);
+    sleep(Duration::from_millis(300)).await;
+    assert!(
+        !heard
+            .try_iter()
+            .any(|request| matches!(request, Request::Unban { .. }))
+    );
     looking.abort();
 }
 
