@@ -53,9 +53,8 @@ impl Custody {
             Ok(lock) => Some(Self { _lock: lock }),
             Err(Held) => {
                 let text = format!(
-                    "the worker before has not given up its files in {} within {} s: they are used as they are",
-                    folder.display(),
-                    limit.as_secs()
+                    "the worker before has not given up its files in {} yet: they are used as they are",
+                    folder.display()
                 );
                 log::warn!("{}", Event::new("handover").text(text));
                 None

@@ -58,8 +58,9 @@ pub const VERSION: &str = "3";
 const DISK_TIME: Duration = Duration::from_secs(3);
 
 /// A worker's arguments: whether it is the next one beside another, the socket's
-/// place (which may be another's by the time that the worker looks), then the numbers of the descriptors of the listener, the link, and the
-/// ready pipe where it has not been closed yet. Descriptor 0 is courierfilter's.
+/// place (which may be another's by the time that the worker looks), then the numbers
+/// of the descriptors of the listener, the link, and the ready pipe where it has not
+/// been closed yet. Descriptor 0 is courierfilter's.
 pub(super) fn arguments(numbers: &[RawFd], socket: &Place, is_next: bool) -> Vec<OsString> {
     let turn = if is_next { NEXT } else { FIRST };
     let mut arguments = vec![ROLE.into(), VERSION.into(), turn.into()];
