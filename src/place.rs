@@ -80,7 +80,7 @@ impl Place {
     /// The same in a thread of its own, which nobody waits for: one of the pool's
     /// would not begin any more at the stop.
     pub fn remove_soon(self) {
-        let name = "metrics".to_owned();
+        let name = "remove".to_owned();
         // Without a thread it stays, as after a SIGKILL.
         let _ = thread::Builder::new()
             .name(name)

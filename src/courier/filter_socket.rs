@@ -145,7 +145,8 @@ impl Drop for FilterSocket {
     }
 }
 
-/// The same, for a process that did not make the socket.
+/// Takes the socket at `place` out of `submit`'s sight, as [`FilterSocket::unlink`],
+/// for a process that did not make it.
 ///
 /// # Errors
 /// Where it could not be removed.
